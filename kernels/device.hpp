@@ -1,0 +1,56 @@
+// A device: memory, streams and the op families. The only way model code touches data.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/attention.hpp"
+#include "kernels/elementwise.hpp"
+#include "kernels/embedding.hpp"
+#include "kernels/matmul.hpp"
+#include "kernels/memory.hpp"
+#include "kernels/norm.hpp"
+#include "kernels/optimizer.hpp"
+#include "kernels/rope.hpp"
+#include "kernels/sample.hpp"
+#include "kernels/softmax.hpp"
+
+namespace rankwise::kernels {
+
+/// Index and per-row parameters of ops are host spans, read before the call returns; tensors are device memory. Every op
+/// checks its sizes and throws InternalError naming the op and the sizes that do not fit.
+class Device : public Memory,
+               public MatmulOps,
+               public NormOps,
+               public RopeOps,
+               public AttentionOps,
+               public ElementwiseOps,
+               public EmbeddingOps,
+               public SoftmaxOps,
+               public SampleOps,
+               public OptimizerOps {
+  public:
+    ~Device() override = default;
+    /// For people: "cpu (avx512, 2 threads)".
+    [[nodiscard]] virtual std::string description() const = 0;
+    [[nodiscard]] virtual std::unique_ptr<Stream> make_stream() = 0;
+};
+
+/// Instruction sets of the CPU device. `automatic`: the widest that this machine has.
+enum class Isa { automatic, avx2, avx512 };
+
+struct CpuOptions {
+    Isa isa = Isa::automatic;
+    int threads = 1;
+    /// Device memory is mapped twice and the handles' mapping is never readable: host code that follows a handle faults.
+    bool checked = false;
+};
+
+/// @throws EnvironmentError if the machine lacks the instruction set (or AVX2 and FMA at all), saying which it has.
+[[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuOptions& options);
+
+/// The instruction sets of this machine that the CPU device can use, narrowest first; empty: none.
+[[nodiscard]] std::vector<Isa> available_isas();
+[[nodiscard]] const char* name_of(Isa isa);
+
+}  // namespace rankwise::kernels
