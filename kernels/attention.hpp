@@ -1,5 +1,5 @@
-// Causal attention with grouped KV heads: over a paged cache (generation), and over the segments of a micro-batch (training).
-// One sequence of operations for a row in every case: NUMERICS N5.
+// Causal attention with grouped KV heads: over a paged cache (generation), and over the segments of
+// a micro-batch (training). One sequence of operations for a row in every case: NUMERICS N5.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,9 @@ inline constexpr std::int64_t kKeyBlock = 64;
 /// Keys a span: denominators persist in lanes inside one, spans are merged ascending.
 inline constexpr std::int64_t kKeySpan = 2048;
 
-/// The cache of one layer: `pages` pages of kKeyBlock positions. Page p, KV head h starts at element
-/// (p * kv_heads + h) * 2 * head_dim * kKeyBlock and holds K as [head_dim][kKeyBlock], then V as [kKeyBlock][head_dim].
+/// The cache of one layer: `pages` pages of kKeyBlock positions. Page p, KV head h starts at
+/// element (p * kv_heads + h) * 2 * head_dim * kKeyBlock and holds K as [head_dim][kKeyBlock], then
+/// V as [kKeyBlock][head_dim].
 struct KvPages {
     std::byte* handle = nullptr;
     DType dtype = DType::f32;
@@ -25,13 +26,12 @@ struct KvPages {
     std::int64_t kv_heads = 0;
     std::int64_t head_dim = 0;
 
-    [[nodiscard]] std::int64_t page_elements() const {
-        return kv_heads * 2 * head_dim * kKeyBlock;
-    }
+    [[nodiscard]] std::int64_t page_elements() const { return kv_heads * 2 * head_dim * kKeyBlock; }
     [[nodiscard]] std::int64_t bytes() const { return pages * page_elements() * size_of(dtype); }
 };
 
-/// Writes row t of k and v at slots[t] = page * kKeyBlock + position % kKeyBlock. No two rows share a slot.
+/// Writes row t of k and v at slots[t] = page * kKeyBlock + position % kKeyBlock. No two rows share
+/// a slot.
 struct KvWriteArgs {
     ConstMatrix k;  ///< [T, kv_heads * head_dim], rotated
     ConstMatrix v;
@@ -46,8 +46,9 @@ struct KvCopyArgs {
     KvPages pages;
 };
 
-/// Rows [row_begin, row_begin + rows) of one sequence, at consecutive positions from `position` on. Its pages are
-/// page_table[page_begin ...], one for each kKeyBlock positions from 0 up to the last row's.
+/// Rows [row_begin, row_begin + rows) of one sequence, at consecutive positions from `position` on.
+/// Its pages are page_table[page_begin ...], one for each kKeyBlock positions from 0 up to the last
+/// row's.
 struct PagedRun {
     std::int64_t row_begin = 0;
     std::int64_t rows = 0;
@@ -60,20 +61,22 @@ struct PagedAttentionArgs {
     ConstMatrix q;  ///< [T, heads * head_dim], rotated
     std::int64_t heads = 0;
     KvPages pages;
-    std::span<const PagedRun> runs;             ///< host; cover the rows, each once
-    std::span<const std::int32_t> page_table;   ///< host
-    float scale = 1.0F;                         ///< times q.k
-    Matrix out;     ///< [T, heads * head_dim]; may not alias q
+    std::span<const PagedRun> runs;            ///< host; cover the rows, each once
+    std::span<const std::int32_t> page_table;  ///< host
+    float scale = 1.0F;                        ///< times q.k
+    Matrix out;                                ///< [T, heads * head_dim]; may not alias q
 };
 
-/// A segment of a micro-batch: rows [row_begin, row_begin + rows) at consecutive positions from `position` on. It attends
-/// to itself and to the segments above it (parent, its parent, …), whose positions come before its own without a gap.
-/// Segments stand in post-order: a sample before its prompt.
+/// A segment of a micro-batch: rows [row_begin, row_begin + rows) at consecutive positions from
+/// `position` on. It attends to itself and to the segments above it (parent, its parent, …), whose
+/// positions come before its own without a gap. Segments stand in post-order: a sample before its
+/// prompt.
 struct AttentionSegment {
     std::int64_t row_begin = 0;
     std::int64_t rows = 0;
     std::int64_t position = 0;
-    std::int32_t parent = -1;  ///< index of the parent in the list, greater than its own; -1: none, position 0
+    std::int32_t parent =
+        -1;  ///< index of the parent in the list, greater than its own; -1: none, position 0
 };
 
 /// Attention over segments: bits equal to PagedAttentionArgs's for the same sequence.
@@ -85,15 +88,17 @@ struct SegmentAttentionArgs {
     std::int64_t kv_heads = 0;
     std::span<const AttentionSegment> segments;  ///< host; cover the rows, each once, in row order
     float scale = 1.0F;
-    Matrix out;                  ///< [T, heads * head_dim]
-    DeviceSpan<float> maximum;   ///< [T * heads] final maximum M of the scaled scores; empty if no backward follows
-    DeviceSpan<float> denominator; ///< [T * heads] final sum of exp(score - M)
+    Matrix out;                 ///< [T, heads * head_dim]
+    DeviceSpan<float> maximum;  ///< [T * heads] final maximum M of the scaled scores; empty if no
+                                ///< backward follows
+    DeviceSpan<float> denominator;  ///< [T * heads] final sum of exp(score - M)
 };
 
 /// Gradients. p = exp(s - M) / L; D = sum_d dout out (16 lanes); ds = p (dout.v - D).
-/// dq: one accumulator, keys ascending, then times scale. dk (ds q, then times scale) and dv (p dout), per query head: each
-/// segment that attends gives a sum from zero over its rows ascending; segments are added in list order, a key's own
-/// segment last; then the query heads of a KV head by `head_order` restricted to them (leaf left to right, tree above).
+/// dq: one accumulator, keys ascending, then times scale. dk (ds q, then times scale) and dv (p
+/// dout), per query head: each segment that attends gives a sum from zero over its rows ascending;
+/// segments are added in list order, a key's own segment last; then the query heads of a KV head by
+/// `head_order` restricted to them (leaf left to right, tree above).
 struct SegmentAttentionBackwardArgs {
     ConstMatrix q;
     ConstMatrix k;

@@ -17,8 +17,9 @@
 
 namespace rankwise::kernels {
 
-/// Index and per-row parameters of ops are host spans, read before the call returns; tensors are device memory. Every op
-/// checks its sizes and throws InternalError naming the op and the sizes that do not fit.
+/// Index and per-row parameters of ops are host spans, read before the call returns; tensors are
+/// device memory. Every op checks its sizes and throws InternalError naming the op and the sizes
+/// that do not fit.
 class Device : public Memory,
                public MatmulOps,
                public NormOps,
@@ -42,11 +43,13 @@ enum class Isa { automatic, avx2, avx512 };
 struct CpuOptions {
     Isa isa = Isa::automatic;
     int threads = 1;
-    /// Device memory is mapped twice and the handles' mapping is never readable: host code that follows a handle faults.
+    /// Device memory is mapped twice and the handles' mapping is never readable: host code that
+    /// follows a handle faults.
     bool checked = false;
 };
 
-/// @throws EnvironmentError if the machine lacks the instruction set (or AVX2 and FMA at all), saying which it has.
+/// @throws EnvironmentError if the machine lacks the instruction set (or AVX2 and FMA at all),
+/// saying which it has.
 [[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuOptions& options);
 
 /// The instruction sets of this machine that the CPU device can use, narrowest first; empty: none.

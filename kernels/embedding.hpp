@@ -16,12 +16,13 @@ struct EmbedArgs {
     Matrix out;                         ///< [T, hidden]
 };
 
-/// drows[u] = the sum over the rows t with ids[t] == unique[u], t ascending, one fp32 accumulator from zero.
+/// drows[u] = the sum over the rows t with ids[t] == unique[u], t ascending, one fp32 accumulator
+/// from zero.
 struct EmbedGradientArgs {
-    ConstMatrix dout;                        ///< [T, hidden]
-    std::span<const std::int32_t> ids;       ///< [T], host
-    std::span<const std::int32_t> unique;    ///< the distinct ids, ascending
-    Matrix drows;                            ///< [unique, hidden] f32: row u for unique[u]
+    ConstMatrix dout;                      ///< [T, hidden]
+    std::span<const std::int32_t> ids;     ///< [T], host
+    std::span<const std::int32_t> unique;  ///< the distinct ids, ascending
+    Matrix drows;                          ///< [unique, hidden] f32: row u for unique[u]
 };
 
 class EmbeddingOps {

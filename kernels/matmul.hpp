@@ -11,7 +11,8 @@
 
 namespace rankwise::kernels {
 
-/// What a packed operand holds: for a result of `columns` columns, the terms of `contraction` in its order.
+/// What a packed operand holds: for a result of `columns` columns, the terms of `contraction` in
+/// its order.
 struct PackSpec {
     DType dtype = DType::f32;
     std::int64_t columns = 0;
@@ -33,23 +34,27 @@ struct PackedWeight {
 
 /// How a result meets its destination.
 enum class Output {
-    store,   ///< y = round(sum + bias)
-    add,     ///< y = y + round(sum + bias): a residual; for gradients: one finished sum added to the total
-    resume,  ///< fp32 y holds the accumulators of an unfinished straight sum: they go on from there; no bias
+    store,  ///< y = round(sum + bias)
+    add,    ///< y = y + round(sum + bias): a residual; for gradients: one finished sum added to the
+            ///< total
+    resume,  ///< fp32 y holds the accumulators of an unfinished straight sum: they go on from
+             ///< there; no bias
 };
 
-/// y[m, n] = sum_k x[m, k] w[n, k] + bias[n]. Per leaf of the contraction one fp32 accumulator from zero (Output::resume:
-/// from y), fma, in the contraction's order; leaves combined by its tree; bias added last. A row's bits do not depend on
-/// the other rows of the call, on threads or on the instruction set.
+/// y[m, n] = sum_k x[m, k] w[n, k] + bias[n]. Per leaf of the contraction one fp32 accumulator from
+/// zero (Output::resume: from y), fma, in the contraction's order; leaves combined by its tree;
+/// bias added last. A row's bits do not depend on the other rows of the call, on threads or on the
+/// instruction set.
 struct MatmulArgs {
-    ConstMatrix x;          ///< [M, contraction indices]; the contraction's ranges index its columns
+    ConstMatrix x;  ///< [M, contraction indices]; the contraction's ranges index its columns
     PackedWeight w;
-    Matrix y;               ///< [M, columns]; f32, or the activation type; may not alias x
+    Matrix y;                      ///< [M, columns]; f32, or the activation type; may not alias x
     DeviceSpan<const float> bias;  ///< [columns] or empty
     Output output = Output::store;
 };
 
-/// dw[n, k] = sum_t dy[t, n] x[t, k], t ascending, one fp32 accumulator from zero an element; Output as above.
+/// dw[n, k] = sum_t dy[t, n] x[t, k], t ascending, one fp32 accumulator from zero an element;
+/// Output as above.
 struct WeightGradientArgs {
     ConstMatrix dy;  ///< [T, N]
     ConstMatrix x;   ///< [T, K]
@@ -69,7 +74,8 @@ class MatmulOps {
     virtual ~MatmulOps() = default;
     /// Bytes of a packed weight.
     [[nodiscard]] virtual std::int64_t packed_bytes(const PackSpec& spec) const = 0;
-    /// Packs matrices stacked by rows (q over k over v; gate over up), f32 or bf16, all with the same columns.
+    /// Packs matrices stacked by rows (q over k over v; gate over up), f32 or bf16, all with the
+    /// same columns.
     /// @throws InternalError if their sizes do not match the spec.
     virtual void pack(const PackSpec& spec, PackSide side, std::span<const ConstMatrix> stacked,
                       DeviceSpan<std::byte> to, Stream& stream) = 0;

@@ -13,7 +13,8 @@
 
 namespace rankwise::kernels {
 
-/// Allocation and copies of one device. Host code reaches device memory through these calls and through ops alone.
+/// Allocation and copies of one device. Host code reaches device memory through these calls and
+/// through ops alone.
 class Memory {
   public:
     virtual ~Memory() = default;
@@ -25,7 +26,8 @@ class Memory {
     [[nodiscard]] virtual std::int64_t bytes_in_use() const = 0;
 
     /// Copies; host memory may be reused when the call returns. Spans have equal sizes.
-    virtual void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to, Stream& stream) = 0;
+    virtual void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to,
+                        Stream& stream) = 0;
     /// Waits for `stream` first: the bytes are there when the call returns.
     virtual void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,
                           Stream& stream) = 0;
@@ -35,8 +37,8 @@ class Memory {
     /// Waits until everything given to `stream` is done.
     virtual void synchronize(Stream& stream) = 0;
 
-    /// The address that a communicator may read and write this memory at, once `stream` is synchronised. For src/sums
-    /// alone: elsewhere the host does not touch device memory.
+    /// The address that a communicator may read and write this memory at, once `stream` is
+    /// synchronised. For src/sums alone: elsewhere the host does not touch device memory.
     [[nodiscard]] virtual std::byte* wire_address(std::byte* handle) const = 0;
 
     template <class T>
@@ -46,7 +48,8 @@ class Memory {
     template <class T>
     [[nodiscard]] std::vector<T> download(DeviceSpan<const T> from, Stream& stream) {
         std::vector<T> values(static_cast<std::size_t>(from.size()));
-        download(cast_span<const std::byte>(from), std::as_writable_bytes(std::span(values)), stream);
+        download(cast_span<const std::byte>(from), std::as_writable_bytes(std::span(values)),
+                 stream);
         return values;
     }
 };
@@ -58,8 +61,7 @@ class DeviceBuffer {
     DeviceBuffer() = default;
     DeviceBuffer(Memory& memory, std::int64_t size)
         : memory_(&memory),
-          span_(reinterpret_cast<T*>(
-                    memory.allocate(size * static_cast<std::int64_t>(sizeof(T)))),
+          span_(reinterpret_cast<T*>(memory.allocate(size * static_cast<std::int64_t>(sizeof(T)))),
                 size) {}
     DeviceBuffer(DeviceBuffer&& other) noexcept
         : memory_(std::exchange(other.memory_, nullptr)), span_(std::exchange(other.span_, {})) {}
@@ -83,7 +85,8 @@ class DeviceBuffer {
     DeviceSpan<T> span_;
 };
 
-/// Scratch memory handed out in a stack's order, so that a step allocates nothing once it has grown to its size.
+/// Scratch memory handed out in a stack's order, so that a step allocates nothing once it has grown
+/// to its size.
 class Arena {
   public:
     explicit Arena(Memory& memory) : memory_(&memory) {}

@@ -8,15 +8,16 @@
 
 namespace rankwise::kernels {
 
-/// y = w * (x * r), r = 1 / sqrt(mean(x^2) + eps), for each of `groups` groups of columns of each row (1: the whole row;
-/// QK-norm: the heads). The mean's sum: 16 lanes by index mod 16, ascending, fma; fixed lane tree (N9).
+/// y = w * (x * r), r = 1 / sqrt(mean(x^2) + eps), for each of `groups` groups of columns of each
+/// row (1: the whole row; QK-norm: the heads). The mean's sum: 16 lanes by index mod 16, ascending,
+/// fma; fixed lane tree (N9).
 struct RmsNormArgs {
-    ConstMatrix x;                  ///< [T, groups * size]
+    ConstMatrix x;  ///< [T, groups * size]
     std::int64_t groups = 1;
-    DeviceSpan<const float> weight; ///< [size]
+    DeviceSpan<const float> weight;  ///< [size]
     float eps = 0.0F;
-    Matrix y;                       ///< as x; may be x itself
-    DeviceSpan<float> inv_rms;      ///< [T * groups], r; empty if not wanted
+    Matrix y;                   ///< as x; may be x itself
+    DeviceSpan<float> inv_rms;  ///< [T * groups], r; empty if not wanted
 };
 
 /// dx (+)= r w dy - x r^3 / size * sum(w dy x), the sum in 16 lanes.
@@ -26,20 +27,22 @@ struct RmsNormBackwardArgs {
     std::int64_t groups = 1;
     DeviceSpan<const float> weight;
     DeviceSpan<const float> inv_rms;
-    Matrix dx;      ///< may be dy
+    Matrix dx;  ///< may be dy
     Output output = Output::store;
 };
 
-/// dw[i] (+)= sum over rows and groups of dy x r. Rows in blocks (N2): inside a block, per group rows ascending from zero,
-/// then groups by `group_order` (leaves left to right, tree above); block sums ascending from zero.
+/// dw[i] (+)= sum over rows and groups of dy x r. Rows in blocks (N2): inside a block, per group
+/// rows ascending from zero, then groups by `group_order` (leaves left to right, tree above); block
+/// sums ascending from zero.
 struct RmsNormWeightGradientArgs {
     ConstMatrix dy;
     ConstMatrix x;
     std::int64_t groups = 1;
     Contraction group_order = Contraction::straight(1);  ///< over the groups
     DeviceSpan<const float> inv_rms;
-    std::span<const std::int64_t> blocks;  ///< row borders, ascending, first 0, last T: 64 rows each, aligned in a segment
-    DeviceSpan<float> dw;                  ///< [size]
+    std::span<const std::int64_t>
+        blocks;  ///< row borders, ascending, first 0, last T: 64 rows each, aligned in a segment
+    DeviceSpan<float> dw;  ///< [size]
     Output output = Output::store;
 };
 
@@ -48,7 +51,8 @@ class NormOps {
     virtual ~NormOps() = default;
     virtual void rms_norm(const RmsNormArgs& args, Stream& stream) = 0;
     virtual void rms_norm_backward(const RmsNormBackwardArgs& args, Stream& stream) = 0;
-    virtual void rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args, Stream& stream) = 0;
+    virtual void rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args,
+                                          Stream& stream) = 0;
 };
 
 }  // namespace rankwise::kernels

@@ -11,8 +11,9 @@
 
 namespace rankwise::kernels {
 
-/// AdamW (Loshchilov and Hutter 2019), elementwise in fp32: g = grad * grad_scale; m = fma(1 - beta1, g - m, m);
-/// v = beta2 v + (1 - beta2) g g; p = p - lr weight_decay p; p = p - lr (m / c1) / (sqrt(v / c2) + eps).
+/// AdamW (Loshchilov and Hutter 2019), elementwise in fp32: g = grad * grad_scale; m = fma(1 -
+/// beta1, g - m, m); v = beta2 v + (1 - beta2) g g; p = p - lr weight_decay p; p = p - lr (m / c1)
+/// / (sqrt(v / c2) + eps).
 struct AdamwArgs {
     DeviceSpan<float> parameter;
     DeviceSpan<const float> grad;
@@ -25,18 +26,19 @@ struct AdamwArgs {
     float weight_decay = 0.0F;
     float correction1 = 1.0F;  ///< c1 = 1 - beta1^step
     float correction2 = 1.0F;
-    float grad_scale = 1.0F;   ///< of clipping
+    float grad_scale = 1.0F;  ///< of clipping
 };
 
-/// sums[r * pieces + p] = sum of x^2 over row r, columns pieces[p]: in double, 16 lanes by column mod 16, fixed lane tree.
+/// sums[r * pieces + p] = sum of x^2 over row r, columns pieces[p]: in double, 16 lanes by column
+/// mod 16, fixed lane tree.
 struct SquaredRowSumsArgs {
     ConstMatrix x;                  ///< f32
     std::span<const Range> pieces;  ///< column ranges; a whole row: one piece
     std::span<double> sums;         ///< host; there when the call returns
 };
 
-/// Sum modulo 2^128 over units (one row within one piece of columns) of XXH3-128 of {name, global row, global first
-/// column, the unit's bytes}: the same whoever computes which units (N8).
+/// Sum modulo 2^128 over units (one row within one piece of columns) of XXH3-128 of {name, global
+/// row, global first column, the unit's bytes}: the same whoever computes which units (N8).
 struct DigestArgs {
     ConstMatrix x;
     std::string_view name;

@@ -10,23 +10,24 @@
 
 namespace rankwise::kernels {
 
-/// How one row is sampled. Filters in this order on x = logit / temperature: top_k (ties at the k-th place all stay), top_p
-/// (softmax of what is left, ascending cumulative sum c; drop where c <= 1 - top_p; the largest stays), min_p (softmax of
-/// what is left; drop p < min_p * max p). Then Gumbel-max: argmax of x - log(-log(u)), u = uniform_open of the word
-/// (position, id) of the row's stream; ties to the lower id. temperature 0: argmax of the logits, ties to the lower id.
+/// How one row is sampled. Filters in this order on x = logit / temperature: top_k (ties at the
+/// k-th place all stay), top_p (softmax of what is left, ascending cumulative sum c; drop where c
+/// <= 1 - top_p; the largest stays), min_p (softmax of what is left; drop p < min_p * max p). Then
+/// Gumbel-max: argmax of x - log(-log(u)), u = uniform_open of the word (position, id) of the row's
+/// stream; ties to the lower id. temperature 0: argmax of the logits, ties to the lower id.
 struct SampleRow {
     std::array<std::uint32_t, 2> key{};  ///< RandomStream::key()
     std::uint32_t position = 0;          ///< position of the token that is drawn
     float temperature = 1.0F;
-    std::int64_t top_k = 0;              ///< 0: off
+    std::int64_t top_k = 0;  ///< 0: off
     float top_p = 1.0F;
     float min_p = 0.0F;
-    std::int32_t forced = -1;            ///< take this id instead of drawing
+    std::int32_t forced = -1;  ///< take this id instead of drawing
 };
 
 struct SampleArgs {
-    ConstMatrix logits;             ///< [T, columns] f32, the whole vocabulary
-    std::int64_t ids = 0;           ///< columns from here on are never chosen
+    ConstMatrix logits;               ///< [T, columns] f32, the whole vocabulary
+    std::int64_t ids = 0;             ///< columns from here on are never chosen
     std::span<const SampleRow> rows;  ///< [T], host
     std::span<std::int32_t> tokens;   ///< [T], host; there when the call returns
 };

@@ -1,4 +1,5 @@
-// Log-probabilities over the vocabulary and their gradient: NUMERICS N6. Sampler, reference, scorer and update use the same.
+// Log-probabilities over the vocabulary and their gradient: NUMERICS N6. Sampler, reference, scorer
+// and update use the same.
 #pragma once
 
 #include <cstdint>
@@ -10,35 +11,37 @@
 
 namespace rankwise::kernels {
 
-/// For each row and each vocabulary leaf, with x = logit * inverse_temperature: the maximum m, s = sum exp(x - m) and
-/// t = sum exp(x - m)(x - m), each in 16 lanes by column mod 16 (columns ascending) and a fixed lane tree. And
-/// target[row] = x at the row's target, if its column is among these.
+/// For each row and each vocabulary leaf, with x = logit * inverse_temperature: the maximum m, s =
+/// sum exp(x - m) and t = sum exp(x - m)(x - m), each in 16 lanes by column mod 16 (columns
+/// ascending) and a fixed lane tree. And target[row] = x at the row's target, if its column is
+/// among these.
 struct VocabularyStatisticsArgs {
-    ConstMatrix logits;                      ///< [T, columns] f32: columns of the vocabulary from `first_column` on
+    ConstMatrix logits;  ///< [T, columns] f32: columns of the vocabulary from `first_column` on
     std::int64_t first_column = 0;
-    std::span<const Range> leaves;           ///< vocabulary ranges of the leaves, all inside these columns; empty: skipped
-    std::int64_t ids = 0;                    ///< columns from here on (padding) are excluded
+    std::span<const Range>
+        leaves;  ///< vocabulary ranges of the leaves, all inside these columns; empty: skipped
+    std::int64_t ids = 0;                        ///< columns from here on (padding) are excluded
     std::span<const float> inverse_temperature;  ///< [T], host
     std::span<const std::int32_t> targets;       ///< [T], host; -1: none
-    DeviceSpan<float> statistics;            ///< [T, leaves, 3]: m, s, t; an empty leaf has s = 0
-    DeviceSpan<float> target;                ///< [T]; written only for targets among these columns
+    DeviceSpan<float> statistics;  ///< [T, leaves, 3]: m, s, t; an empty leaf has s = 0
+    DeviceSpan<float> target;      ///< [T]; written only for targets among these columns
 };
 
-/// Leaves merged by the tree with M = the largest m: c = exp(m - M), s -> c s, t -> c (t + (m - M) s), nodes left to right.
-/// logprob = (target - M) - log(S); entropy = log(S) - T / S.
+/// Leaves merged by the tree with M = the largest m: c = exp(m - M), s -> c s, t -> c (t + (m - M)
+/// s), nodes left to right. logprob = (target - M) - log(S); entropy = log(S) - T / S.
 struct MergeStatisticsArgs {
     DeviceSpan<const float> statistics;  ///< [T, tree.leaves(), 3]
     ReductionTree tree;
     std::int64_t rows = 0;
-    DeviceSpan<const float> target;      ///< [T]
-    DeviceSpan<float> logprob;           ///< [T]
-    DeviceSpan<float> entropy;           ///< [T]; empty if not wanted
-    DeviceSpan<float> maximum;           ///< [T] M, for the backward pass; empty if not wanted
-    DeviceSpan<float> sum;               ///< [T] S
+    DeviceSpan<const float> target;  ///< [T]
+    DeviceSpan<float> logprob;       ///< [T]
+    DeviceSpan<float> entropy;       ///< [T]; empty if not wanted
+    DeviceSpan<float> maximum;       ///< [T] M, for the backward pass; empty if not wanted
+    DeviceSpan<float> sum;           ///< [T] S
 };
 
-/// In place: logits -> coefficient * inverse_temperature * ([column == target] - exp(x - M) / S): the gradient of
-/// sum coefficient * logprob. Excluded columns give 0.
+/// In place: logits -> coefficient * inverse_temperature * ([column == target] - exp(x - M) / S):
+/// the gradient of sum coefficient * logprob. Excluded columns give 0.
 struct LogprobGradientArgs {
     Matrix logits;  ///< [T, columns] f32
     std::int64_t first_column = 0;

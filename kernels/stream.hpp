@@ -3,8 +3,9 @@
 
 namespace rankwise::kernels {
 
-/// Ops given to one stream are done in the order given. On the CPU an op is done when its call returns, and a stream holds
-/// nothing; a CUDA device derives its own. Made by Device::make_stream().
+/// Ops given to one stream are done in the order given. On the CPU an op is done when its call
+/// returns, and a stream holds nothing; a CUDA device derives its own. Made by
+/// Device::make_stream().
 class Stream {
   public:
     Stream() = default;

@@ -10,8 +10,8 @@
 
 namespace rankwise::kernels {
 
-/// rows x cols elements of `dtype` in device memory, rows `stride` elements apart, columns adjacent. Does not own.
-/// `Byte` is std::byte or const std::byte.
+/// rows x cols elements of `dtype` in device memory, rows `stride` elements apart, columns
+/// adjacent. Does not own. `Byte` is std::byte or const std::byte.
 template <class Byte>
 struct BasicMatrix {
     Byte* handle = nullptr;

@@ -1,5 +1,5 @@
-// The CPU device. One .cpp a family checks sizes, splits outputs over the thread team and calls the row kernels of the
-// chosen instruction set (kernels/cpu/isa).
+// The CPU device. One .cpp a family checks sizes, splits outputs over the thread team and calls the
+// row kernels of the chosen instruction set (kernels/cpu/isa).
 #pragma once
 
 #include <atomic>
@@ -75,7 +75,8 @@ class CpuDevice final : public Device {
     [[nodiscard]] UInt128 digest(const DigestArgs& args, Stream& stream) override;
 
   private:
-    /// Where this process reads and writes the memory behind a handle: the same address, or (checked) the other mapping.
+    /// Where this process reads and writes the memory behind a handle: the same address, or
+    /// (checked) the other mapping.
     template <class T>
     [[nodiscard]] T* at(T* handle) const {
         using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;

@@ -8,7 +8,8 @@ std::string to_string(Shape shape) {
 }
 
 std::string to_string(const Box& box) {
-    return fmt::format("[{}:{}, {}:{}]", box.rows.begin, box.rows.end, box.cols.begin, box.cols.end);
+    return fmt::format("[{}:{}, {}:{}]", box.rows.begin, box.rows.end, box.cols.begin,
+                       box.cols.end);
 }
 
 }  // namespace rankwise

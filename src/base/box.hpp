@@ -10,8 +10,8 @@
 
 namespace rankwise {
 
-/// Tensors of this project have one or two dimensions; a vector of n elements is held as the matrix [1, n]: one row, which
-/// ZeRO never cuts. `cols` is the fast dimension.
+/// Tensors of this project have one or two dimensions; a vector of n elements is held as the matrix
+/// [1, n]: one row, which ZeRO never cuts. `cols` is the fast dimension.
 struct Shape {
     std::int64_t rows = 0;
     std::int64_t cols = 0;

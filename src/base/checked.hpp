@@ -32,7 +32,8 @@ template <class To, class From>
     return a / b;
 }
 
-/// Where part `index` of `parts` begins when `total` things are split as evenly as whole things allow.
+/// Where part `index` of `parts` begins when `total` things are split as evenly as whole things
+/// allow.
 [[nodiscard]] constexpr std::int64_t split_begin(std::int64_t total, std::int64_t parts,
                                                  std::int64_t index) {
     return total * index / parts;

@@ -5,7 +5,8 @@
 
 namespace rankwise {
 
-/// Seconds since some fixed moment; only differences mean anything. Nothing that is computed may depend on it.
+/// Seconds since some fixed moment; only differences mean anything. Nothing that is computed may
+/// depend on it.
 class Clock {
   public:
     virtual ~Clock() = default;

@@ -8,8 +8,9 @@
 
 namespace rankwise {
 
-/// `size` elements of T in a device's memory. The handle is an address in the device's own address space: host code
-/// passes it on and does arithmetic on it, and never reads or writes through it (on the `checked` device that faults).
+/// `size` elements of T in a device's memory. The handle is an address in the device's own address
+/// space: host code passes it on and does arithmetic on it, and never reads or writes through it
+/// (on the `checked` device that faults).
 template <class T>
 class DeviceSpan {
   public:

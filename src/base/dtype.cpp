@@ -23,13 +23,19 @@ constexpr std::array<Row, 8> kRows{{{DType::f32, "F32", 4},
                                     {DType::i64, "I64", 8},
                                     {DType::u8, "U8", 1}}};
 
-const Row& row(DType dtype) { return kRows.at(static_cast<std::size_t>(dtype)); }
+const Row& row(DType dtype) {
+    return kRows.at(static_cast<std::size_t>(dtype));
+}
 
 }  // namespace
 
-std::int64_t size_of(DType dtype) { return row(dtype).size; }
+std::int64_t size_of(DType dtype) {
+    return row(dtype).size;
+}
 
-std::string_view name_of(DType dtype) { return row(dtype).name; }
+std::string_view name_of(DType dtype) {
+    return row(dtype).name;
+}
 
 DType dtype_from_name(std::string_view name) {
     for (const Row& r : kRows) {

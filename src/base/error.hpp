@@ -22,8 +22,9 @@ enum class ExitCode : int {
     internal = 70,     ///< a defect of the program
 };
 
-/// An error with the exit code it leads to. The message says what was expected, what was found, where, and what to do.
-/// Thrown where the problem is found; nothing below `main` catches it except to add context.
+/// An error with the exit code it leads to. The message says what was expected, what was found,
+/// where, and what to do. Thrown where the problem is found; nothing below `main` catches it except
+/// to add context.
 class Error : public std::runtime_error {
   public:
     Error(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
@@ -49,7 +50,8 @@ struct InternalError : Error {
     explicit InternalError(const std::string& message) : Error(ExitCode::internal, message) {}
 };
 
-/// Checks what a caller or an input can break, in every build. Throws BadInput with the formatted message.
+/// Checks what a caller or an input can break, in every build. Throws BadInput with the formatted
+/// message.
 template <class... Args>
 void require(bool condition, fmt::format_string<Args...> message, Args&&... args) {
     if (!condition) [[unlikely]] {
@@ -57,7 +59,8 @@ void require(bool condition, fmt::format_string<Args...> message, Args&&... args
     }
 }
 
-/// The same for a promise between our own parts that is too costly to get wrong in a release build: InternalError.
+/// The same for a promise between our own parts that is too costly to get wrong in a release build:
+/// InternalError.
 template <class... Args>
 void ensure(bool condition, fmt::format_string<Args...> message, Args&&... args) {
     if (!condition) [[unlikely]] {

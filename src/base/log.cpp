@@ -10,10 +10,14 @@ namespace {
 
 spdlog::level::level_enum level_of(LogLevel level) {
     switch (level) {
-        case LogLevel::debug: return spdlog::level::debug;
-        case LogLevel::info: return spdlog::level::info;
-        case LogLevel::warning: return spdlog::level::warn;
-        case LogLevel::error: return spdlog::level::err;
+        case LogLevel::debug:
+            return spdlog::level::debug;
+        case LogLevel::info:
+            return spdlog::level::info;
+        case LogLevel::warning:
+            return spdlog::level::warn;
+        case LogLevel::error:
+            return spdlog::level::err;
     }
     return spdlog::level::info;
 }
@@ -25,7 +29,8 @@ Log::Log(const std::string& path, int rank, LogLevel level) {
         auto sink = std::make_shared<spdlog::sinks::basic_file_sink_mt>(path, false);
         logger_ = std::make_shared<spdlog::logger>(fmt::format("rank {}", rank), std::move(sink));
     } catch (const spdlog::spdlog_ex& problem) {
-        throw EnvironmentError(fmt::format("cannot open the log file {}: {}", path, problem.what()));
+        throw EnvironmentError(
+            fmt::format("cannot open the log file {}: {}", path, problem.what()));
     }
     logger_->set_pattern("%Y-%m-%d %H:%M:%S.%e [%n] %l: %v");
     logger_->set_level(level_of(level));

@@ -15,8 +15,8 @@ namespace rankwise {
 
 enum class LogLevel : int { debug, info, warning, error };
 
-/// Lines with a time, the rank and a level, to a file of this rank; warnings and errors also to standard error if asked.
-/// A default-constructed log drops everything. Copies share the sink.
+/// Lines with a time, the rank and a level, to a file of this rank; warnings and errors also to
+/// standard error if asked. A default-constructed log drops everything. Copies share the sink.
 class Log {
   public:
     Log() = default;

@@ -16,7 +16,9 @@ ParameterId ParameterTable::id(std::string_view name) const {
     return found->second;
 }
 
-bool ParameterTable::has(std::string_view name) const { return ids_.contains(std::string(name)); }
+bool ParameterTable::has(std::string_view name) const {
+    return ids_.contains(std::string(name));
+}
 
 std::int64_t ParameterTable::elements() const {
     std::int64_t total = 0;
@@ -25,7 +27,8 @@ std::int64_t ParameterTable::elements() const {
 }
 
 Range zero_rows(Shape shape, std::int64_t ranks, std::int64_t rank, std::int64_t turn) {
-    // Ranks take their parts in an order rotated by `turn`, or every vector would land on the last rank.
+    // Ranks take their parts in an order rotated by `turn`, or every vector would land on the last
+    // rank.
     const std::int64_t place = (rank + turn) % ranks;
     return split(shape.rows, ranks, place);
 }

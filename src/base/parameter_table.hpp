@@ -1,5 +1,5 @@
-// The one description of a model's parameters that weights, gradients, optimizer state, checkpoints, Hugging Face files
-// and the memory planner all use.
+// The one description of a model's parameters that weights, gradients, optimizer state,
+// checkpoints, Hugging Face files and the memory planner all use.
 #pragma once
 
 #include <cstdint>
@@ -27,18 +27,20 @@ struct Parameter {
     std::string name;
     Shape shape;
     TensorSplit split = TensorSplit::none;
-    std::int64_t leaf_unit = 16;   ///< elements a leaf border is a multiple of, along the split dimension
-    std::int64_t leaf_parts = 0;   ///< for KV heads, fewer than leaves: cut into this many parts (0: as many as leaves)
-    int layer = -1;                ///< decoder layer, or -1 for embedding, final norm and head
-    int expert = -1;               ///< routed expert of the layer, or -1
-    bool decay = true;             ///< weight decay applies (matrices; a recipe may ask for all)
+    std::int64_t leaf_unit =
+        16;  ///< elements a leaf border is a multiple of, along the split dimension
+    std::int64_t leaf_parts =
+        0;  ///< for KV heads, fewer than leaves: cut into this many parts (0: as many as leaves)
+    int layer = -1;     ///< decoder layer, or -1 for embedding, final norm and head
+    int expert = -1;    ///< routed expert of the layer, or -1
+    bool decay = true;  ///< weight decay applies (matrices; a recipe may ask for all)
 };
 
 /// Position of a parameter in its table.
 using ParameterId = std::int32_t;
 
-/// Parameters in canonical order: embedding, layers ascending (tensors in the order of the forward pass), final norm,
-/// head. The order is part of the file formats.
+/// Parameters in canonical order: embedding, layers ascending (tensors in the order of the forward
+/// pass), final norm, head. The order is part of the file formats.
 class ParameterTable {
   public:
     /// @throws InternalError on a repeated name.
@@ -60,8 +62,10 @@ class ParameterTable {
     std::unordered_map<std::string, ParameterId> ids_;
 };
 
-/// ZeRO's row range of a parameter for data rank `rank` of `ranks`: whole rows, as even as rows allow; a vector is one
-/// row and so belongs to one rank. `turn` spreads the single rows of many vectors over the ranks.
-[[nodiscard]] Range zero_rows(Shape shape, std::int64_t ranks, std::int64_t rank, std::int64_t turn);
+/// ZeRO's row range of a parameter for data rank `rank` of `ranks`: whole rows, as even as rows
+/// allow; a vector is one row and so belongs to one rank. `turn` spreads the single rows of many
+/// vectors over the ranks.
+[[nodiscard]] Range zero_rows(Shape shape, std::int64_t ranks, std::int64_t rank,
+                              std::int64_t turn);
 
 }  // namespace rankwise

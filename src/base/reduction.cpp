@@ -68,13 +68,17 @@ Range leaf_range(std::int64_t size, int leaves, int leaf, std::int64_t unit) {
 
 std::vector<Range> leaf_ranges(std::int64_t size, int leaves, std::int64_t unit) {
     std::vector<Range> ranges;
-    for (int leaf = 0; leaf < leaves; ++leaf) ranges.push_back(leaf_range(size, leaves, leaf, unit));
+    for (int leaf = 0; leaf < leaves; ++leaf)
+        ranges.push_back(leaf_range(size, leaves, leaf, unit));
     return ranges;
 }
 
-Contraction Contraction::straight(std::int64_t size) { return {{}, {{Range{0, size}}}}; }
+Contraction Contraction::straight(std::int64_t size) {
+    return {{}, {{Range{0, size}}}};
+}
 
-Contraction Contraction::of_leaves(const ReductionTree& tree, std::int64_t size, std::int64_t unit) {
+Contraction Contraction::of_leaves(const ReductionTree& tree, std::int64_t size,
+                                   std::int64_t unit) {
     Contraction contraction{tree, {}};
     for (Range range : leaf_ranges(size, tree.leaves(), unit)) {
         contraction.leaves.emplace_back();

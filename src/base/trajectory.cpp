@@ -11,10 +11,14 @@ std::int64_t Trajectory::prompt_size() const {
 
 const char* name_of(FinishReason reason) {
     switch (reason) {
-        case FinishReason::unfinished: return "unfinished";
-        case FinishReason::stop: return "stop";
-        case FinishReason::length: return "length";
-        case FinishReason::context: return "context";
+        case FinishReason::unfinished:
+            return "unfinished";
+        case FinishReason::stop:
+            return "stop";
+        case FinishReason::length:
+            return "length";
+        case FinishReason::context:
+            return "context";
     }
     return "unfinished";
 }
