@@ -1,0 +1,76 @@
+// Reading a checkpoint into any layout: the caller asks for boxes, whatever boxes the writers had.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "io/fs.hpp"
+#include "io/hdf5_file.hpp"
+#include "io/manifest.hpp"
+
+namespace rankwise::io {
+
+/// A verified checkpoint. A shard is opened when a box of it is first wanted; its size, checksum,
+/// id and table of boxes are checked then, once. Not for use by several threads at a time.
+///
+/// Errors are CorruptFile (a shard missing, cut short, altered, of another checkpoint), each naming
+/// file, what was expected and found, and the newest whole checkpoint before this one; BadInput for
+/// what was never saved here or another model.
+class CheckpointReader {
+  public:
+    /// @throws as read_manifest.
+    CheckpointReader(FileSystem& fs, Path path);
+
+    [[nodiscard]] const Manifest& manifest() const { return manifest_; }
+    [[nodiscard]] const RunState& state() const { return manifest_.state; }
+    [[nodiscard]] const Path& path() const { return path_; }
+
+    [[nodiscard]] bool has(const std::string& model, const std::string& kind) const;
+    /// @throws BadInput naming the first parameter whose name or shape differs from `table`'s, or a
+    /// model that is not here.
+    void require_same_model(const std::string& model, const ParameterTable& table) const;
+
+    /// Copies `box` of a parameter, row by row, into `bytes` (box.size() elements of `dtype`, which
+    /// is what was saved).
+    /// @throws BadInput if that was not saved, or not with this dtype.
+    void read(const std::string& model, const std::string& kind, ParameterId parameter,
+              const Box& box, DType dtype, std::span<std::byte> bytes);
+
+    /// Verifies file `index` of the manifest now. To share the work, ranks verify a part each,
+    /// agree, and then call assume_verified for the files of others; size, id and table are still
+    /// checked.
+    void verify(std::int64_t index);
+    void assume_verified(std::int64_t index);
+    /// Files that a read has opened so far.
+    [[nodiscard]] std::int64_t files_opened() const;
+
+  private:
+    struct Place {
+        ParameterId parameter = 0;
+        std::int32_t file = 0;
+        std::int32_t content = 0;
+        std::int32_t box = 0;
+    };
+    struct Shard {
+        bool verified = false;
+        std::unique_ptr<Hdf5File> file;
+        std::vector<std::vector<std::int64_t>> offsets;  ///< per content, per box
+        std::vector<std::int64_t> sizes;                 ///< elements per content
+    };
+    const std::vector<Place>& places(const std::string& model, const std::string& kind);
+    Shard& open(std::int64_t index);
+    [[noreturn]] void corrupt(const std::string& file, const std::string& what) const;
+
+    FileSystem& fs_;
+    Path path_;
+    Manifest manifest_;
+    std::map<std::pair<std::string, std::string>, std::vector<Place>> places_;
+    std::vector<Shard> shards_;
+};
+
+}  // namespace rankwise::io
