@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 
+#include "kernels/cpu/checked_heap.hpp"
 #include "kernels/cpu/thread_team.hpp"
 #include "kernels/device.hpp"
 
@@ -97,8 +98,7 @@ class CpuDevice final : public Device {
     std::unique_ptr<ThreadTeam> team_;
     std::ptrdiff_t shift_ = 0;  // checked: from the handles' mapping to the readable one
     std::atomic<std::int64_t> in_use_{0};
-    struct CheckedHeap;
-    std::unique_ptr<CheckedHeap> checked_;
+    std::unique_ptr<CheckedHeap> checked_;  // null: plain memory
 };
 
 }  // namespace rankwise::kernels::cpu

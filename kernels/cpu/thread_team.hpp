@@ -2,26 +2,54 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 namespace rankwise::kernels::cpu {
 
-/// `threads` threads, the caller among them, that run one parallel loop at a time. Each flushes denormals (FTZ and DAZ), the
-/// caller for the length of the loop. Idle threads spin briefly and then sleep, so that oversubscribed ranks make progress.
+/// While one lives, its thread rounds to nearest and flushes denormals (FTZ: results, DAZ:
+/// operands); the former mode is restored when it ends.
+class FlushDenormals {
+  public:
+    FlushDenormals();
+    ~FlushDenormals();
+    FlushDenormals(const FlushDenormals&) = delete;
+    FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+  private:
+    unsigned saved_;
+};
+
+/// `threads` threads, the caller among them, that run one parallel loop at a time. Each flushes
+/// denormals (FTZ and DAZ), the caller for the length of the loop. Idle threads spin briefly and
+/// then sleep, so that oversubscribed ranks make progress. One thread at a time calls run(), and no
+/// task does.
 class ThreadTeam {
   public:
+    /// @throws InternalError if threads < 1; EnvironmentError if the system gives no more threads.
     explicit ThreadTeam(int threads);
     ~ThreadTeam();
     ThreadTeam(const ThreadTeam&) = delete;
     ThreadTeam& operator=(const ThreadTeam&) = delete;
 
     [[nodiscard]] int threads() const;
-    /// Runs task(0) … task(tasks - 1), each once, on whichever threads are free; returns when all are done. The first
-    /// exception of a task is rethrown here. Tasks split outputs, never a sum (N11).
-    void run(std::int64_t tasks, const std::function<void(std::int64_t)>& task);
+    /// Runs task(0) … task(tasks - 1), each once, on whichever threads are free, begun in that
+    /// order; returns when all are done. The first exception of a task is rethrown here, after the
+    /// others have ended. Tasks split outputs, never a sum (N11). With one thread or one task
+    /// nothing but the calling thread takes part.
+    template <class Task>
+    void run(std::int64_t tasks, const Task& task) {
+        run_any(tasks, {&task, [](const void* context, std::int64_t index) {
+                            (*static_cast<const Task*>(context))(index);
+                        }});
+    }
 
   private:
+    struct AnyTask {
+        const void* context;
+        void (*call)(const void* context, std::int64_t index);
+    };
+    void run_any(std::int64_t tasks, AnyTask task);
+
     struct State;
     std::unique_ptr<State> state_;
 };

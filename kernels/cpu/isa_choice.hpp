@@ -1,0 +1,14 @@
+// Which instruction set the CPU device uses.
+#pragma once
+
+#include <span>
+
+#include "kernels/device.hpp"
+
+namespace rankwise::kernels::cpu {
+
+/// `wanted`, or the widest of `available` (narrowest first) if automatic.
+/// @throws EnvironmentError if `available` lacks it, saying what it has and what to do.
+[[nodiscard]] Isa choose_isa(Isa wanted, std::span<const Isa> available);
+
+}  // namespace rankwise::kernels::cpu

@@ -1,0 +1,99 @@
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/cpu/checked_heap.hpp"
+#include "kernels/cpu/cpu_device.hpp"
+
+namespace rankwise::kernels::cpu {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;
+constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
+// From this size on memory is aligned to huge pages and asks for them: packed weights are read in
+// long strides.
+constexpr std::int64_t kLarge = 2 * kHugePage;
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;  // half of what an address can name
+
+std::byte* allocate_plain(std::int64_t bytes) {
+    const std::int64_t alignment = bytes >= kLarge ? kHugePage : kAlignment;
+    const auto size = static_cast<std::size_t>(round_up(bytes, alignment));
+    void* memory = std::aligned_alloc(static_cast<std::size_t>(alignment), size);
+    // Advice only: where it is refused everything works with small pages.
+    if (memory != nullptr && bytes >= kLarge) ::madvise(memory, size, MADV_HUGEPAGE);
+    return static_cast<std::byte*>(memory);
+}
+
+void require_equal(const char* op, std::int64_t from, std::int64_t to) {
+    ensure(from == to, "{}: {} bytes given for {} bytes", op, from, to);
+}
+
+}  // namespace
+
+CpuDevice::CpuDevice(Isa isa, int threads, bool checked)
+    : isa_(isa), team_(std::make_unique<ThreadTeam>(threads)) {
+    if (checked) {
+        checked_ = std::make_unique<CheckedHeap>();
+        shift_ = checked_->shift();
+    }
+}
+
+CpuDevice::~CpuDevice() = default;
+
+std::byte* CpuDevice::allocate(std::int64_t bytes) {
+    ensure(bytes >= 0, "allocate: {} bytes", bytes);
+    if (bytes == 0) return nullptr;
+    std::byte* memory = nullptr;
+    if (bytes <= kMostBytes) memory = checked_ ? checked_->allocate(bytes) : allocate_plain(bytes);
+    if (memory == nullptr) {
+        throw EnvironmentError(
+            fmt::format("out of memory: {} bytes wanted, {} in use by this device: use more ranks, "
+                        "or lower what "
+                        "the recipe holds at once (batch, chunk or cache sizes)",
+                        bytes, bytes_in_use()));
+    }
+    in_use_.fetch_add(bytes, std::memory_order_relaxed);
+    return memory;
+}
+
+void CpuDevice::free(std::byte* handle, std::int64_t bytes) noexcept {
+    if (handle == nullptr) return;
+    if (checked_) {
+        checked_->free(handle, bytes);
+    } else {
+        std::free(handle);
+    }
+    in_use_.fetch_sub(bytes, std::memory_order_relaxed);
+}
+
+std::int64_t CpuDevice::bytes_in_use() const {
+    return in_use_.load(std::memory_order_relaxed);
+}
+
+void CpuDevice::upload(std::span<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {
+    require_equal("upload", static_cast<std::int64_t>(from.size()), to.size());
+    if (!from.empty()) std::memcpy(at(to), from.data(), from.size());
+}
+
+void CpuDevice::download(DeviceSpan<const std::byte> from, std::span<std::byte> to, Stream&) {
+    require_equal("download", from.size(), static_cast<std::int64_t>(to.size()));
+    if (!to.empty()) std::memcpy(to.data(), at(from), to.size());
+}
+
+void CpuDevice::copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {
+    require_equal("copy", from.size(), to.size());
+    if (!to.empty()) std::memmove(at(to), at(from), static_cast<std::size_t>(to.size()));
+}
+
+void CpuDevice::zero(DeviceSpan<std::byte> to, Stream&) {
+    if (!to.empty()) std::memset(at(to), 0, static_cast<std::size_t>(to.size()));
+}
+
+void CpuDevice::synchronize(Stream&) {}
+
+std::byte* CpuDevice::wire_address(std::byte* handle) const {
+    return handle == nullptr ? nullptr : at(handle);
+}
+
+}  // namespace rankwise::kernels::cpu

@@ -1,0 +1,51 @@
+#include "kernels/memory.hpp"
+
+#include <algorithm>
+
+#include "src/base/checked.hpp"
+
+namespace rankwise::kernels {
+namespace {
+
+constexpr std::int64_t kAlignment = 64;
+constexpr std::int64_t kFirstBlock = std::int64_t{1} << 20;
+
+}  // namespace
+
+std::int64_t Arena::capacity_bytes() const {
+    std::int64_t capacity = 0;
+    for (const auto& block : blocks_) capacity += block.size();
+    return capacity;
+}
+
+std::byte* Arena::take_bytes(std::int64_t bytes) {
+    ensure(bytes >= 0, "arena: {} bytes", bytes);
+    if (bytes == 0) return nullptr;
+    const std::int64_t size = round_up(bytes, kAlignment);
+    while (block_ < blocks_.size() && used_ + size > blocks_[block_].size()) {
+        ++block_;
+        used_ = 0;
+    }
+    if (block_ == blocks_.size()) {
+        blocks_.emplace_back(*memory_, std::max({size, peak_, capacity_bytes(), kFirstBlock}));
+    }
+    std::byte* taken = blocks_[block_].span().handle() + used_;
+    used_ += size;
+    total_ += size;
+    peak_ = std::max(peak_, total_);
+    return taken;
+}
+
+void Arena::release(std::size_t block, std::int64_t used, std::int64_t total) {
+    block_ = block;
+    used_ = used;
+    total_ = total;
+    // Grown in pieces: the next take allocates one block of the peak's size.
+    if (total_ == 0 && blocks_.size() > 1) {
+        blocks_.clear();
+        block_ = 0;
+        used_ = 0;
+    }
+}
+
+}  // namespace rankwise::kernels
