@@ -35,7 +35,9 @@ struct GatherRowsArgs {
     Matrix to;
 };
 
-/// to = 0, then to[rows[i]] = from[i]; the rows are distinct.
+/// to[r] = the sum of from[i] over the i with rows[i] == r, i ascending from the first of them;
+/// rows without any become 0. (The last row of a shared prompt predicts the first token of every
+/// sample.)
 struct ScatterRowsArgs {
     ConstMatrix from;
     std::span<const std::int64_t> rows;
