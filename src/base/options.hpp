@@ -27,9 +27,9 @@ struct Option {
     std::string help;                                           ///< one sentence, with the unit
     double minimum = -std::numeric_limits<double>::infinity();  ///< for numbers, inclusive
     double maximum = std::numeric_limits<double>::infinity();
-    std::vector<std::string> choices;        ///< for strings: what is allowed; empty: anything
-    std::vector<std::string> matrix_values;  ///< physical: values for the layout matrix
-    std::string reason;                      ///< operational: why it cannot change a result
+    std::vector<std::string> choices = {};        ///< for strings: what is allowed; empty: anything
+    std::vector<std::string> matrix_values = {};  ///< physical: values for the layout matrix
+    std::string reason = {};                      ///< operational: why it cannot change a result
 
     Option& at_least(double value) {
         minimum = value;
