@@ -1,0 +1,249 @@
+#include "src/model/config.hpp"
+
+#include <array>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string_view>
+#include <utility>
+
+#include "src/base/error.hpp"
+
+namespace rankwise::model {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::array<std::pair<Family, const char*>, 3> kFamilies{
+    {{Family::llama, "llama"}, {Family::qwen2, "qwen2"}, {Family::qwen3, "qwen3"}}};
+
+constexpr std::array<std::pair<Family, const char*>, 3> kArchitectures{
+    {{Family::llama, "LlamaForCausalLM"},
+     {Family::qwen2, "Qwen2ForCausalLM"},
+     {Family::qwen3, "Qwen3ForCausalLM"}}};
+
+Json read_json(const std::filesystem::path& path) {
+    std::ifstream file(path);
+    require(file.good(), "{}: cannot be read; a model folder needs it", path.string());
+    std::stringstream text;
+    text << file.rdbuf();
+    try {
+        return Json::parse(text.str());
+    } catch (const Json::exception& problem) {
+        throw BadInput(fmt::format("{}: is not valid JSON: {}", path.string(), problem.what()));
+    }
+}
+
+/// One object of a file, so that errors can say which file and key.
+class Fields {
+  public:
+    Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
+        require(object_.is_object(), "{}: expected a JSON object", where_);
+    }
+
+    [[nodiscard]] bool has(const char* key) const {
+        return object_.contains(key) && !object_.at(key).is_null();
+    }
+    template <class T>
+    [[nodiscard]] T get(const char* key) const {
+        require(has(key), "{}: the key \"{}\" is missing", where_, key);
+        try {
+            return object_.at(key).get<T>();
+        } catch (const Json::exception&) {
+            throw BadInput(fmt::format("{}: the key \"{}\" has the wrong type: {}", where_, key,
+                                       object_.at(key).dump()));
+        }
+    }
+    template <class T>
+    [[nodiscard]] T get(const char* key, T fallback) const {
+        return has(key) ? get<T>(key) : fallback;
+    }
+    [[nodiscard]] std::vector<TokenId> ids(const char* key) const {
+        if (!has(key)) return {};
+        if (object_.at(key).is_array()) return get<std::vector<TokenId>>(key);
+        return {get<TokenId>(key)};
+    }
+    [[nodiscard]] Fields child(const char* key) const {
+        return {object_.at(key), fmt::format("{}, \"{}\"", where_, key)};
+    }
+    [[nodiscard]] const std::string& where() const { return where_; }
+
+  private:
+    const Json& object_;
+    std::string where_;
+};
+
+void read_rope(const Fields& fields, ModelConfig& config) {
+    RopeConfig& rope = config.rope;
+    // Newer files gather everything in rope_parameters; older ones have rope_theta and
+    // rope_scaling.
+    const bool gathered = fields.has("rope_parameters");
+    rope.theta = gathered ? fields.child("rope_parameters").get<double>("rope_theta", 10000.0)
+                          : fields.get<double>("rope_theta", 10000.0);
+    const char* key = gathered ? "rope_parameters" : "rope_scaling";
+    if (!fields.has(key)) return;
+    const Fields scaling = fields.child(key);
+    const auto type =
+        scaling.get<std::string>("rope_type", scaling.get<std::string>("type", "default"));
+    if (type == "default") return;
+    rope.factor = scaling.get<double>("factor");
+    rope.original_max_position =
+        scaling.get<std::int64_t>("original_max_position_embeddings", config.max_position);
+    if (type == "linear") {
+        rope.scaling = RopeScaling::linear;
+    } else if (type == "dynamic") {
+        rope.scaling = RopeScaling::dynamic;
+    } else if (type == "llama3") {
+        rope.scaling = RopeScaling::llama3;
+        rope.low_freq_factor = scaling.get<double>("low_freq_factor");
+        rope.high_freq_factor = scaling.get<double>("high_freq_factor");
+    } else if (type == "yarn") {
+        rope.scaling = RopeScaling::yarn;
+        rope.beta_fast = scaling.get<double>("beta_fast", 32.0);
+        rope.beta_slow = scaling.get<double>("beta_slow", 1.0);
+        rope.mscale = scaling.get<double>("mscale", 0.0);
+        rope.mscale_all_dim = scaling.get<double>("mscale_all_dim", 0.0);
+        rope.attention_factor = scaling.get<double>("attention_factor", 0.0);
+    } else {
+        throw BadInput(fmt::format(
+            "{}: unknown rope type \"{}\"; known: default, linear, dynamic, llama3, yarn",
+            scaling.where(), type));
+    }
+}
+
+}  // namespace
+
+ReductionTree ModelConfig::tree() const {
+    return reduction.empty() ? reduction_tree(heads, kv_heads) : ReductionTree{reduction};
+}
+
+const char* name_of(Family family) {
+    for (const auto& [value, name] : kFamilies) {
+        if (value == family) return name;
+    }
+    return "unknown";
+}
+
+Family family_from_name(const std::string& name, const std::string& where) {
+    for (const auto& [value, known] : kFamilies) {
+        if (name == known) return value;
+    }
+    throw BadInput(
+        fmt::format("{}: unknown model_type \"{}\"; known: llama, qwen2, qwen3", where, name));
+}
+
+void validate(const ModelConfig& config, const std::string& where) {
+    const std::array<std::pair<const char*, std::int64_t>, 8> sizes{
+        {{"vocab_size", config.vocab_size},
+         {"hidden_size", config.hidden},
+         {"num_hidden_layers", config.layers},
+         {"num_attention_heads", config.heads},
+         {"num_key_value_heads", config.kv_heads},
+         {"head_dim", config.head_dim},
+         {"intermediate_size", config.intermediate},
+         {"max_position_embeddings", config.max_position}}};
+    for (const auto& [name, value] : sizes) {
+        require(value > 0, "{}: {} is {}; it must be positive", where, name, value);
+    }
+    require(config.heads % config.kv_heads == 0,
+            "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", where,
+            config.heads, config.kv_heads);
+    require(config.head_dim % 2 == 0, "{}: head_dim {} is odd; rotary embedding needs pairs", where,
+            config.head_dim);
+    require(config.rms_norm_eps > 0.0, "{}: rms_norm_eps must be positive", where);
+    const int leaves = config.tree().leaves();
+    require(config.heads % leaves == 0,
+            "{}: the reduction list has product {}, which does not divide the {} heads", where,
+            leaves, config.heads);
+}
+
+ModelConfig read_config(const std::filesystem::path& folder) {
+    const std::filesystem::path path = folder / "config.json";
+    const Json json = read_json(path);
+    const Fields fields(json, path.string());
+    ModelConfig config;
+    config.family = family_from_name(fields.get<std::string>("model_type"), path.string());
+    const auto activation = fields.get<std::string>("hidden_act", "silu");
+    require(activation == "silu", "{}: hidden_act is \"{}\"; only \"silu\" is known", path.string(),
+            activation);
+    config.vocab_size = fields.get<std::int64_t>("vocab_size");
+    config.hidden = fields.get<std::int64_t>("hidden_size");
+    config.layers = fields.get<std::int64_t>("num_hidden_layers");
+    config.heads = fields.get<std::int64_t>("num_attention_heads");
+    config.kv_heads = fields.get<std::int64_t>("num_key_value_heads", config.heads);
+    require(config.heads > 0, "{}: num_attention_heads must be positive", path.string());
+    config.head_dim = fields.get<std::int64_t>("head_dim", config.hidden / config.heads);
+    config.intermediate = fields.get<std::int64_t>("intermediate_size");
+    config.max_position = fields.get<std::int64_t>("max_position_embeddings", 2048);
+    config.rms_norm_eps = fields.get<double>("rms_norm_eps", 1e-6);
+    config.initializer_range = fields.get<double>("initializer_range", 0.02);
+    config.tied = fields.get<bool>("tie_word_embeddings", false);
+    const bool attention_bias = fields.get<bool>("attention_bias", false);
+    config.qkv_bias = config.family == Family::qwen2 || attention_bias;
+    config.o_bias = config.family != Family::qwen2 && attention_bias;
+    config.mlp_bias = fields.get<bool>("mlp_bias", false);
+    config.qk_norm = config.family == Family::qwen3;
+    config.bos = fields.has("bos_token_id") ? fields.get<TokenId>("bos_token_id") : -1;
+    config.eos = fields.ids("eos_token_id");
+    read_rope(fields, config);
+    const std::filesystem::path generation = folder / "generation_config.json";
+    if (std::filesystem::exists(generation)) {
+        const Json more = read_json(generation);
+        const Fields extra(more, generation.string());
+        if (extra.has("eos_token_id")) config.eos = extra.ids("eos_token_id");
+    }
+    validate(config, path.string());
+    return config;
+}
+
+std::string to_json(const ModelConfig& config) {
+    nlohmann::ordered_json json;
+    for (const auto& [value, name] : kArchitectures) {
+        if (value == config.family) json["architectures"] = {name};
+    }
+    json["model_type"] = name_of(config.family);
+    json["vocab_size"] = config.vocab_size;
+    json["hidden_size"] = config.hidden;
+    json["intermediate_size"] = config.intermediate;
+    json["num_hidden_layers"] = config.layers;
+    json["num_attention_heads"] = config.heads;
+    json["num_key_value_heads"] = config.kv_heads;
+    json["head_dim"] = config.head_dim;
+    json["max_position_embeddings"] = config.max_position;
+    json["hidden_act"] = "silu";
+    json["rms_norm_eps"] = config.rms_norm_eps;
+    json["initializer_range"] = config.initializer_range;
+    json["tie_word_embeddings"] = config.tied;
+    if (config.family != Family::qwen2) json["attention_bias"] = config.qkv_bias;
+    if (config.family == Family::llama) json["mlp_bias"] = config.mlp_bias;
+    if (config.family == Family::qwen2) json["use_sliding_window"] = false;
+    json["rope_theta"] = config.rope.theta;
+    const RopeConfig& rope = config.rope;
+    if (rope.scaling != RopeScaling::none) {
+        nlohmann::ordered_json scaling;
+        constexpr std::array<const char*, 5> kNames{"default", "linear", "dynamic", "llama3",
+                                                    "yarn"};
+        scaling["rope_type"] = kNames.at(static_cast<std::size_t>(rope.scaling));
+        scaling["factor"] = rope.factor;
+        scaling["original_max_position_embeddings"] = rope.original_max_position;
+        if (rope.scaling == RopeScaling::llama3) {
+            scaling["low_freq_factor"] = rope.low_freq_factor;
+            scaling["high_freq_factor"] = rope.high_freq_factor;
+        }
+        if (rope.scaling == RopeScaling::yarn) {
+            scaling["beta_fast"] = rope.beta_fast;
+            scaling["beta_slow"] = rope.beta_slow;
+            if (rope.mscale != 0.0) scaling["mscale"] = rope.mscale;
+            if (rope.mscale_all_dim != 0.0) scaling["mscale_all_dim"] = rope.mscale_all_dim;
+            if (rope.attention_factor != 0.0) scaling["attention_factor"] = rope.attention_factor;
+        }
+        json["rope_scaling"] = scaling;
+    }
+    json["torch_dtype"] = "float32";
+    if (config.bos >= 0) json["bos_token_id"] = config.bos;
+    if (config.eos.size() == 1) json["eos_token_id"] = config.eos.front();
+    if (config.eos.size() > 1) json["eos_token_id"] = config.eos;
+    return json.dump(2) + "\n";
+}
+
+}  // namespace rankwise::model

@@ -1,0 +1,82 @@
+// What a model is: its sizes and its variant, as a Hugging Face config.json says them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "src/base/reduction.hpp"
+#include "src/base/trajectory.hpp"
+
+namespace rankwise::model {
+
+/// Model families. One decoder serves them; the flags of ModelConfig say where they differ.
+enum class Family : std::uint8_t { llama, qwen2, qwen3 };
+
+/// How rotary frequencies are stretched beyond the original context (MODEL families' config key
+/// rope_scaling).
+enum class RopeScaling : std::uint8_t { none, linear, dynamic, llama3, yarn };
+
+struct RopeConfig {
+    double theta = 10000.0;
+    RopeScaling scaling = RopeScaling::none;
+    double factor = 1.0;
+    double low_freq_factor = 1.0;   ///< llama3
+    double high_freq_factor = 4.0;  ///< llama3
+    double beta_fast = 32.0;        ///< yarn
+    double beta_slow = 1.0;         ///< yarn
+    double mscale = 0.0;            ///< yarn; 0: absent
+    double mscale_all_dim = 0.0;
+    double attention_factor = 0.0;  ///< yarn; 0: computed
+    std::int64_t original_max_position = 0;
+    friend bool operator==(const RopeConfig&, const RopeConfig&) = default;
+};
+
+struct ModelConfig {
+    Family family = Family::llama;
+    std::int64_t vocab_size = 0;  ///< rows of the embedding; may exceed the tokenizer's ids
+    std::int64_t hidden = 0;
+    std::int64_t layers = 0;
+    std::int64_t heads = 0;
+    std::int64_t kv_heads = 0;
+    std::int64_t head_dim = 0;
+    std::int64_t intermediate = 0;
+    std::int64_t max_position = 0;
+    double rms_norm_eps = 1e-6;
+    double initializer_range = 0.02;
+    bool tied = false;
+    bool qkv_bias = false;  ///< qwen2; llama with attention_bias (then o_proj has one too)
+    bool o_bias = false;
+    bool mlp_bias = false;
+    bool qk_norm = false;  ///< qwen3
+    RopeConfig rope;
+    TokenId bos = -1;
+    std::vector<TokenId> eos;
+    std::vector<int> reduction;  ///< overrides reduction_tree(); empty: derived from the heads
+
+    [[nodiscard]] std::int64_t q_size() const { return heads * head_dim; }
+    [[nodiscard]] std::int64_t kv_size() const { return kv_heads * head_dim; }
+    [[nodiscard]] std::int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+    /// The tree of sums that tensor ranks may split (N2).
+    [[nodiscard]] ReductionTree tree() const;
+    friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
+};
+
+/// Checks that the sizes fit each other.
+/// @throws BadInput naming the first that does not, and `where` it came from.
+void validate(const ModelConfig& config, const std::string& where);
+
+/// Reads DIR/config.json (and the stop ids of generation_config.json if there is one).
+/// @throws BadInput if the file is missing or malformed, a key is missing or of the wrong type, or
+/// the architecture is not known (lists those that are).
+[[nodiscard]] ModelConfig read_config(const std::filesystem::path& folder);
+
+/// The same as text for a config.json.
+[[nodiscard]] std::string to_json(const ModelConfig& config);
+
+/// "llama", "qwen2", "qwen3": the config key model_type.
+[[nodiscard]] const char* name_of(Family family);
+[[nodiscard]] Family family_from_name(const std::string& name, const std::string& where);
+
+}  // namespace rankwise::model

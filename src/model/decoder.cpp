@@ -1,0 +1,96 @@
+#include "src/model/decoder.hpp"
+
+#include <algorithm>
+
+namespace rankwise::model {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::Matrix;
+
+void copy(Compute& compute, ConstMatrix from, Matrix to) {
+    const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
+    compute.device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
+                        DeviceSpan<std::byte>(to.handle, bytes), compute.stream);
+}
+
+Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch) {
+    const Matrix x = compute.matrix(batch.rows(), weights.config().hidden);
+    compute.device.embed({.table = weights.embedding(), .ids = batch.ids, .out = x},
+                         compute.stream);
+    return x;
+}
+
+Logprobs download(Compute& compute, const HeadOutputs& head) {
+    return {compute.device.Memory::download<float>(head.logprob, compute.stream),
+            compute.device.Memory::download<float>(head.entropy, compute.stream)};
+}
+
+}  // namespace
+
+Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
+               const Microbatch& batch) {
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix x = embed(compute, weights, batch);
+    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
+        const kernels::Arena::Scope layer_scope(compute.arena);
+        (void)layer_forward_keep(compute, weights, layer, batch, x);
+    }
+    return download(compute, head_forward(compute, weights, head, batch, x));
+}
+
+TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
+                           const Microbatch& batch, bool recompute)
+    : compute_(compute),
+      weights_(weights),
+      head_options_(head),
+      batch_(batch),
+      recompute_(recompute),
+      scope_(compute.arena),
+      x_(embed(compute, weights, batch)) {
+    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
+        if (recompute) {
+            inputs_.push_back(compute.matrix(x_.rows, x_.cols));
+            copy(compute, x_, inputs_.back());
+            const kernels::Arena::Scope layer_scope(compute.arena);
+            (void)layer_forward_keep(compute, weights, layer, batch, x_);
+        } else {
+            kept_.push_back(layer_forward_keep(compute, weights, layer, batch, x_));
+        }
+    }
+    head_ = head_forward(compute, weights, head, batch, x_);
+}
+
+Logprobs TrainingPass::logprobs() {
+    return download(compute_, head_);
+}
+
+void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gradients) {
+    ensure(coefficient.size() == batch_.head.size(), "{} coefficients for {} head rows",
+           coefficient.size(), batch_.head.size());
+    const kernels::Arena::Scope scope(compute_.arena);
+    const Matrix dx = compute_.matrix(x_.rows, x_.cols);
+    head_backward(compute_, weights_, head_options_, batch_, x_, head_, coefficient, dx, gradients);
+    for (std::int64_t layer = weights_.config().layers; layer-- > 0;) {
+        const auto at = static_cast<std::size_t>(layer);
+        if (!recompute_) {
+            layer_backward(compute_, weights_, layer, batch_, kept_[at], dx, gradients);
+            continue;
+        }
+        const kernels::Arena::Scope layer_scope(compute_.arena);
+        const Matrix x = compute_.matrix(x_.rows, x_.cols);
+        copy(compute_, inputs_[at], x);
+        const LayerActivations kept = layer_forward_keep(compute_, weights_, layer, batch_, x);
+        layer_backward(compute_, weights_, layer, batch_, kept, dx, gradients);
+    }
+
+    std::vector<TokenId> unique = batch_.ids;
+    std::sort(unique.begin(), unique.end());
+    unique.erase(std::unique(unique.begin(), unique.end()), unique.end());
+    const Matrix rows = compute_.matrix(static_cast<std::int64_t>(unique.size()), x_.cols);
+    compute_.device.embed_gradient({.dout = dx, .ids = batch_.ids, .unique = unique, .drows = rows},
+                                   compute_.stream);
+    gradients.embedding(unique, rows);
+}
+
+}  // namespace rankwise::model

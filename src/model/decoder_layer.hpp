@@ -1,0 +1,50 @@
+// One decoder layer, forward and backward.
+#pragma once
+
+#include <functional>
+#include <span>
+
+#include "src/model/gradients.hpp"
+#include "src/model/microbatch.hpp"
+#include "src/model/weights.hpp"
+
+namespace rankwise::model {
+
+/// What the backward pass of a layer reads. Matrices in scratch memory; `x_in` is a copy of the
+/// layer's input.
+struct LayerActivations {
+    kernels::Matrix x_in;  ///< [T, hidden]
+    DeviceSpan<float> inv_rms_in;
+    kernels::Matrix normed_in;  ///< [T, hidden]
+    kernels::Matrix qkv_raw;    ///< [T, q + k] before QK-norm; only with QK-norm
+    DeviceSpan<float> inv_rms_q, inv_rms_k;
+    kernels::Matrix qkv;                     ///< [T, q + k + v], normed and rotated
+    kernels::Matrix attention;               ///< [T, q]
+    DeviceSpan<float> maximum, denominator;  ///< [T * heads]
+    kernels::Matrix x_mid;                   ///< [T, hidden] between attention and MLP
+    DeviceSpan<float> inv_rms_post;
+    kernels::Matrix normed_post;  ///< [T, hidden]
+    kernels::Matrix gate_up;      ///< [T, 2 I]
+    kernels::Matrix activated;    ///< [T, I]
+};
+
+/// Fills `out` from rotated q, k, v of the pass's rows; the pass decides where keys and values come
+/// from.
+using AttentionPass = std::function<void(kernels::ConstMatrix qkv, kernels::Matrix out)>;
+
+/// x [T, hidden] becomes the layer's output. Generation: nothing is kept.
+void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
+                   std::span<const std::int32_t> positions, const AttentionPass& attention,
+                   kernels::Matrix x);
+
+/// The same rows over segments, keeping what the backward pass needs in scratch memory.
+LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
+                                    const Microbatch& batch, kernels::Matrix x);
+
+/// dx [T, hidden]: gradient of the layer's output in, of its input out. Parameter gradients go to
+/// `gradients`.
+void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                    const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
+                    GradientSink& gradients);
+
+}  // namespace rankwise::model

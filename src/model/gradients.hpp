@@ -1,0 +1,36 @@
+// Where the gradients of a micro-batch go.
+#pragma once
+
+#include "kernels/matmul.hpp"
+#include "src/base/parameter_table.hpp"
+
+namespace rankwise::model {
+
+/// Destination of one parameter's gradient: `output` says whether a finished sum is stored or added
+/// to what is there.
+struct GradientSlot {
+    kernels::Matrix matrix;  ///< [rows, cols] f32; a vector is one row
+    kernels::Output output = kernels::Output::store;
+
+    [[nodiscard]] DeviceSpan<float> vector() const {
+        return {reinterpret_cast<float*>(matrix.handle), matrix.cols};
+    }
+};
+
+/// Gives out destinations for the gradients of one backward pass over one micro-batch, and learns
+/// when a group of parameters (a layer; the head; the embedding) is complete. NUMERICS N3: the
+/// micro-batch's gradient is one sum from zero an element, which is then added to the parameter's
+/// total.
+class GradientSink {
+  public:
+    virtual ~GradientSink() = default;
+    virtual GradientSlot slot(ParameterId id) = 0;
+    /// All parameters of `layer` are written. Layers come in descending order.
+    virtual void layer_done(std::int64_t layer) = 0;
+    /// Final norm and head are written; before the layers.
+    virtual void head_done() = 0;
+    /// Gradient rows of the input embedding: row u belongs to id unique[u] (ascending). Last.
+    virtual void embedding(std::span<const std::int32_t> unique, kernels::ConstMatrix rows) = 0;
+};
+
+}  // namespace rankwise::model

@@ -1,0 +1,134 @@
+#include "src/model/initialise.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "io/safetensors.hpp"
+#include "io/safetensors_writer.hpp"
+#include "src/base/maths.hpp"
+#include "src/base/philox.hpp"
+
+namespace rankwise::model {
+namespace {
+
+constexpr std::int64_t kRowsAtOnce = 1024;
+
+/// Two independent standard normals from two words. Box and Muller (1958).
+std::pair<double, double> normals(std::uint32_t a, std::uint32_t b) {
+    const double radius = std::sqrt(-2.0 * maths::log(static_cast<double>(uniform_open(a))));
+    const double angle = 2.0 * std::numbers::pi * static_cast<double>(uniform_open(b));
+    return {radius * maths::cos(angle), radius * maths::sin(angle)};
+}
+
+void fill_normal(std::span<float> row, const RandomStream& stream, std::uint32_t position,
+                 double std) {
+    for (std::size_t i = 0; i < row.size(); i += 2) {
+        const auto index = static_cast<std::uint32_t>(i);
+        const auto [first, second] =
+            normals(stream.word(position, index), stream.word(position, index + 1));
+        row[i] = static_cast<float>(std * first);
+        if (i + 1 < row.size()) row[i + 1] = static_cast<float>(std * second);
+    }
+}
+
+/// Calls `fill(rows, values)` for blocks of rows and uploads what it filled in.
+template <class Fill>
+void upload_by_rows(Weights& weights, ParameterId id, Compute& compute, const Fill& fill) {
+    const Shape shape = weights.table()[id].shape;
+    std::vector<float> values;
+    for (std::int64_t begin = 0; begin < shape.rows; begin += kRowsAtOnce) {
+        const Range rows{begin, std::min(begin + kRowsAtOnce, shape.rows)};
+        values.assign(static_cast<std::size_t>(rows.size() * shape.cols), 0.0F);
+        fill(rows, std::span(values));
+        compute.device.Memory::upload<float>(
+            std::span<const float>(values),
+            weights.master_span(id).subspan(begin * shape.cols, rows.size() * shape.cols),
+            compute.stream);
+    }
+}
+
+bool ends_with(std::string_view text, std::string_view end) {
+    return text.ends_with(end);
+}
+
+/// Tensors that files may hold beside the parameters: copies and tables that are computed.
+bool may_be_ignored(std::string_view name, const ModelConfig& config) {
+    return ends_with(name, "rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+}
+
+}  // namespace
+
+void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed,
+                Compute& compute) {
+    const double residual =
+        options.scale_residual
+            ? options.std / std::sqrt(2.0 * static_cast<double>(weights.config().layers))
+            : options.std;
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const Parameter& parameter = weights.table()[id];
+        const bool writes_residual = ends_with(parameter.name, "o_proj.weight") ||
+                                     ends_with(parameter.name, "down_proj.weight");
+        const RandomStream stream(seed, Purpose::initialisation, static_cast<std::uint64_t>(id));
+        upload_by_rows(weights, id, compute, [&](Range rows, std::span<float> values) {
+            if (parameter.shape.vector) {
+                const bool is_norm = ends_with(parameter.name, "norm.weight");
+                std::fill(values.begin(), values.end(), is_norm ? 1.0F : 0.0F);
+                return;
+            }
+            for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+                const auto cols = static_cast<std::size_t>(parameter.shape.cols);
+                fill_normal(values.subspan(static_cast<std::size_t>(row - rows.begin) * cols, cols),
+                            stream, narrow<std::uint32_t>(row),
+                            writes_residual ? residual : options.std);
+            }
+        });
+    }
+    weights.pack(compute);
+}
+
+void load_folder(Weights& weights, const std::filesystem::path& folder, Compute& compute) {
+    const io::SafetensorsFolder tensors(folder);
+    for (const std::string& name : tensors.names()) {
+        require(weights.table().has(name) || may_be_ignored(name, weights.config()),
+                "{}: tensor {} is no parameter of a {} model with {} layers; is config.json of "
+                "another model?",
+                folder.string(), name, name_of(weights.config().family), weights.config().layers);
+    }
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const Parameter& parameter = weights.table()[id];
+        tensors.require_shape(parameter.name, parameter.shape);
+        upload_by_rows(weights, id, compute, [&](Range rows, std::span<float> values) {
+            tensors.read(parameter.name, {rows, {0, parameter.shape.cols}}, values);
+        });
+    }
+    weights.pack(compute);
+}
+
+void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
+                   Compute& compute) {
+    fs.create_directories(folder);
+    io::replace_file(fs, folder / "config.json", io::bytes_of(to_json(weights.config())));
+    std::vector<io::SafetensorsWriter::Tensor> layout;
+    for (const Parameter& parameter : weights.table().rows()) {
+        layout.push_back({parameter.name, parameter.shape, DType::f32});
+    }
+    io::SafetensorsWriter writer(fs, folder, std::move(layout));
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const Parameter& parameter = weights.table()[id];
+        const kernels::ConstMatrix master = weights.master(id);
+        for (std::int64_t begin = 0; begin < master.rows; begin += kRowsAtOnce) {
+            const std::int64_t rows = std::min(kRowsAtOnce, master.rows - begin);
+            const kernels::ConstMatrix part = master.row_range({begin, begin + rows});
+            const std::vector<float> values = compute.device.Memory::download<float>(
+                DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
+                                        rows * master.cols),
+                compute.stream);
+            writer.write_rows(parameter.name, begin, values);
+        }
+    }
+    writer.finish();
+}
+
+}  // namespace rankwise::model
