@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace rankwise {
 
@@ -22,6 +24,8 @@ struct UInt128 {
 
 /// 32 hexadecimal digits, most significant first.
 [[nodiscard]] std::string to_hex(UInt128 value);
+/// The value of exactly 32 hexadecimal digits; nothing for any other text.
+[[nodiscard]] std::optional<UInt128> uint128_from_hex(std::string_view text);
 
 /// The XXH3 128-bit hash of some bytes.
 [[nodiscard]] UInt128 xxh3_128(const void* bytes, std::uint64_t size, std::uint64_t seed = 0);
