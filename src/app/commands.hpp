@@ -1,0 +1,18 @@
+// The commands of the program, one function each. A new one is one file and one row in
+// commands.cpp.
+#pragma once
+
+#include <vector>
+
+#include "src/app/command.hpp"
+
+namespace rankwise::app {
+
+/// In the order of --help.
+[[nodiscard]] const std::vector<Command>& all_commands();
+
+// Each returns the exit code; errors are thrown.
+int run_options(const Arguments& arguments);
+int run_version(const Arguments& arguments);
+
+}  // namespace rankwise::app

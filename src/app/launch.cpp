@@ -1,0 +1,153 @@
+#include "src/app/launch.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <new>
+#include <thread>
+
+#include "parallel/mpi_session.hpp"
+#include "src/app/build_facts.hpp"
+#include "src/app/commands.hpp"
+#include "src/app/session.hpp"
+#include "src/app/stop.hpp"
+
+namespace rankwise::app {
+namespace {
+
+int code_of(ExitCode code) {
+    return static_cast<int>(code);
+}
+
+void print_error(const std::string& text) {
+    // One write, so that lines of several ranks do not mix.
+    const std::string line = text + "\n";
+    std::fwrite(line.data(), 1, line.size(), stderr);
+    std::fflush(stderr);
+}
+
+/// What a launcher says of this process before MPI starts; 0 without a launcher.
+int launcher_rank() {
+    for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+        if (const char* rank = std::getenv(name)) return std::atoi(rank);
+    }
+    return 0;
+}
+
+struct Failure {
+    ExitCode code = ExitCode::internal;
+    std::string what;
+};
+
+/// The exception that is being handled.
+Failure current_failure() {
+    try {
+        throw;
+    } catch (const Error& error) {
+        return {error.code(), error.what()};
+    } catch (const std::bad_alloc&) {
+        return {ExitCode::environment,
+                "out of memory; use more ranks or nodes, or a smaller generation batch"};
+    } catch (const std::exception& error) {
+        return {ExitCode::internal, fmt::format("defect of the program: {}", error.what())};
+    } catch (...) {
+        return {ExitCode::internal, "defect of the program: an unknown exception"};
+    }
+}
+
+int run_alone(const Command& command, const Arguments& arguments) {
+    if (launcher_rank() > 0) return code_of(ExitCode::done);  // rank 0 does it
+    try {
+        const int code = command.alone(arguments);
+        std::fflush(stdout);
+        return code;
+    } catch (...) {
+        const Failure failure = current_failure();
+        print_error(fmt::format("rankwise {}: {}", command.name, failure.what));
+        return code_of(failure.code);
+    }
+}
+
+/// When all ranks meet the same error, the lowest ends the job before the others have printed
+/// theirs.
+void wait_for_lower_ranks(int rank) {
+    if (rank == 0) return;
+    remove_stop_signals();  // the launcher's TERM then ends this rank quietly
+    std::this_thread::sleep_for(std::chrono::milliseconds(200 + 40 * std::min(rank, 20)));
+}
+
+int run_on_ranks(const Command& command, const Arguments& arguments, int argc, char** argv) {
+    install_stop_signals();
+    std::unique_ptr<parallel::MpiSession> mpi;
+    try {
+        mpi = std::make_unique<parallel::MpiSession>(argc, argv);
+    } catch (...) {
+        const Failure failure = current_failure();
+        print_error(fmt::format("rankwise {}: {}", command.name, failure.what));
+        return code_of(failure.code);
+    }
+    const auto recorder = std::make_shared<parallel::FlightRecorder>();
+    std::unique_ptr<parallel::Communicator> world;
+    try {
+        world =
+            mpi->world({.recorder = recorder, .traffic = std::make_shared<parallel::Traffic>()});
+        Session session(*world, mpi.get());
+        session.require_same("program", binary_digest(),
+                             "install one build on all nodes and start again");
+        const int code = command.on_ranks(arguments, session);
+        std::fflush(stdout);
+        return code;
+    } catch (const StartRefused& refused) {
+        if (mpi->rank() == 0) {
+            print_error(fmt::format("rankwise {}: {}", command.name, refused.merged()));
+        }
+        return code_of(refused.code());
+    } catch (...) {
+        const Failure failure = current_failure();
+        const parallel::FlightState state = recorder->state();
+        wait_for_lower_ranks(mpi->rank());
+        print_error(error_line(mpi->identity(), state.phase, state.step, failure.what));
+        mpi->abort(failure.code);
+    }
+}
+
+/// An exception that leaves a thread, or a destructor: nothing can be finished any more.
+[[noreturn]] void on_terminate() {
+    Failure failure;
+    if (std::current_exception() != nullptr) failure = current_failure();
+    print_error(fmt::format(
+        "rankwise: {}", failure.what.empty() ? "defect of the program: terminated" : failure.what));
+    std::_Exit(code_of(ExitCode::internal));
+}
+
+}  // namespace
+
+std::string error_line(const std::string& identity, const std::string& phase, long long step,
+                       const std::string& what) {
+    return fmt::format("[{} phase={} step={}] {}", identity, phase, step, what);
+}
+
+int launch(int argc, char** argv) {
+    std::set_terminate(on_terminate);
+    ParsedCommandLine parsed;
+    try {
+        parsed =
+            parse_command_line(std::vector<std::string>(argv + 1, argv + argc), all_commands());
+    } catch (const Problems& problems) {
+        if (launcher_rank() == 0) print_error(fmt::format("rankwise: {}", problems.what()));
+        return code_of(ExitCode::bad_input);
+    }
+    if (parsed.command == nullptr) {
+        if (launcher_rank() == 0) std::fwrite(parsed.text.data(), 1, parsed.text.size(), stdout);
+        return code_of(ExitCode::done);
+    }
+    if (parsed.command->on_ranks == nullptr) return run_alone(*parsed.command, parsed.arguments);
+    return run_on_ranks(*parsed.command, parsed.arguments, argc, argv);
+}
+
+}  // namespace rankwise::app

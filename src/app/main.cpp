@@ -1,0 +1,5 @@
+#include "src/app/launch.hpp"
+
+int main(int argc, char** argv) {
+    return rankwise::app::launch(argc, argv);
+}

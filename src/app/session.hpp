@@ -1,0 +1,65 @@
+// What a command that runs on every rank is given: its ranks, its instruments, and how all of them
+// stop together.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "parallel/agree.hpp"
+#include "parallel/communicator.hpp"
+#include "parallel/mpi_session.hpp"
+#include "parallel/watchdog.hpp"
+
+namespace rankwise::app {
+
+/// Thrown on every rank alike when start-up found problems. main prints the list once, on rank 0,
+/// and every rank leaves in order with the code.
+class StartRefused : public Error {
+  public:
+    StartRefused(ExitCode code, std::string merged)
+        : Error(code, merged), merged_(std::move(merged)) {}
+    [[nodiscard]] const std::string& merged() const { return merged_; }
+
+  private:
+    std::string merged_;  ///< the whole list on rank 0; empty elsewhere
+};
+
+/// The ranks of this run. Made by main; tests make one over any communicator.
+class Session {
+  public:
+    /// @param mpi  null without MPI (ThreadWorld): the watchdog then does not ask other processes.
+    Session(parallel::Communicator& world, parallel::MpiSession* mpi) : world_(world), mpi_(mpi) {}
+
+    [[nodiscard]] parallel::Communicator& world() const { return world_; }
+    [[nodiscard]] int rank() const { return world_.rank(); }
+    [[nodiscard]] int size() const { return world_.size(); }
+    /// "rank 5/16 host:pid", as it stands before errors.
+    [[nodiscard]] std::string identity() const;
+    [[nodiscard]] std::shared_ptr<parallel::FlightRecorder> recorder() const {
+        return world_.instruments().recorder;
+    }
+
+    /// Collective: a step of start-up. Runs `check` on every rank and merges what it throws
+    /// (Problems one by one); if any rank has a problem all ranks throw StartRefused.
+    void start_together(const std::function<void()>& check);
+    /// Collective: start-up ends unless every rank has the same bytes. `what` is "recipe" or
+    /// "program"; `advice` says what to do.
+    void require_same(std::string_view what, std::string_view value, std::string_view advice);
+
+    /// Collective: a watchdog that reports to `report` (and ends the job with ExitCode::environment
+    /// when nothing moves for end_after_s more; 0: never). Stops when it is destroyed.
+    [[nodiscard]] std::unique_ptr<parallel::Watchdog> start_watchdog(
+        double timeout_s, double end_after_s, std::function<void(const std::string&)> report);
+
+  private:
+    parallel::Communicator& world_;
+    parallel::MpiSession* mpi_;
+};
+
+/// "problems: 3\n  1. …" as start-up prints them; a list of one stands alone.
+[[nodiscard]] std::string merged_text(const parallel::Agreement& agreement, int ranks);
+
+}  // namespace rankwise::app
