@@ -61,9 +61,9 @@ struct Found {
 /// there is none.
 [[nodiscard]] std::string way_out(FileSystem& fs, const Path& damaged);
 
-/// Deletes checkpoints: the newest `keep_last` (at least 1) stay, and every step that is a multiple
-/// of `keep_every` (0: none). The newest whole one always stays. @return the steps deleted,
-/// ascending.
+/// Deletes checkpoints. What stays: the newest `keep_last` (at least 1) that are whole by
+/// Check::sizes, damaged ones newer than those, and every step that is a multiple of `keep_every`
+/// (0: none). @return the steps deleted, ascending.
 std::vector<std::int64_t> prune(FileSystem& fs, const Path& dir, std::int64_t keep_last,
                                 std::int64_t keep_every);
 

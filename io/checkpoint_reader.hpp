@@ -60,7 +60,6 @@ class CheckpointReader {
         bool verified = false;
         std::unique_ptr<Hdf5File> file;
         std::vector<std::vector<std::int64_t>> offsets;  ///< per content, per box
-        std::vector<std::int64_t> sizes;                 ///< elements per content
     };
     const std::vector<Place>& places(const std::string& model, const std::string& kind);
     Shard& open(std::int64_t index);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "io/fs.hpp"
+#include "io/hdf5_file.hpp"
 #include "src/base/box.hpp"
 #include "src/base/dtype.hpp"
 #include "src/base/parameter_table.hpp"
@@ -51,6 +52,20 @@ struct ShardEntry {
     std::vector<ShardContent> contents;
     friend bool operator==(const ShardEntry&, const ShardEntry&) = default;
 };
+
+/// How elements of a dtype are stored.
+[[nodiscard]] Element stored_as(DType dtype);
+
+/// `MODEL/KIND/DTYPE`, the group of a content.
+[[nodiscard]] std::string group_of(const ShardContent& content);
+
+/// Where each box of a list begins in its flat dataset (elements), and at the end the size of the
+/// dataset.
+[[nodiscard]] std::vector<std::int64_t> box_offsets(std::span<const ShardBox> boxes);
+
+/// Reads a content's own table of boxes back. @throws CorruptFile if it is damaged or its offsets
+/// are not box_offsets().
+[[nodiscard]] std::vector<ShardBox> read_box_table(Hdf5File& file, const ShardContent& content);
 
 /// "shard_00007.h5"
 [[nodiscard]] std::string shard_name(std::int64_t index);

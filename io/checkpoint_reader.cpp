@@ -1,0 +1,239 @@
+#include "io/checkpoint_reader.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "io/checkpoint.hpp"
+#include "io/checksum.hpp"
+
+namespace rankwise::io {
+namespace {
+
+constexpr std::int64_t kBufferBytes = std::int64_t{8} << 20U;
+
+std::string list_of_saved(const Manifest& manifest) {
+    std::set<std::string> saved;
+    for (const ShardEntry& entry : manifest.files) {
+        for (const ShardContent& content : entry.contents)
+            saved.insert(content.model + "/" + content.kind);
+    }
+    return fmt::format("{}", fmt::join(saved, ", "));
+}
+
+/// Copies rows of `from` (whole rows of `source`, beginning at row `first`) that lie in `part` to
+/// their place in `box`.
+void copy_rows(const Box& source, std::span<const std::byte> from, Range rows, const Box& part,
+               const Box& box, std::span<std::byte> to, std::int64_t element) {
+    const auto bytes = static_cast<std::size_t>(part.cols.size() * element);
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+        const std::int64_t at =
+            (row - rows.begin) * source.cols.size() + part.cols.begin - source.cols.begin;
+        const std::int64_t target =
+            (row - box.rows.begin) * box.cols.size() + part.cols.begin - box.cols.begin;
+        std::memcpy(to.data() + target * element, from.data() + at * element, bytes);
+    }
+}
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(FileSystem& fs, Path path)
+    : fs_(fs), path_(std::move(path)), manifest_([&] {
+          try {
+              return read_manifest(fs, path_);
+          } catch (const CorruptFile& problem) {
+              throw CorruptFile(fmt::format("{}; {}", problem.what(), way_out(fs, path_)));
+          }
+      }()) {
+    shards_.resize(manifest_.files.size());
+}
+
+void CheckpointReader::corrupt(const std::string& file, const std::string& what) const {
+    throw CorruptFile(
+        fmt::format("{}: {}; {}", (path_ / file).string(), what, way_out(fs_, path_)));
+}
+
+bool CheckpointReader::has(const std::string& model, const std::string& kind) const {
+    return std::any_of(
+        manifest_.files.begin(), manifest_.files.end(), [&](const ShardEntry& entry) {
+            return std::any_of(
+                entry.contents.begin(), entry.contents.end(),
+                [&](const ShardContent& c) { return c.model == model && c.kind == kind; });
+        });
+}
+
+void CheckpointReader::require_same_model(const std::string& model,
+                                          const ParameterTable& table) const {
+    const auto saved = std::find_if(manifest_.models.begin(), manifest_.models.end(),
+                                    [&](const SavedModel& m) { return m.name == model; });
+    if (saved == manifest_.models.end()) {
+        std::vector<std::string> names;
+        for (const SavedModel& m : manifest_.models) names.push_back(m.name);
+        throw BadInput(
+            fmt::format("{}: no model '{}' is in this checkpoint, which holds: {}; check the "
+                        "recipe's models",
+                        path_.string(), model, fmt::join(names, ", ")));
+    }
+    const auto& parameters = saved->parameters;
+    const auto count = std::max(parameters.size(), table.rows().size());
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::string there =
+            i < parameters.size()
+                ? fmt::format("{} {}", parameters[i].name, to_string(parameters[i].shape))
+                : "no more parameters";
+        const std::string here =
+            i < table.rows().size()
+                ? fmt::format("{} {}", table.rows()[i].name, to_string(table.rows()[i].shape))
+                : "no more parameters";
+        require(there == here,
+                "{}: '{}' is another model: parameter {} is {} in the checkpoint and {} in the "
+                "recipe's "
+                "model; resume with the recipe that wrote it",
+                path_.string(), model, i, there, here);
+    }
+}
+
+const std::vector<CheckpointReader::Place>& CheckpointReader::places(const std::string& model,
+                                                                     const std::string& kind) {
+    const auto [slot, fresh] = places_.try_emplace({model, kind});
+    auto& found = slot->second;
+    if (!fresh) return found;
+    for (std::size_t f = 0; f < manifest_.files.size(); ++f) {
+        const ShardEntry& entry = manifest_.files[f];
+        for (std::size_t c = 0; c < entry.contents.size(); ++c) {
+            const ShardContent& content = entry.contents[c];
+            if (content.model != model || content.kind != kind) continue;
+            const auto& boxes = entry.box_lists[static_cast<std::size_t>(content.boxes)];
+            for (std::size_t b = 0; b < boxes.size(); ++b) {
+                found.push_back({boxes[b].parameter, narrow<std::int32_t>(f),
+                                 narrow<std::int32_t>(c), narrow<std::int32_t>(b)});
+            }
+        }
+    }
+    std::stable_sort(found.begin(), found.end(),
+                     [](const Place& a, const Place& b) { return a.parameter < b.parameter; });
+    return found;
+}
+
+void CheckpointReader::assume_verified(std::int64_t index) {
+    shards_.at(static_cast<std::size_t>(index)).verified = true;
+}
+
+void CheckpointReader::verify(std::int64_t index) {
+    Shard& shard = shards_.at(static_cast<std::size_t>(index));
+    if (shard.verified) return;
+    const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
+    const Path path = path_ / entry.file;
+    if (!fs_.exists(path)) corrupt(entry.file, "the file is missing");
+    const auto file = fs_.open(path, OpenMode::read);
+    const std::int64_t size = file->size();
+    const UInt128 found = checksum_of(*file);
+    if (size == entry.bytes && found == entry.checksum) {
+        shard.verified = true;
+        return;
+    }
+    // A whole shard of another checkpoint is a mix-up of files, not damage: say so.
+    std::string owner;
+    try {
+        owner = Hdf5File::open(fs_, path).text_attribute("/", "checkpoint");
+    } catch (const CorruptFile&) {
+        owner.clear();
+    }
+    if (!owner.empty() && owner != to_hex(manifest_.id)) {
+        corrupt(entry.file,
+                fmt::format("the file belongs to another checkpoint (expected id {}, found {})",
+                            to_hex(manifest_.id), owner));
+    }
+    if (size != entry.bytes) {
+        corrupt(entry.file, fmt::format("{} bytes were written, {} are there", entry.bytes, size));
+    }
+    corrupt(entry.file, fmt::format("checksum differs (expected {}, found {})",
+                                    to_hex(entry.checksum), to_hex(found)));
+}
+
+CheckpointReader::Shard& CheckpointReader::open(std::int64_t index) {
+    Shard& shard = shards_[static_cast<std::size_t>(index)];
+    if (shard.file) return shard;
+    const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
+    verify(index);
+    if (!fs_.exists(path_ / entry.file)) corrupt(entry.file, "the file is missing");
+    auto file = std::make_unique<Hdf5File>(Hdf5File::open(fs_, path_ / entry.file));
+    if (const auto owner = file->text_attribute("/", "checkpoint"); owner != to_hex(manifest_.id)) {
+        corrupt(entry.file,
+                fmt::format("the file belongs to another checkpoint (expected id {}, found {})",
+                            to_hex(manifest_.id), owner));
+    }
+    for (const ShardContent& content : entry.contents) {
+        const auto& boxes = entry.box_lists[static_cast<std::size_t>(content.boxes)];
+        if (read_box_table(*file, content) != boxes) {
+            corrupt(entry.file, fmt::format("the table of boxes in {} is not the manifest's",
+                                            group_of(content)));
+        }
+        shard.offsets.push_back(box_offsets(boxes));
+    }
+    shard.file = std::move(file);
+    return shard;
+}
+
+std::int64_t CheckpointReader::files_opened() const {
+    return std::count_if(shards_.begin(), shards_.end(),
+                         [](const Shard& s) { return s.file != nullptr; });
+}
+
+void CheckpointReader::read(const std::string& model, const std::string& kind,
+                            ParameterId parameter, const Box& box, DType dtype,
+                            std::span<std::byte> bytes) {
+    const std::int64_t element = size_of(dtype);
+    ensure(static_cast<std::int64_t>(bytes.size()) == box.size() * element,
+           "{} bytes to hold box {} of {}", bytes.size(), to_string(box), name_of(dtype));
+    if (box.empty()) return;
+    const auto& all = places(model, kind);
+    const auto [begin, end] =
+        std::equal_range(all.begin(), all.end(), Place{parameter, 0, 0, 0},
+                         [](const Place& a, const Place& b) { return a.parameter < b.parameter; });
+    std::int64_t copied = 0;
+    std::vector<std::byte> buffer;
+    for (auto place = begin; place != end; ++place) {
+        const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(place->file)];
+        const ShardContent& content = entry.contents[static_cast<std::size_t>(place->content)];
+        const Box& source = entry
+                                .box_lists[static_cast<std::size_t>(content.boxes)]
+                                          [static_cast<std::size_t>(place->box)]
+                                .box;
+        const Box part = intersect(source, box);
+        if (part.empty()) continue;
+        require(content.dtype == dtype, "{}: {}/{}, parameter {} was saved as {}, not {}",
+                path_.string(), model, kind, parameter, name_of(content.dtype), name_of(dtype));
+        Shard& shard = open(place->file);
+        const std::int64_t offset = shard.offsets[static_cast<std::size_t>(place->content)]
+                                                 [static_cast<std::size_t>(place->box)];
+        const std::string data = group_of(content) + "/data";
+        const std::int64_t width = source.cols.size();
+        const auto element_offset = [&](std::int64_t row) {
+            return offset + (row - source.rows.begin) * width;
+        };
+        if (part.cols == source.cols && part.cols == box.cols) {  // contiguous here and there
+            const auto first = (part.rows.begin - box.rows.begin) * width * element;
+            shard.file->read_part(data, element_offset(part.rows.begin), stored_as(dtype),
+                                  bytes.subspan(static_cast<std::size_t>(first),
+                                                static_cast<std::size_t>(part.size() * element)));
+        } else {
+            const std::int64_t block = std::max<std::int64_t>(1, kBufferBytes / (width * element));
+            for (std::int64_t row = part.rows.begin; row < part.rows.end; row += block) {
+                const Range rows = intersect(part.rows, Range{row, row + block});
+                buffer.resize(static_cast<std::size_t>(rows.size() * width * element));
+                shard.file->read_part(data, element_offset(row), stored_as(dtype), buffer);
+                copy_rows(source, buffer, rows, part, box, bytes, element);
+            }
+        }
+        copied += part.size();
+    }
+    require(copied == box.size(),
+            "{}: box {} of {}/{}, parameter {} is not in this checkpoint ({} of {} elements are), "
+            "which "
+            "holds: {}; check the recipe's models",
+            path_.string(), to_string(box), model, kind, parameter, copied, box.size(),
+            list_of_saved(manifest_));
+}
+
+}  // namespace rankwise::io

@@ -1,0 +1,191 @@
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "io/fs.hpp"
+#include "src/base/unique_handle.hpp"
+
+namespace rankwise::io {
+namespace {
+
+void close_descriptor(int descriptor) {
+    ::close(descriptor);
+}
+using Descriptor = UniqueHandle<int, close_descriptor, -1>;
+
+/// The most that one read or write moves on Linux.
+constexpr std::size_t kMaxTransfer = 0x7ffff000;
+
+Descriptor open_or_throw(const Path& path, int flags, std::string_view what) {
+    for (;;) {
+        const int descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+        if (descriptor >= 0) return Descriptor(descriptor);
+        if (errno != EINTR) throw file_error(what, path, errno);
+    }
+}
+
+class PosixFile final : public File {
+  public:
+    PosixFile(Descriptor descriptor, Path path)
+        : descriptor_(std::move(descriptor)), path_(std::move(path)) {}
+
+    std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
+        std::size_t done = 0;
+        while (done < bytes.size()) {
+            const ssize_t n = ::pread(descriptor_.get(), bytes.data() + done,
+                                      std::min(bytes.size() - done, kMaxTransfer),
+                                      offset + static_cast<off_t>(done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) throw file_error("read", path_, errno);
+            if (n == 0) break;
+            done += static_cast<std::size_t>(n);
+        }
+        return static_cast<std::int64_t>(done);
+    }
+
+    void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
+        std::size_t done = 0;
+        while (done < bytes.size()) {
+            const ssize_t n = ::pwrite(descriptor_.get(), bytes.data() + done,
+                                       std::min(bytes.size() - done, kMaxTransfer),
+                                       offset + static_cast<off_t>(done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0) throw file_error("write", path_, errno);
+            done += static_cast<std::size_t>(n);
+        }
+    }
+
+    void truncate(std::int64_t size) override {
+        if (::ftruncate(descriptor_.get(), size) != 0) throw file_error("resize", path_, errno);
+    }
+
+    std::int64_t size() override {
+        struct stat status {};
+        if (::fstat(descriptor_.get(), &status) != 0) throw file_error("examine", path_, errno);
+        return status.st_size;
+    }
+
+    void sync() override {
+        if (::fsync(descriptor_.get()) != 0) throw file_error("sync", path_, errno);
+    }
+
+  private:
+    Descriptor descriptor_;
+    Path path_;
+};
+
+class PosixLock final : public Lock {
+  public:
+    explicit PosixLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
+
+  private:
+    Descriptor descriptor_;
+};
+
+std::string this_process() {
+    std::array<char, 256> host{};
+    if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
+    return fmt::format("pid {} on host {}", ::getpid(), host.data());
+}
+
+class PosixFileSystem final : public FileSystem {
+  public:
+    std::unique_ptr<File> open(const Path& path, OpenMode mode) override {
+        int flags = O_RDONLY;
+        if (mode == OpenMode::create) flags = O_RDWR | O_CREAT | O_TRUNC;
+        if (mode == OpenMode::update) flags = O_RDWR | O_CREAT;
+        return std::make_unique<PosixFile>(
+            open_or_throw(path, flags, mode == OpenMode::read ? "open" : "write"), path);
+    }
+
+    void create_directories(const Path& path) override {
+        std::error_code error;
+        std::filesystem::create_directories(path, error);
+        if (error) throw file_error("make the directory", path, error.value());
+    }
+
+    void rename(const Path& from, const Path& to) override {
+        if (::rename(from.c_str(), to.c_str()) != 0) {
+            throw file_error(fmt::format("rename {} to", from.string()), to, errno);
+        }
+    }
+
+    void sync_directory(const Path& path) override {
+        const Descriptor descriptor =
+            open_or_throw(path, O_RDONLY | O_DIRECTORY, "open the directory");
+        if (::fsync(descriptor.get()) != 0) throw file_error("sync the directory", path, errno);
+    }
+
+    void remove_tree(const Path& path) override {
+        std::error_code error;
+        std::filesystem::remove_all(path, error);
+        if (error) throw file_error("remove", path, error.value());
+    }
+
+    std::vector<std::string> list(const Path& path) override {
+        std::vector<std::string> names;
+        std::error_code error;
+        std::filesystem::directory_iterator entries(path, error);
+        if (error == std::errc::no_such_file_or_directory) return names;
+        for (const std::filesystem::directory_iterator end; !error && entries != end;
+             entries.increment(error)) {
+            names.push_back(entries->path().filename().string());
+        }
+        if (error) throw file_error("list", path, error.value());
+        std::sort(names.begin(), names.end());
+        return names;
+    }
+
+    bool exists(const Path& path) override {
+        std::error_code error;
+        const auto status = std::filesystem::symlink_status(path, error);
+        if (status.type() == std::filesystem::file_type::not_found) return false;
+        if (error) throw file_error("examine", path, error.value());
+        return true;
+    }
+
+    std::int64_t free_bytes(const Path& path) override {
+        struct statvfs status {};
+        if (::statvfs(path.c_str(), &status) != 0) {
+            throw file_error("ask for the free space of", path, errno);
+        }
+        return static_cast<std::int64_t>(status.f_bavail) *
+               static_cast<std::int64_t>(status.f_frsize);
+    }
+
+    std::unique_ptr<Lock> lock(const Path& path) override {
+        Descriptor descriptor = open_or_throw(path, O_RDWR | O_CREAT, "open the lock file");
+        PosixFile file(Descriptor(::dup(descriptor.get())), path);
+        if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
+            if (errno != EWOULDBLOCK) throw file_error("lock", path, errno);
+            std::string holder(256, '\0');
+            const auto size = file.read_at(0, std::as_writable_bytes(std::span(holder)));
+            holder.resize(static_cast<std::size_t>(size));
+            while (!holder.empty() && holder.back() == '\n') holder.pop_back();
+            throw EnvironmentError(fmt::format(
+                "{}: the directory is in use by a live run ({}); wait for it to end, stop "
+                "it, or name another directory",
+                path.string(), holder.empty() ? "just starting" : holder));
+        }
+        const std::string owner = this_process() + "\n";
+        file.truncate(0);
+        file.write_at(0, bytes_of(owner));
+        return std::make_unique<PosixLock>(std::move(descriptor));
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<FileSystem> posix_file_system() {
+    return std::make_unique<PosixFileSystem>();
+}
+
+}  // namespace rankwise::io
