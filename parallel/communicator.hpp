@@ -304,12 +304,29 @@ class Communicator {
     void compare_blocks(const Call& call, std::span<const std::int64_t> send_counts,
                         std::span<const std::int64_t> recv_counts);
     void check_rank(const Call& call, std::string_view role, int rank) const;
+    [[nodiscard]] std::string describe(const Call& call) const;
+    std::uint64_t begin(const Call& call, std::int64_t bytes, std::int64_t sent,
+                        bool waiting = true);
+    void end(std::uint64_t ticket);
+    [[nodiscard]] std::int64_t to_others(std::span<const std::int64_t> counts) const;
+    std::span<const std::int64_t> in_bytes(std::vector<std::int64_t>& scratch,
+                                           std::span<const std::int64_t> counts,
+                                           std::int64_t element, const Call& call) const;
+    std::span<const std::int64_t> equal_blocks(std::vector<std::int64_t>& scratch,
+                                               std::int64_t bytes) const;
+    Request start_blocks(const Call& call, std::span<const std::byte> send,
+                         std::span<const std::int64_t> send_bytes, std::span<std::byte> recv,
+                         std::span<const std::int64_t> recv_bytes, std::int64_t element,
+                         std::int64_t common_size);
 
     std::string name_;
     int rank_;
     int size_;
     Instruments instruments_;
     std::uint64_t collectives_ = 0;
+    std::vector<std::int64_t>
+        send_bytes_;  // scratch of one call, kept so that steady calls allocate nothing
+    std::vector<std::int64_t> recv_bytes_;
 };
 
 }  // namespace rankwise::parallel

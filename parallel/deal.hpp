@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
 namespace rankwise::parallel {
@@ -45,6 +46,7 @@ class Dealer {
     std::vector<WorkItem> items_;
     std::size_t next_ = 0;
     std::int64_t width_;
+    std::unordered_map<std::int64_t, int> home_;  // prompt -> rank that got its latest item
 };
 
 }  // namespace rankwise::parallel

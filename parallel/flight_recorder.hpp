@@ -25,6 +25,7 @@ struct FlightEntry {
     double end_s = -1.0;  ///< below zero: not finished
     std::string phase;
     std::int64_t step = 0;
+    bool waiting = false;  ///< the rank can do nothing else until it is finished
     [[nodiscard]] bool finished() const { return end_s >= 0.0; }
 };
 
@@ -53,9 +54,12 @@ class FlightRecorder {
     /// A long computation shows that it is alive.
     void beat();
 
-    /// A communication begins; the returned ticket ends it.
+    /// A communication begins; the returned ticket ends it. `waiting`: the rank does nothing else
+    /// meanwhile.
     std::uint64_t begin(Op op, std::string_view communicator, std::string_view label,
-                        std::int64_t bytes);
+                        std::int64_t bytes, bool waiting);
+    /// From now on the rank waits for one that was started.
+    void wait(std::uint64_t ticket);
     void end(std::uint64_t ticket);
 
     [[nodiscard]] FlightState state() const;
@@ -63,6 +67,8 @@ class FlightRecorder {
     [[nodiscard]] std::vector<FlightEntry> entries() const;
 
   private:
+    [[nodiscard]] std::vector<FlightEntry> in_order() const;
+
     std::shared_ptr<const Clock> clock_;
     mutable std::mutex mutex_;
     std::vector<FlightEntry> ring_;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "parallel/flight_recorder.hpp"
@@ -78,13 +79,16 @@ class Watchdog {
         double change_s = -1.0;  ///< last_change_s that has been reported
         double reported_s = 0.0;
     };
+    [[nodiscard]] std::string identity(int rank) const;
+    void report_stall(int rank, const FlightState& state, double now_s);
+    void keep(const RankState& state, double now_s);
     void report_lag(double now_s);
 
     std::vector<Watched> watched_;
     Options options_;
     std::vector<Seen> seen_;
-    std::vector<RankState> states_;
-    double lag_due_s_ = -1.0;
+    std::vector<std::pair<double, RankState>> states_;  // with the time they came
+    double lag_due_s_ = -1.0;                           // below zero: nothing to report
     bool ended_ = false;
 
     std::mutex mutex_;
