@@ -1,26 +1,106 @@
-#include "kernels/cpu/matmul_kernels.hpp"
+// y = x W^T on packed panels. Rows in blocks that stay in the second-level cache with one group of
+// panels; a group is read once for each tile of rows.
+#include "kernels/cpu/isa/matmul_family.hpp"
+#include "kernels/cpu/isa/matmul_tile.hpp"
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-constexpr int kBlock = 64;  // columns whose sums stay in registers
+/// One tile: all leaves and the tree above them in registers; finished subtrees wait in `saved`.
+template <int R, int P>
+void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel) {
+    alignas(64) float saved[kMaxLevels][R][P * kPanel];
+    const std::int64_t columns = block.columns - panel * kPanel;
+    const float* a = block.x + row * block.x_stride;
+    const float* b = block.w + panel * block.panel_stride;
+    float* y = block.y + row * block.y_stride + panel * kPanel;
 
-void bias_gradient(const float* dy, std::int64_t rows, std::int64_t stride, float* db,
-                   std::int64_t columns, bool add) {
-    for (std::int64_t first = 0; first < columns; first += kBlock) {
-        const std::int64_t count = columns - first < kBlock ? columns - first : kBlock;
-        float sum[kBlock] = {};
-        if (count == kBlock) {
-            for (std::int64_t t = 0; t < rows; ++t) {
-                for (int n = 0; n < kBlock; ++n) sum[n] += dy[t * stride + first + n];
-            }
-        } else {
-            for (std::int64_t t = 0; t < rows; ++t) {
-                for (std::int64_t n = 0; n < count; ++n) sum[n] += dy[t * stride + first + n];
+    Tile<R, P> c;
+    clear<R, P>(c);
+    if (block.resume) load_tile<R, P>(c, y, block.y_stride, columns);
+    for (std::int64_t r = 0; r < block.run_count; ++r) {
+        const MatmulRun& run = block.runs[r];
+        if (run.begins_leaf && r > 0) clear<R, P>(c);
+        accumulate<R, P>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count);
+        b += run.count * kPanel;
+        for (int n = 0; n < run.adds; ++n) {
+            const auto& left = saved[run.add_levels[n]];
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                    c[i][u] = add(load(&left[i][u * kWidth]), c[i][u]);
+                }
             }
         }
-        for (std::int64_t n = 0; n < count; ++n) {
-            db[first + n] = add ? db[first + n] + sum[n] : sum[n];
+        if (run.save_level >= 0) {
+            auto& to = saved[run.save_level];
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                    store(&to[i][u * kWidth], c[i][u]);
+                }
+            }
+        }
+    }
+    if (block.bias != nullptr) {
+        RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+            const Vec bias =
+                load(block.bias + panel * kPanel + u * kWidth, first_lanes(columns - u * kWidth));
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) c[i][u] = add(c[i][u], bias);
+        }
+    }
+    store_tile<R, P>(c, y, block.y_stride, columns, block.add);
+}
+
+using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel);
+
+#ifdef __AVX512F__
+constexpr TileFunction kTiles[4][kTileRows] = {
+    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>, tile<7, 1>,
+     tile<8, 1>},
+    {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>, tile<7, 2>,
+     tile<8, 2>},
+    {tile<1, 3>, tile<2, 3>, tile<3, 3>, tile<4, 3>, tile<5, 3>, tile<6, 3>, tile<7, 3>,
+     tile<8, 3>},
+    {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>, nullptr, nullptr}};
+#else
+constexpr TileFunction kTiles[4][kTileRows] = {
+    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>},
+    {tile<1, 2>, tile<2, 2>, tile<3, 2>, nullptr, nullptr, nullptr},
+    {tile<1, 3>, tile<2, 3>, nullptr, nullptr, nullptr, nullptr},
+    {tile<1, 4>, nullptr, nullptr, nullptr, nullptr, nullptr}};
+#endif
+
+/// How many of `left` panels the next group takes, for blocks of `rows` rows: few rows leave
+/// registers for more columns, and no lone panel is left over where a group could share with it.
+std::int64_t group_panels(std::int64_t rows, std::int64_t left) {
+#ifdef __AVX512F__
+    std::int64_t most = rows <= 2 ? 4 : 3;
+#else
+    std::int64_t most = rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
+#endif
+    if (left == most + 1 && most > 2) most -= 1;
+    return left < most ? left : most;
+}
+
+/// Rows of x that stay in the second-level cache, about a quarter MiB of them.
+std::int64_t block_rows(std::int64_t terms) {
+    const std::int64_t tiles = 65536 / (terms + 1) / kTileRows;
+    return kTileRows * (tiles < 3 ? 3 : tiles > 24 ? 24 : tiles);
+}
+
+void matmul(const MatmulBlock& block) {
+    const std::int64_t panels = (block.columns + kPanel - 1) / kPanel;
+    const std::int64_t height = block_rows(block.panel_stride / kPanel);
+    for (std::int64_t first = 0; first < block.rows; first += height) {
+        const std::int64_t rows = block.rows - first < height ? block.rows - first : height;
+        const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+        for (std::int64_t panel = 0; panel < panels;) {
+            const std::int64_t width = group_panels(rows, panels - panel);
+            for (std::int64_t t = 0; t < tiles; ++t) {
+                const std::int64_t begin = rows * t / tiles;
+                const std::int64_t end = rows * (t + 1) / tiles;
+                kTiles[width - 1][end - begin - 1](block, first + begin, panel);
+            }
+            panel += width;
         }
     }
 }
@@ -28,7 +108,7 @@ void bias_gradient(const float* dy, std::int64_t rows, std::int64_t stride, floa
 }  // namespace
 
 const MatmulKernels& matmul_kernels() {
-    static constexpr MatmulKernels kernels{bias_gradient};
+    static constexpr MatmulKernels kernels{matmul, pack_transposed, weight_gradient, bias_gradient};
     return kernels;
 }
 

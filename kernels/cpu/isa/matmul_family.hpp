@@ -1,0 +1,14 @@
+// The parts of the matmul family of one instruction set, gathered into its table by matmul.cpp.
+#pragma once
+
+#include "kernels/cpu/matmul_kernels.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+
+void pack_transposed(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t count,
+                     float* to);
+void weight_gradient(const GradientBlock& block);
+void bias_gradient(const float* dy, std::int64_t rows, std::int64_t stride, float* db,
+                   std::int64_t columns, bool add);
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA

@@ -1,0 +1,144 @@
+// Gradients of weights and biases: sums over tokens, ascending.
+#include "kernels/cpu/isa/matmul_family.hpp"
+#include "kernels/cpu/isa/matmul_tile.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+/// Packed dy: for each tile of kTileRows rows of dw, [token][kTileRows]. Stores reach past the end
+/// by less than 16 floats.
+void pack_dy(const float* dy, std::int64_t stride, std::int64_t tokens, std::int64_t n, float* to) {
+    for (std::int64_t first = 0; first < n; first += kTileRows) {
+        const __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n - first)),
+                                                 _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+        const float* from = dy + first;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            _mm256_storeu_ps(to, _mm256_maskload_ps(from, lanes));
+            to += kTileRows;
+            from += stride;
+        }
+    }
+}
+
+/// Packed x: `panels` panels of [token][kPanel].
+void pack_x(const float* x, std::int64_t stride, std::int64_t tokens, std::int64_t columns,
+            int panels, float* to) {
+    for (int p = 0; p < panels; ++p) {
+        Mask mask[kUnits];
+        for (int u = 0; u < kUnits; ++u) mask[u] = first_lanes(columns - p * kPanel - u * kWidth);
+        const float* from = x + p * kPanel;
+        for (std::int64_t t = 0; t < tokens; ++t) {
+            for (int u = 0; u < kUnits; ++u) {
+                store(to + u * kWidth, load(from + u * kWidth, mask[u]));
+            }
+            to += kPanel;
+            from += stride;
+        }
+    }
+}
+
+/// Where a tile's accumulators come from (null: zero) and go to.
+struct Accumulators {
+    const float* from;
+    std::int64_t from_stride;
+    float* to;
+    std::int64_t to_stride;
+    bool add;
+};
+
+template <int R, int P>
+void tile(const float* dy, const float* x, std::int64_t tokens, std::int64_t columns,
+          const Accumulators& accumulators) {
+    Tile<R, P> c;
+    clear<R, P>(c);
+    if (accumulators.from != nullptr) {
+        load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
+    }
+    accumulate<R, P>(c, dy, 1, kTileRows, x, tokens * kPanel, tokens);
+    store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns, accumulators.add);
+}
+
+using TileFunction = void (*)(const float* dy, const float* x, std::int64_t tokens,
+                              std::int64_t columns, const Accumulators& accumulators);
+#ifdef __AVX512F__
+constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
+    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>, tile<7, 1>,
+     tile<8, 1>},
+    {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>, tile<7, 2>,
+     tile<8, 2>},
+    {tile<1, 3>, tile<2, 3>, tile<3, 3>, tile<4, 3>, tile<5, 3>, tile<6, 3>, tile<7, 3>,
+     tile<8, 3>}};
+#else
+constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
+    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>}};
+#endif
+
+std::int64_t smaller(std::int64_t a, std::int64_t b) {
+    return a < b ? a : b;
+}
+
+/// Columns [first, first + columns) of the block, all tokens.
+void column_range(const GradientBlock& block, std::int64_t first, std::int64_t columns) {
+    float* packed_dy = block.scratch;
+    float* packed_x = packed_dy + kGradientTokens * (kGradientRows + 16);
+    float* rest = packed_x + kGradientTokens * 3 * kPanel;
+    constexpr std::int64_t kGroup = kTilePanels * kPanel;
+    for (std::int64_t t = 0; t < block.tokens; t += kGradientTokens) {
+        const std::int64_t tokens = smaller(kGradientTokens, block.tokens - t);
+        const bool from_zero = t == 0 && !block.resume;
+        const bool finished = t + tokens == block.tokens;
+        pack_dy(block.dy + t * block.dy_stride, block.dy_stride, tokens, block.n, packed_dy);
+        for (std::int64_t k = 0; k < columns; k += kGroup) {
+            const std::int64_t width = smaller(kGroup, columns - k);
+            const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
+            pack_x(block.x + t * block.x_stride + first + k, block.x_stride, tokens, width, panels,
+                   packed_x);
+            for (std::int64_t n = 0; n < block.n; n += kTileRows) {
+                float* dw = block.dw + n * block.dw_stride + first + k;
+                float* resting = rest + n * kGradientColumns + k;
+                // A sum that is to be added once finished must not touch dw before.
+                const Accumulators accumulators =
+                    block.add
+                        ? Accumulators{from_zero ? nullptr : resting, kGradientColumns,
+                                       finished ? dw : resting,
+                                       finished ? block.dw_stride : kGradientColumns, finished}
+                        : Accumulators{from_zero ? nullptr : dw, block.dw_stride, dw,
+                                       block.dw_stride, false};
+                kTiles[panels - 1][smaller(kTileRows, block.n - n) - 1](
+                    packed_dy + n * tokens, packed_x, tokens, width, accumulators);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+void weight_gradient(const GradientBlock& block) {
+    for (std::int64_t k = 0; k < block.k; k += kGradientColumns) {
+        column_range(block, k, smaller(kGradientColumns, block.k - k));
+    }
+}
+
+void bias_gradient(const float* dy, std::int64_t rows, std::int64_t stride, float* db,
+                   std::int64_t columns, bool adding) {
+    constexpr int kRegisters = 4;
+    for (std::int64_t first = 0; first < columns; first += kRegisters * kWidth) {
+        Mask mask[kRegisters];
+        Vec sum[kRegisters];
+        for (int u = 0; u < kRegisters; ++u) {
+            mask[u] = first_lanes(columns - first - u * kWidth);
+            sum[u] = zero();
+        }
+        for (std::int64_t t = 0; t < rows; ++t) {
+            for (int u = 0; u < kRegisters; ++u) {
+                sum[u] = add(sum[u], load(dy + t * stride + first + u * kWidth, mask[u]));
+            }
+        }
+        for (int u = 0; u < kRegisters; ++u) {
+            float* to = db + first + u * kWidth;
+            store(to, adding ? add(load(to, mask[u]), sum[u]) : sum[u], mask[u]);
+        }
+    }
+}
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA

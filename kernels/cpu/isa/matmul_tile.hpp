@@ -1,0 +1,162 @@
+// The register tile that all matrix products are made of: R rows of the result by P panels of
+// columns, one accumulator an element, terms ascending, fused multiply-adds (NUMERICS N1). Written
+// with intrinsics: the order is ours alone.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/matmul_kernels.hpp"
+
+#define RANKWISE_INLINE static inline __attribute__((always_inline))
+#define RANKWISE_UNROLL _Pragma("GCC unroll 32")
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+#ifdef __AVX512F__
+using Vec = __m512;
+using Mask = __mmask16;
+constexpr int kWidth = 16;
+constexpr int kTileRows = 8;    // most rows of a tile, and
+constexpr int kTilePanels = 3;  // panels of a tile of that many: 24 accumulators of 32 registers
+
+RANKWISE_INLINE Vec zero() {
+    return _mm512_setzero_ps();
+}
+RANKWISE_INLINE Vec broadcast(const float* p) {
+    return _mm512_set1_ps(*p);
+}
+RANKWISE_INLINE Vec load(const float* p) {
+    return _mm512_loadu_ps(p);
+}
+RANKWISE_INLINE void store(float* p, Vec v) {
+    _mm512_storeu_ps(p, v);
+}
+RANKWISE_INLINE Vec fma(Vec a, Vec b, Vec c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+RANKWISE_INLINE Vec add(Vec a, Vec b) {
+    return _mm512_add_ps(a, b);
+}
+/// Lanes [0, count); count may be negative or beyond the width.
+RANKWISE_INLINE Mask first_lanes(std::int64_t count) {
+    return count >= kWidth ? static_cast<Mask>(0xFFFF)
+           : count <= 0    ? static_cast<Mask>(0)
+                           : static_cast<Mask>((1U << count) - 1U);
+}
+RANKWISE_INLINE Vec load(const float* p, Mask mask) {
+    return _mm512_maskz_loadu_ps(mask, p);
+}
+RANKWISE_INLINE void store(float* p, Vec v, Mask mask) {
+    _mm512_mask_storeu_ps(p, mask, v);
+}
+#else
+using Vec = __m256;
+using Mask = __m256i;
+constexpr int kWidth = 8;
+constexpr int kTileRows = 6;
+constexpr int kTilePanels = 1;  // 12 accumulators of 16 registers
+
+RANKWISE_INLINE Vec zero() {
+    return _mm256_setzero_ps();
+}
+RANKWISE_INLINE Vec broadcast(const float* p) {
+    return _mm256_broadcast_ss(p);
+}
+RANKWISE_INLINE Vec load(const float* p) {
+    return _mm256_loadu_ps(p);
+}
+RANKWISE_INLINE void store(float* p, Vec v) {
+    _mm256_storeu_ps(p, v);
+}
+RANKWISE_INLINE Vec fma(Vec a, Vec b, Vec c) {
+    return _mm256_fmadd_ps(a, b, c);
+}
+RANKWISE_INLINE Vec add(Vec a, Vec b) {
+    return _mm256_add_ps(a, b);
+}
+RANKWISE_INLINE Mask first_lanes(std::int64_t count) {
+    const int lanes = count >= kWidth ? kWidth : count <= 0 ? 0 : static_cast<int>(count);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+RANKWISE_INLINE Vec load(const float* p, Mask mask) {
+    return _mm256_maskload_ps(p, mask);
+}
+RANKWISE_INLINE void store(float* p, Vec v, Mask mask) {
+    _mm256_maskstore_ps(p, mask, v);
+}
+#endif
+
+constexpr int kUnits = kPanel / kWidth;  // registers of one row of one panel
+
+/// Accumulators of R rows and P panels; unit u lies in panel u / kUnits.
+template <int R, int P>
+using Tile = Vec[R][P * kUnits];
+
+template <int R, int P>
+RANKWISE_INLINE void clear(Tile<R, P>& c) {
+    RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+        RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) c[i][u] = zero();
+    }
+}
+
+/// c += a b over `count` terms. a: term k of row i at a[i * row_step + k * term_step]; b: term k of
+/// panel p at b[p * panel_stride + k * kPanel].
+template <int R, int P>
+RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
+                                std::ptrdiff_t term_step, const float* b,
+                                std::ptrdiff_t panel_stride, std::int64_t count) {
+    constexpr int kU = P * kUnits;
+#pragma GCC unroll 4
+    for (std::int64_t k = 0; k < count; ++k) {
+        if constexpr (R >= kU) {
+            Vec bv[kU];
+            RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
+                bv[u] = load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth);
+            }
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                const Vec av = broadcast(a + i * row_step);
+                RANKWISE_UNROLL for (int u = 0; u < kU; ++u) c[i][u] = fma(av, bv[u], c[i][u]);
+            }
+        } else {
+            Vec av[R];
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) av[i] = broadcast(a + i * row_step);
+            RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
+                const Vec bv = load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth);
+                RANKWISE_UNROLL for (int i = 0; i < R; ++i) c[i][u] = fma(av[i], bv, c[i][u]);
+            }
+        }
+        a += term_step;
+        b += kPanel;
+    }
+}
+
+template <int R, int P>
+RANKWISE_INLINE void load_tile(Tile<R, P>& c, const float* from, std::int64_t stride,
+                               std::int64_t columns) {
+    RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+        const Mask mask = first_lanes(columns - u * kWidth);
+        RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+            c[i][u] = load(from + i * stride + u * kWidth, mask);
+        }
+    }
+}
+
+/// to = c, or to + c.
+template <int R, int P>
+RANKWISE_INLINE void store_tile(const Tile<R, P>& c, float* to, std::int64_t stride,
+                                std::int64_t columns, bool adding) {
+    RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+        const Mask mask = first_lanes(columns - u * kWidth);
+        RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+            float* p = to + i * stride + u * kWidth;
+            store(p, adding ? add(load(p, mask), c[i][u]) : c[i][u], mask);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA
