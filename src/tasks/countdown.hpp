@@ -64,6 +64,10 @@ struct Try {
     friend bool operator==(const Try&, const Try&) = default;
 };
 
+/// The steps that two values allow: + - * / in this order, the larger operand first, all values in
+/// 0..99.
+[[nodiscard]] std::vector<Step> steps_from(int x, int y);
+
 /// Every try for three numbers, each once, in a fixed order. All values are in 0..99 and divisions
 /// exact.
 [[nodiscard]] std::vector<Try> tries_of(const std::array<int, 3>& nums);
@@ -104,7 +108,8 @@ struct TeacherOptions {
 /// Problems for training, without end; none is held out.
 class Training final : public Dataset {
   public:
-    Training(std::uint64_t seed, int hi = 12);
+    /// @throws BadInput if hi is not in 1..99.
+    explicit Training(std::uint64_t seed, int hi = 12);
     [[nodiscard]] std::optional<std::int64_t> size() const override { return std::nullopt; }
     [[nodiscard]] Problem problem(std::int64_t index) const override;
 
@@ -120,7 +125,8 @@ class HeldOut final : public Dataset {
     explicit HeldOut(std::int64_t count = 400, int hi = 12);
     [[nodiscard]] std::optional<std::int64_t> size() const override;
     [[nodiscard]] Problem problem(std::int64_t index) const override;
-    [[nodiscard]] std::span<const Puzzle> puzzles() const { return puzzles_; }
+    [[nodiscard]] std::span<const Puzzle> puzzles() const& { return puzzles_; }
+    void puzzles() const&& = delete;  // the span would outlive the set
 
   private:
     std::vector<Puzzle> puzzles_;
