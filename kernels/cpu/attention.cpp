@@ -1,23 +1,232 @@
 #include "kernels/attention.hpp"
 
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/cpu/attention_call.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 
 namespace rankwise::kernels::cpu {
+namespace {
 
-void CpuDevice::kv_write(const KvWriteArgs& /*args*/, Stream& /*stream*/) {
-    throw InternalError("kv_write: not on this device");
+/// Rows of one segment or run that are attended to together.
+struct Chunk {
+    std::int32_t source = 0;
+    std::int64_t row = 0;  ///< inside the source
+    std::int64_t rows = 0;
+};
+
+/// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
+constexpr std::int64_t kChunkPairs = 48;
+/// Rows a task when rows are only moved.
+constexpr std::int64_t kRowsMoved = 64;
+
+void append_chunks(std::int64_t source, std::int64_t rows, std::int64_t group,
+                   std::vector<Chunk>& chunks) {
+    const std::int64_t most = std::max<std::int64_t>(1, kChunkPairs / group);
+    for (std::int64_t row = 0; row < rows; row += most) {
+        chunks.push_back({narrow<std::int32_t>(source), row, std::min(most, rows - row)});
+    }
 }
 
-void CpuDevice::kv_copy(const KvCopyArgs& /*args*/, Stream& /*stream*/) {
-    throw InternalError("kv_copy: not on this device");
+void check_pages(const char* op, const KvPages& pages) {
+    ensure(pages.dtype == DType::f32, "{}: pages of {}, this device keeps f32", op,
+           name_of(pages.dtype));
+    ensure(pages.kv_heads > 0 && pages.head_dim > 0 && pages.pages >= 0,
+           "{}: {} pages of {} KV heads of size {}", op, pages.pages, pages.kv_heads,
+           pages.head_dim);
 }
 
-void CpuDevice::paged_attention(const PagedAttentionArgs& /*args*/, Stream& /*stream*/) {
-    throw InternalError("paged_attention: not on this device");
+void check_page(const char* op, std::int64_t page, const KvPages& pages) {
+    ensure(page >= 0 && page < pages.pages, "{}: page {} of {}", op, page, pages.pages);
 }
 
-void CpuDevice::segment_attention(const SegmentAttentionArgs& /*args*/, Stream& /*stream*/) {
-    throw InternalError("segment_attention: not on this device");
+/// Each row of `rows` in one run, and each run's pages there.
+void check_runs(const PagedAttentionArgs& args) {
+    thread_local std::vector<Range> ranges;
+    ranges.clear();
+    for (const PagedRun& run : args.runs) {
+        ensure(run.rows >= 0 && run.row_begin >= 0 && run.position >= 0,
+               "paged_attention: a run of {} rows from row {} on at position {}", run.rows,
+               run.row_begin, run.position);
+        if (run.rows == 0) continue;
+        ranges.push_back({run.row_begin, run.row_begin + run.rows});
+        const std::int64_t pages = ceil_div(run.position + run.rows, kKeyBlock);
+        ensure(run.page_begin >= 0 && run.page_begin + pages <= std::ssize(args.page_table),
+               "paged_attention: a run has pages [{}, {}) of a table of {}", run.page_begin,
+               run.page_begin + pages, args.page_table.size());
+        for (std::int64_t i = 0; i < pages; ++i) {
+            check_page("paged_attention",
+                       args.page_table[static_cast<std::size_t>(run.page_begin + i)], args.pages);
+        }
+    }
+    std::sort(ranges.begin(), ranges.end(),
+              [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    std::int64_t row = 0;
+    for (const Range& range : ranges) {
+        ensure(range.begin == row, "paged_attention: row {} is in no run, or row {} in two", row,
+               range.begin);
+        row = range.end;
+    }
+    ensure(row == args.q.rows, "paged_attention: the runs cover {} rows of {}", row, args.q.rows);
+}
+
+}  // namespace
+
+void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
+    const KvPages& pages = args.pages;
+    check_pages("kv_write", pages);
+    const std::int64_t rows = std::ssize(args.slots);
+    const std::int64_t head_dim = pages.head_dim;
+    check_floats("kv_write", "k", args.k, rows, pages.kv_heads * head_dim);
+    check_floats("kv_write", "v", args.v, rows, pages.kv_heads * head_dim);
+    for (std::int64_t slot : args.slots)
+        check_page("kv_write", slot < 0 ? -1 : slot / kKeyBlock, pages);
+    const float* k = floats(args.k);
+    const float* v = floats(args.v);
+    auto* base = reinterpret_cast<float*>(at(pages.handle));
+    team_->run(ceil_div(rows, kRowsMoved), [&](std::int64_t task) {
+        const std::int64_t end = std::min(rows, (task + 1) * kRowsMoved);
+        for (std::int64_t t = task * kRowsMoved; t < end; ++t) {
+            const std::int64_t slot = args.slots[static_cast<std::size_t>(t)];
+            const std::int64_t place = slot % kKeyBlock;
+            float* page = base + slot / kKeyBlock * pages.page_elements();
+            for (std::int64_t head = 0; head < pages.kv_heads; ++head) {
+                float* to = page + head * 2 * head_dim * kKeyBlock;
+                const float* from = k + t * args.k.stride + head * head_dim;
+                for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyBlock + place] = from[d];
+                std::copy_n(v + t * args.v.stride + head * head_dim, head_dim,
+                            to + (kKeyBlock + place) * head_dim);
+            }
+        }
+    });
+}
+
+void CpuDevice::kv_copy(const KvCopyArgs& args, Stream& /*stream*/) {
+    check_pages("kv_copy", args.pages);
+    ensure(args.from.size() == args.to.size(), "kv_copy: {} pages onto {}", args.from.size(),
+           args.to.size());
+    for (std::int32_t page : args.from) check_page("kv_copy", page, args.pages);
+    for (std::int32_t page : args.to) check_page("kv_copy", page, args.pages);
+    const std::int64_t bytes = args.pages.page_elements() * size_of(args.pages.dtype);
+    std::byte* base = at(args.pages.handle);
+    team_->run(std::ssize(args.from), [&](std::int64_t i) {
+        const auto index = static_cast<std::size_t>(i);
+        std::memmove(base + args.to[index] * bytes, base + args.from[index] * bytes,
+                     static_cast<std::size_t>(bytes));
+    });
+}
+
+void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream*/) {
+    const KvPages& pages = args.pages;
+    check_pages("paged_attention", pages);
+    const HeadShape shape =
+        check_heads("paged_attention", args.heads, pages.kv_heads, args.q.cols, pages.head_dim);
+    check_floats("paged_attention", "q", args.q, args.q.rows, args.heads * shape.head_dim);
+    check_floats("paged_attention", "out", args.out, args.q.rows, args.heads * shape.head_dim);
+    check_runs(args);
+
+    thread_local std::vector<Chunk> chunks;
+    chunks.clear();
+    for (std::int64_t i = 0; i < std::ssize(args.runs); ++i) {
+        append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+    }
+    const AttentionKernels& kernels = attention_kernels(isa_);
+    const std::span<const Chunk> work(chunks);
+    const float* q = floats(args.q);
+    float* out = floats(args.out);
+    const auto* base = reinterpret_cast<const float*>(at(pages.handle));
+    run_for_heads(*team_, std::ssize(work), shape.kv_heads, [&](std::int64_t i, std::int64_t head) {
+        const Chunk& chunk = work[static_cast<std::size_t>(i)];
+        const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
+        const std::int64_t row = run.row_begin + chunk.row;
+        const std::int64_t column = head * shape.group * shape.head_dim;
+        kernels.attend({.q = q + row * args.q.stride + column,
+                        .q_stride = args.q.stride,
+                        .rows = chunk.rows,
+                        .position = run.position + chunk.row,
+                        .group = shape.group,
+                        .head_dim = shape.head_dim,
+                        .scale = args.scale,
+                        .blocks = base + head * 2 * shape.head_dim * kKeyBlock,
+                        .block_stride = pages.page_elements(),
+                        .table = args.page_table.data() + run.page_begin,
+                        .out = out + row * args.out.stride + column,
+                        .out_stride = args.out.stride,
+                        .scratch = task_scratch().take(
+                            kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim))});
+    });
+}
+
+void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*stream*/) {
+    const std::int64_t rows = args.q.rows;
+    const HeadShape shape = check_heads("segment_attention", args.heads, args.kv_heads, args.q.cols,
+                                        args.heads > 0 ? args.q.cols / args.heads : 0);
+    check_floats("segment_attention", "q", args.q, rows, args.heads * shape.head_dim);
+    check_floats("segment_attention", "k", args.k, rows, args.kv_heads * shape.head_dim);
+    check_floats("segment_attention", "v", args.v, rows, args.kv_heads * shape.head_dim);
+    check_floats("segment_attention", "out", args.out, rows, args.heads * shape.head_dim);
+    const bool statistics = !args.maximum.empty() || !args.denominator.empty();
+    ensure(!statistics || (args.maximum.size() == rows * args.heads &&
+                           args.denominator.size() == rows * args.heads),
+           "segment_attention: {} maxima and {} denominators, expected {} or none",
+           args.maximum.size(), args.denominator.size(), rows * args.heads);
+
+    thread_local AttentionPlan plan;
+    plan_segments(args.segments, rows, plan);
+    thread_local std::vector<Chunk> chunks;
+    chunks.clear();
+    for (std::int64_t i = 0; i < std::ssize(args.segments); ++i) {
+        append_chunks(i, args.segments[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+    }
+    const AttentionKernels& kernels = attention_kernels(isa_);
+    thread_local AttentionScratch packed;
+    const float* k = floats(args.k);
+    const float* v = floats(args.v);
+    const std::int64_t block_size = 2 * shape.head_dim * kKeyBlock;
+    const std::int64_t block_stride = shape.kv_heads * block_size;
+    float* blocks = packed.take(plan.blocks() * block_stride);
+    const AttentionPlan& planned = plan;
+    run_for_heads(
+        *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
+            kernels.pack_forward({.k = k + head * shape.head_dim,
+                                  .v = v + head * shape.head_dim,
+                                  .k_stride = args.k.stride,
+                                  .v_stride = args.v.stride,
+                                  .rows = planned.block_rows.data() + block * kKeyBlock,
+                                  .head_dim = shape.head_dim,
+                                  .to = blocks + block * block_stride + head * block_size});
+        });
+
+    const std::span<const Chunk> work(chunks);
+    const float* q = floats(args.q);
+    float* out = floats(args.out);
+    float* maximum = statistics ? at(args.maximum) : nullptr;
+    float* denominator = statistics ? at(args.denominator) : nullptr;
+    run_for_heads(*team_, std::ssize(work), shape.kv_heads, [&](std::int64_t i, std::int64_t head) {
+        const Chunk& chunk = work[static_cast<std::size_t>(i)];
+        const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
+        const std::int64_t row = segment.row_begin + chunk.row;
+        const std::int64_t column = head * shape.group * shape.head_dim;
+        const std::int64_t statistic = row * args.heads + head * shape.group;
+        kernels.attend({.q = q + row * args.q.stride + column,
+                        .q_stride = args.q.stride,
+                        .rows = chunk.rows,
+                        .position = segment.position + chunk.row,
+                        .group = shape.group,
+                        .head_dim = shape.head_dim,
+                        .scale = args.scale,
+                        .blocks = blocks + head * block_size,
+                        .block_stride = block_stride,
+                        .table = planned.table(chunk.source),
+                        .out = out + row * args.out.stride + column,
+                        .out_stride = args.out.stride,
+                        .maximum = statistics ? maximum + statistic : nullptr,
+                        .denominator = statistics ? denominator + statistic : nullptr,
+                        .statistics_stride = args.heads,
+                        .scratch = task_scratch().take(
+                            kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim))});
+    });
 }
 
 }  // namespace rankwise::kernels::cpu

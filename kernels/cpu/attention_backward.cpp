@@ -1,11 +1,213 @@
+#include <algorithm>
+
 #include "kernels/attention.hpp"
+#include "kernels/cpu/attention_call.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 
 namespace rankwise::kernels::cpu {
+namespace {
 
-void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& /*args*/,
+/// Rows a task when heads are added.
+constexpr std::int64_t kRowsAdded = 64;
+
+void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
+    const std::int64_t rows = args.q.rows;
+    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t heads) {
+        check_floats("segment_attention_backward", what, matrix, rows, heads * shape.head_dim);
+    };
+    shaped("q", args.q, args.heads);
+    shaped("k", args.k, args.kv_heads);
+    shaped("v", args.v, args.kv_heads);
+    shaped("out", args.out, args.heads);
+    shaped("dout", args.dout, args.heads);
+    shaped("dq", args.dq, args.heads);
+    shaped("dk", args.dk, args.kv_heads);
+    shaped("dv", args.dv, args.kv_heads);
+    ensure(args.maximum.size() == rows * args.heads && args.denominator.size() == rows * args.heads,
+           "segment_attention_backward: {} maxima and {} denominators, expected {}",
+           args.maximum.size(), args.denominator.size(), rows * args.heads);
+    ensure(args.head_order.size() == args.heads,
+           "segment_attention_backward: an order of {} heads, expected {}", args.head_order.size(),
+           args.heads);
+}
+
+/// Which query heads of each KV head are added when.
+struct HeadOrder {
+    std::vector<HeadSum> steps;
+    std::vector<std::int64_t> begin;  ///< KV head h: steps [begin[h], begin[h + 1])
+    std::vector<std::int64_t> total;  ///< the head that holds the total in the end
+
+    void plan(const Contraction& order, const HeadShape& shape) {
+        steps.clear();
+        begin.assign(1, 0);
+        total.clear();
+        for (std::int64_t head = 0; head < shape.kv_heads; ++head) {
+            total.push_back(head_sums(order, head, shape.group, steps));
+            begin.push_back(std::ssize(steps));
+        }
+    }
+};
+
+void scale_by(float factor, std::int64_t count, float* x) {
+    for (std::int64_t i = 0; i < count; ++i) x[i] *= factor;
+}
+
+void accumulate(const float* from, std::int64_t count, float* to) {
+    for (std::int64_t i = 0; i < count; ++i) to[i] += from[i];
+}
+
+/// The gradients of keys and values for each query head, [heads][rows][padded]: sums over segments,
+/// not yet times scale.
+struct HeadTotals {
+    float* dk = nullptr;
+    float* dv = nullptr;
+    std::int64_t rows = 0;
+    std::int64_t padded = 0;
+
+    [[nodiscard]] std::int64_t at(std::int64_t head, std::int64_t row) const {
+        return (head * rows + row) * padded;
+    }
+};
+
+/// Adds what one segment gives to the keys of its path; the first to give anything is stored, not
+/// added.
+void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segment,
+                 const AttentionHeadGradient& given, std::int64_t head, const HeadTotals& totals,
+                 std::vector<char>& met) {
+    for (std::int64_t i = segment; i >= 0; i = segments[static_cast<std::size_t>(i)].parent) {
+        const AttentionSegment& above = segments[static_cast<std::size_t>(i)];
+        const std::int64_t from = above.position * totals.padded;
+        const std::int64_t to = totals.at(head, above.row_begin);
+        const std::int64_t count = above.rows * totals.padded;
+        char& met_before = met[static_cast<std::size_t>(i)];
+        if (met_before != 0) {
+            accumulate(given.dk + from, count, totals.dk + to);
+            accumulate(given.dv + from, count, totals.dv + to);
+        } else {
+            std::copy_n(given.dk + from, count, totals.dk + to);
+            std::copy_n(given.dv + from, count, totals.dv + to);
+            met_before = 1;
+        }
+    }
+}
+
+}  // namespace
+
+void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& args,
                                            Stream& /*stream*/) {
-    throw InternalError("segment_attention_backward: not on this device");
+    const std::int64_t rows = args.q.rows;
+    const HeadShape shape = check_heads("segment_attention_backward", args.heads, args.kv_heads,
+                                        args.q.cols, args.heads > 0 ? args.q.cols / args.heads : 0);
+    check(args, shape);
+    thread_local AttentionPlan plan;
+    plan_segments(args.segments, rows, plan);
+    thread_local HeadOrder order;
+    order.plan(args.head_order, shape);
+
+    const AttentionKernels& kernels = attention_kernels(isa_);
+    const std::int64_t head_dim = shape.head_dim;
+    const std::int64_t block_size = 3 * head_dim * kKeyBlock;
+    const std::int64_t block_stride = shape.kv_heads * block_size;
+    thread_local AttentionScratch packed;
+    float* blocks = packed.take(plan.blocks() * block_stride);
+    const AttentionPlan& planned = plan;
+    const float* k = floats(args.k);
+    const float* v = floats(args.v);
+    run_for_heads(
+        *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
+            kernels.pack_backward({.k = k + head * head_dim,
+                                   .v = v + head * head_dim,
+                                   .k_stride = args.k.stride,
+                                   .v_stride = args.v.stride,
+                                   .rows = planned.block_rows.data() + block * kKeyBlock,
+                                   .head_dim = head_dim,
+                                   .to = blocks + block * block_stride + head * block_size});
+        });
+
+    thread_local AttentionScratch sums;
+    HeadTotals totals{.dk = nullptr, .dv = nullptr, .rows = rows, .padded = round_up(head_dim, 16)};
+    totals.dk = sums.take(2 * totals.at(args.heads, 0));
+    totals.dv = totals.dk + totals.at(args.heads, 0);
+    const float* q = floats(args.q);
+    const float* out = floats(args.out);
+    const float* dout = floats(args.dout);
+    const float* maximum = at(args.maximum);
+    const float* denominator = at(args.denominator);
+    float* dq = floats(args.dq);
+    const std::int64_t bundles = std::ssize(planned.bundles) - 1;
+    team_->run(bundles * args.heads, [&](std::int64_t task) {
+        const auto bundle = static_cast<std::size_t>(task / args.heads);
+        const std::int64_t head = task % args.heads;
+        const Range members{planned.bundles[bundle], planned.bundles[bundle + 1]};
+        std::int64_t longest = 0;
+        for (std::int64_t i = members.begin; i < members.end; ++i) {
+            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+            longest = std::max(longest, round_up(segment.position + segment.rows, kKeyBlock));
+        }
+        thread_local std::vector<char> met;
+        met.assign(args.segments.size(), 0);
+        float* scratch =
+            task_scratch().take(2 * longest * totals.padded + kernels.gradient_scratch(head_dim));
+        for (std::int64_t i = members.begin; i < members.end; ++i) {
+            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+            if (segment.rows == 0) continue;
+            const std::int64_t row = segment.row_begin;
+            const std::int64_t column = head * head_dim;
+            const AttentionHeadGradient gradient{
+                .q = q + row * args.q.stride + column,
+                .out = out + row * args.out.stride + column,
+                .dout = dout + row * args.dout.stride + column,
+                .q_stride = args.q.stride,
+                .out_stride = args.out.stride,
+                .dout_stride = args.dout.stride,
+                .rows = segment.rows,
+                .position = segment.position,
+                .head_dim = head_dim,
+                .scale = args.scale,
+                .maximum = maximum + row * args.heads + head,
+                .denominator = denominator + row * args.heads + head,
+                .statistics_stride = args.heads,
+                .blocks = blocks + head / shape.group * block_size,
+                .block_stride = block_stride,
+                .table = planned.table(i),
+                .dq = dq + row * args.dq.stride + column,
+                .dq_stride = args.dq.stride,
+                .dk = scratch,
+                .dv = scratch + longest * totals.padded,
+                .scratch = scratch + 2 * longest * totals.padded};
+            kernels.gradient(gradient);
+            add_to_path(args.segments, i, gradient, head, totals, met);
+        }
+    });
+
+    float* dk = floats(args.dk);
+    float* dv = floats(args.dv);
+    const HeadOrder& ordered = order;
+    run_for_heads(
+        *team_, ceil_div(rows, kRowsAdded), shape.kv_heads,
+        [&](std::int64_t part, std::int64_t kv_head) {
+            const Range range = intersect({part * kRowsAdded, (part + 1) * kRowsAdded}, {0, rows});
+            const std::int64_t count = range.size() * totals.padded;
+            const auto place = [&](std::int64_t head) {
+                return totals.at(kv_head * shape.group + head, range.begin);
+            };
+            for (std::int64_t head = 0; head < shape.group; ++head) {
+                scale_by(args.scale, count, totals.dk + place(head));
+            }
+            const auto index = static_cast<std::size_t>(kv_head);
+            for (std::int64_t i = ordered.begin[index]; i < ordered.begin[index + 1]; ++i) {
+                const HeadSum& step = ordered.steps[static_cast<std::size_t>(i)];
+                accumulate(totals.dk + place(step.from), count, totals.dk + place(step.to));
+                accumulate(totals.dv + place(step.from), count, totals.dv + place(step.to));
+            }
+            const std::int64_t total = place(ordered.total[index]);
+            for (std::int64_t row = range.begin; row < range.end; ++row) {
+                const std::int64_t from = total + (row - range.begin) * totals.padded;
+                const std::int64_t column = kv_head * head_dim;
+                std::copy_n(totals.dk + from, head_dim, dk + row * args.dk.stride + column);
+                std::copy_n(totals.dv + from, head_dim, dv + row * args.dv.stride + column);
+            }
+        });
 }
 
 }  // namespace rankwise::kernels::cpu

@@ -1,0 +1,67 @@
+// What the calls of attention share: checks, the split into tasks, scratch memory, the choice of
+// kernels.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention.hpp"
+#include "kernels/cpu/attention_kernels.hpp"
+#include "kernels/cpu/attention_plan.hpp"
+#include "kernels/cpu/attention_scratch.hpp"
+#include "kernels/cpu/thread_team.hpp"
+#include "kernels/device.hpp"
+
+namespace rankwise::kernels::cpu {
+
+[[nodiscard]] inline const AttentionKernels& attention_kernels(Isa isa) {
+    return isa == Isa::avx512 ? avx512::attention_kernels() : avx2::attention_kernels();
+}
+
+/// The working memory of the task that the calling thread runs.
+[[nodiscard]] inline AttentionScratch& task_scratch() {
+    thread_local AttentionScratch scratch;
+    return scratch;
+}
+
+struct HeadShape {
+    std::int64_t kv_heads = 0;
+    std::int64_t group = 0;  ///< query heads a KV head
+    std::int64_t head_dim = 0;
+};
+
+/// @throws InternalError if the heads do not divide, or do not fill `columns`.
+[[nodiscard]] inline HeadShape check_heads(const char* op, std::int64_t heads,
+                                           std::int64_t kv_heads, std::int64_t columns,
+                                           std::int64_t head_dim) {
+    ensure(kv_heads > 0 && heads > 0 && heads % kv_heads == 0,
+           "{}: {} query heads over {} KV heads", op, heads, kv_heads);
+    ensure(head_dim > 0 && columns == heads * head_dim,
+           "{}: q has {} columns, which are not {} heads of size {}", op, columns, heads, head_dim);
+    return {kv_heads, heads / kv_heads, head_dim};
+}
+
+/// @throws InternalError if the matrix is not f32 of this shape.
+inline void check_floats(const char* op, const char* what, const ConstMatrix& matrix,
+                         std::int64_t rows, std::int64_t cols) {
+    ensure(matrix.dtype == DType::f32, "{}: {} is {}, this device computes in f32", op, what,
+           name_of(matrix.dtype));
+    ensure(matrix.rows == rows && matrix.cols == cols && matrix.stride >= cols,
+           "{}: {} is {} x {} (stride {}), expected {} x {}", op, what, matrix.rows, matrix.cols,
+           matrix.stride, rows, cols);
+}
+
+/// Calls body(item, head) for all of both: an item a task if they are enough to fill the team, else
+/// one head of an item.
+template <class Body>
+void run_for_heads(ThreadTeam& team, std::int64_t items, std::int64_t heads, const Body& body) {
+    constexpr std::int64_t kTasksAThread = 8;
+    if (items >= kTasksAThread * team.threads() || team.threads() == 1) {
+        team.run(items, [&](std::int64_t item) {
+            for (std::int64_t head = 0; head < heads; ++head) body(item, head);
+        });
+    } else {
+        team.run(items * heads, [&](std::int64_t task) { body(task / heads, task % heads); });
+    }
+}
+
+}  // namespace rankwise::kernels::cpu

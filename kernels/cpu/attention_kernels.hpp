@@ -1,0 +1,91 @@
+// What an instruction set provides for attention. Blocks are 64 keys; a block's memory is described
+// where it is used.
+#pragma once
+
+#include <cstdint>
+
+namespace rankwise::kernels::cpu {
+
+/// Some rows of one KV head with all its query heads, against the blocks of their sequence.
+struct AttentionRows {
+    const float* q = nullptr;  ///< row r, head g of the group: q + r * q_stride + g * head_dim
+    std::int64_t q_stride = 0;
+    std::int64_t rows = 0;  ///< at positions [position, position + rows)
+    std::int64_t position = 0;
+    std::int64_t group = 1;  ///< query heads of the KV head
+    std::int64_t head_dim = 0;
+    float scale = 1.0F;
+    /// Block i of the sequence (positions 64 i ...): blocks + table[i] * block_stride: K
+    /// [head_dim][64], V [64][head_dim].
+    const float* blocks = nullptr;
+    std::int64_t block_stride = 0;
+    const std::int32_t* table = nullptr;
+    float* out = nullptr;  ///< like q
+    std::int64_t out_stride = 0;
+    float* maximum = nullptr;  ///< row r, head g: r * statistics_stride + g; null: not wanted
+    float* denominator = nullptr;
+    std::int64_t statistics_stride = 0;
+    float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
+};
+
+/// Rows of K and V of one KV head, to be laid out as a block.
+struct AttentionBlock {
+    const float* k = nullptr;  ///< key j: k + rows[j] * k_stride
+    const float* v = nullptr;
+    std::int64_t k_stride = 0;
+    std::int64_t v_stride = 0;
+    const std::int64_t* rows = nullptr;  ///< 64 of them
+    std::int64_t head_dim = 0;
+    float* to = nullptr;
+};
+
+/// One query head of one segment: its rows against the blocks of its path.
+struct AttentionHeadGradient {
+    const float* q = nullptr;  ///< row r: q + r * q_stride
+    const float* out = nullptr;
+    const float* dout = nullptr;
+    std::int64_t q_stride = 0;
+    std::int64_t out_stride = 0;
+    std::int64_t dout_stride = 0;
+    std::int64_t rows = 0;  ///< at positions [position, position + rows)
+    std::int64_t position = 0;
+    std::int64_t head_dim = 0;
+    float scale = 1.0F;
+    const float* maximum = nullptr;  ///< row r: r * statistics_stride
+    const float* denominator = nullptr;
+    std::int64_t statistics_stride = 0;
+    /// Block i: blocks + table[i] * block_stride: K [head_dim][64], V [head_dim][64], K
+    /// [64][head_dim].
+    const float* blocks = nullptr;
+    std::int64_t block_stride = 0;
+    const std::int32_t* table = nullptr;
+    float* dq = nullptr;  ///< row r: dq + r * dq_stride; finished
+    std::int64_t dq_stride = 0;
+    /// Sums over the rows for the keys at positions [0, position + rows), from zero, not yet times
+    /// scale: position p: dk + p * padded, padded = head_dim rounded up to 16. Room for whole
+    /// blocks.
+    float* dk = nullptr;
+    float* dv = nullptr;
+    float* scratch = nullptr;  ///< gradient_scratch() floats, aligned to 64 bytes
+};
+
+struct AttentionKernels {
+    /// Floats of scratch for attend(): `pairs` is rows * group.
+    std::int64_t (*rows_scratch)(std::int64_t pairs, std::int64_t head_dim);
+    void (*attend)(const AttentionRows& rows);
+    /// K [head_dim][64], V [64][head_dim].
+    void (*pack_forward)(const AttentionBlock& block);
+    /// K [head_dim][64], V [head_dim][64], K [64][head_dim].
+    void (*pack_backward)(const AttentionBlock& block);
+    std::int64_t (*gradient_scratch)(std::int64_t head_dim);
+    void (*gradient)(const AttentionHeadGradient& head);
+};
+
+namespace avx2 {
+const AttentionKernels& attention_kernels();
+}
+namespace avx512 {
+const AttentionKernels& attention_kernels();
+}
+
+}  // namespace rankwise::kernels::cpu

@@ -1,0 +1,51 @@
+// How the segments of a micro-batch lie in key blocks, and which query heads are added in which
+// order.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/attention.hpp"
+
+namespace rankwise::kernels::cpu {
+
+/// The keys of every path from a root to a segment, in blocks aligned to position 0. A block that
+/// holds keys of one path alone belongs to the segment whose keys come last in it; blocks wholly
+/// above a segment are shared with its siblings.
+struct AttentionPlan {
+    /// Rows of the keys of block b: block_rows[64 b ...]; behind the last key its row is repeated.
+    std::vector<std::int64_t> block_rows;
+    /// The blocks of segment s's path, ascending: tables[table_begin[s] ...]; segments without rows
+    /// have none.
+    std::vector<std::int32_t> tables;
+    std::vector<std::int64_t> table_begin;
+    /// Bundle i is segments [bundles[i], bundles[i + 1]): a tree, its root last.
+    std::vector<std::int32_t> bundles;
+
+    [[nodiscard]] std::int64_t blocks() const;
+    [[nodiscard]] const std::int32_t* table(std::int64_t segment) const {
+        return tables.data() + table_begin[static_cast<std::size_t>(segment)];
+    }
+};
+
+/// Fills `plan`, keeping its memory.
+/// @throws InternalError if the segments do not cover `rows` rows in order, are not in post-order,
+/// or leave a gap between the positions of a segment and its parent's.
+void plan_segments(std::span<const AttentionSegment> segments, std::int64_t rows,
+                   AttentionPlan& plan);
+
+/// One step of adding the query heads of a KV head (indices inside its group): to += from.
+struct HeadSum {
+    std::int64_t to = 0;
+    std::int64_t from = 0;
+};
+
+/// The steps for one KV head, whose query heads are [kv_head * group, (kv_head + 1) * group):
+/// `order` restricted to them. Appends to `steps`; returns the head that holds the total after
+/// them.
+/// @throws InternalError if one of the heads is not in `order`, or more than once.
+std::int64_t head_sums(const Contraction& order, std::int64_t kv_head, std::int64_t group,
+                       std::vector<HeadSum>& steps);
+
+}  // namespace rankwise::kernels::cpu

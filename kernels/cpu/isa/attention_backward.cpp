@@ -1,0 +1,218 @@
+// Gradients of one query head of one segment: the sequence of kernels/cpu/README.md, "Attention,
+// backward". Rows are taken in blocks that lie as the key blocks do, so that only the last key
+// block of a row block has a causal edge.
+#include "kernels/cpu/isa/attention_row.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+constexpr std::int64_t kEdge =
+    16;  // rows and keys are cut into pieces of this size at the causal edge
+
+struct Buffers {
+    float* q;     // [64][padded]
+    float* dout;  // [64][padded]
+    float* dq;    // [64][padded]
+    float* p;     // [64][64]: scores, then probabilities
+    float* ds;    // [64][64]: dout.v, then gradients of the scores
+    float* dot;   // [64]: D
+    std::int64_t padded;
+};
+
+Buffers carve(const AttentionHeadGradient& a) {
+    Buffers b{};
+    b.padded = round_up_16(a.head_dim);
+    float* next = a.scratch;
+    const auto take = [&next](std::int64_t floats) {
+        float* taken = next;
+        next += floats;
+        return taken;
+    };
+    b.q = take(kBlock * b.padded);
+    b.dout = take(kBlock * b.padded);
+    b.dq = take(kBlock * b.padded);
+    b.p = take(kBlock * kBlock);
+    b.ds = take(kBlock * kBlock);
+    b.dot = take(kBlock);
+    return b;
+}
+
+/// sum over d of x y: 16 lanes by d mod 16, d ascending, fma; the lane tree.
+float lane_dot(const float* x, const float* y, std::int64_t count) {
+    F16 lanes = zero();
+    std::int64_t d = 0;
+    for (; d + kLanes <= count; d += kLanes) lanes = fma(load(x + d), load(y + d), lanes);
+    if (d < count) {  // as if 0 followed up to the next multiple of 16
+        lanes = fma(load_first(x + d, count - d), load_first(y + d, count - d), lanes);
+    }
+    return sum(lanes);
+}
+
+/// p and ds of one row from its scores and dout.v; 0 from key `keys` on.
+void row_gradient(const AttentionHeadGradient& a, const Buffers& b, std::int64_t row,
+                  std::int64_t r, std::int64_t keys) {
+    float* p = b.p + r * kBlock;
+    float* ds = b.ds + r * kBlock;
+    const F16 m = set(a.maximum[row * a.statistics_stride]);
+    const F16 l = set(a.denominator[row * a.statistics_stride]);
+    const F16 dot = set(b.dot[r]);
+    const F16 scale = set(a.scale);
+    std::int64_t j = 0;
+    for (; j < keys; j += kLanes) {
+        const F16 raw = exp(load(p + j) * scale - m) / l;
+        store(keep_first(raw, keys - j), p + j);
+        store(keep_first(raw * (load(ds + j) - dot), keys - j), ds + j);
+    }
+    for (; j < kBlock; j += kLanes) {
+        store(zero(), p + j);
+        store(zero(), ds + j);
+    }
+}
+
+/// Rows [row, row + count) (64 or fewer, inside one key block at offset `offset`) against the block
+/// at `key`.
+struct Step {
+    std::int64_t row;
+    std::int64_t count;
+    std::int64_t offset;
+    bool edge;        // the block that holds the rows' own keys
+    bool first_keys;  // no block of rows has met these keys yet
+};
+
+std::int64_t keys_of(const Step& step, std::int64_t r) {
+    return step.edge ? step.offset + r + 1 : kBlock;
+}
+
+/// Calls body(first row, rows): all at once, or in pieces at the causal edge.
+template <class Body>
+HWY_INLINE void in_pieces(const Step& step, Body body) {
+    const std::int64_t piece = step.edge ? kEdge : kBlock;
+    for (std::int64_t r = 0; r < step.count; r += piece) {
+        body(r, step.count - r < piece ? step.count - r : piece);
+    }
+}
+
+template <bool kResume>
+void key_gradients(const AttentionHeadGradient& a, const Buffers& b, const Step& step,
+                   std::int64_t key) {
+    const std::int64_t keys = keys_of(step, step.count - 1);
+    const std::int64_t piece = step.edge ? kEdge : kBlock;
+    for (std::int64_t j = 0; j < keys; j += piece) {
+        // Rows before these keys have p = ds = 0 for them. They come first, so they would add ±0 to
+        // sums that are +0.
+        const std::int64_t skipped = step.edge && j > step.offset ? j - step.offset : 0;
+        Product product{.a = b.p + skipped * kBlock + j,
+                        .a_row = 1,
+                        .a_step = kBlock,
+                        .b = b.dout + skipped * b.padded,
+                        .b_step = b.padded,
+                        .c = a.dv + (key + j) * b.padded,
+                        .c_row = b.padded,
+                        .rows = keys - j < piece ? keys - j : piece,
+                        .columns = a.head_dim,
+                        .steps = step.count - skipped};
+        multiply<kResume>(product);
+        product.a = b.ds + skipped * kBlock + j;
+        product.b = b.q + skipped * b.padded;
+        product.c = a.dk + (key + j) * b.padded;
+        multiply<kResume>(product);
+    }
+}
+
+void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step& step,
+                   std::int64_t key) {
+    const float* block = a.blocks + a.table[key / kBlock] * a.block_stride;
+    in_pieces(step, [&](std::int64_t r, std::int64_t rows) {
+        Product product{.a = b.q + r * b.padded,
+                        .a_row = b.padded,
+                        .a_step = 1,
+                        .b = block,
+                        .b_step = kBlock,
+                        .c = b.p + r * kBlock,
+                        .c_row = kBlock,
+                        .rows = rows,
+                        .columns = round_up_16(keys_of(step, r + rows - 1)),
+                        .steps = a.head_dim};
+        multiply<false>(product);
+        product.a = b.dout + r * b.padded;
+        product.b = block + a.head_dim * kBlock;
+        product.c = b.ds + r * kBlock;
+        multiply<false>(product);
+    });
+    for (std::int64_t r = 0; r < step.count; ++r) {
+        row_gradient(a, b, step.row + r, r, keys_of(step, r));
+    }
+    Product product{.a = b.ds,
+                    .a_row = kBlock,
+                    .a_step = 1,
+                    .b = block + 2 * a.head_dim * kBlock,
+                    .b_step = a.head_dim,
+                    .c = b.dq,
+                    .c_row = b.padded,
+                    .rows = step.count,
+                    .columns = a.head_dim,
+                    .steps = kBlock};
+    if (!step.edge) {
+        multiply<true>(product);
+    } else {
+        constexpr std::int64_t kTile = 6;
+        for (std::int64_t r = 0; r < step.count; r += kTile) {
+            product.a = b.ds + r * kBlock;
+            product.c = b.dq + r * b.padded;
+            product.rows = step.count - r < kTile ? step.count - r : kTile;
+            std::int64_t keys[kTile];
+            for (std::int64_t i = 0; i < product.rows; ++i) keys[i] = keys_of(step, r + i);
+            multiply_stairs(product, keys);
+        }
+    }
+    if (step.first_keys) {
+        key_gradients<false>(a, b, step, key);
+    } else {
+        key_gradients<true>(a, b, step, key);
+    }
+}
+
+}  // namespace
+
+std::int64_t attention_gradient_scratch(std::int64_t head_dim) {
+    return 3 * kBlock * round_up_16(head_dim) + 2 * kBlock * kBlock + kBlock;
+}
+
+void attention_gradient(const AttentionHeadGradient& a) {
+    const Buffers b = carve(a);
+    const std::int64_t end = a.position + a.rows;
+    for (std::int64_t position = a.position; position < end;) {
+        const std::int64_t own_key = position / kBlock * kBlock;
+        const std::int64_t next = own_key + kBlock < end ? own_key + kBlock : end;
+        Step step{.row = position - a.position,
+                  .count = next - position,
+                  .offset = position - own_key,
+                  .edge = false,
+                  .first_keys = false};
+        for (std::int64_t r = 0; r < step.count; ++r) {
+            const std::int64_t row = step.row + r;
+            copy(a.q + row * a.q_stride, a.head_dim, b.q + r * b.padded);
+            copy(a.dout + row * a.dout_stride, a.head_dim, b.dout + r * b.padded);
+            b.dot[r] =
+                lane_dot(a.dout + row * a.dout_stride, a.out + row * a.out_stride, a.head_dim);
+            for (std::int64_t d = 0; d < b.padded; d += kLanes) {
+                store(zero(), b.dq + r * b.padded + d);
+            }
+        }
+        for (std::int64_t key = 0; key <= own_key; key += kBlock) {
+            step.edge = key == own_key;
+            step.first_keys = step.edge || position == a.position;
+            against_block(a, b, step, key);
+        }
+        const F16 scale = set(a.scale);
+        for (std::int64_t r = 0; r < step.count; ++r) {
+            float* dq = a.dq + (step.row + r) * a.dq_stride;
+            for (std::int64_t d = 0; d < a.head_dim; d += kLanes) {
+                store_first(load(b.dq + r * b.padded + d) * scale, dq + d, a.head_dim - d);
+            }
+        }
+        position = next;
+    }
+}
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA

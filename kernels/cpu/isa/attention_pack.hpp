@@ -1,0 +1,80 @@
+// Lays keys and values of a block out for the kernels.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/cpu/isa/attention_row.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+
+namespace pack_detail {
+
+/// to[c * 64 + r] = from[rows[r] * stride + c] for an 8 x 8 patch.
+HWY_INLINE void transpose_8x8(const float* from, std::int64_t stride, const std::int64_t* rows,
+                              float* to) {
+    __m256 in[8];
+    __m256 pairs[8];
+    __m256 quads[8];
+#pragma GCC unroll 8
+    for (int r = 0; r < 8; ++r) in[r] = _mm256_loadu_ps(from + rows[r] * stride);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+        pairs[2 * r] = _mm256_unpacklo_ps(in[2 * r], in[2 * r + 1]);
+        pairs[2 * r + 1] = _mm256_unpackhi_ps(in[2 * r], in[2 * r + 1]);
+    }
+#pragma GCC unroll 2
+    for (int half = 0; half < 8; half += 4) {
+        quads[half] = _mm256_shuffle_ps(pairs[half], pairs[half + 2], 0x44);
+        quads[half + 1] = _mm256_shuffle_ps(pairs[half], pairs[half + 2], 0xEE);
+        quads[half + 2] = _mm256_shuffle_ps(pairs[half + 1], pairs[half + 3], 0x44);
+        quads[half + 3] = _mm256_shuffle_ps(pairs[half + 1], pairs[half + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+        _mm256_storeu_ps(to + c * kBlock, _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x20));
+        _mm256_storeu_ps(to + (c + 4) * kBlock,
+                         _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x31));
+    }
+}
+
+/// to [head_dim][64]: column j is row rows[j].
+HWY_INLINE void pack_columns(const float* from, std::int64_t stride, const std::int64_t* rows,
+                             std::int64_t head_dim, float* to) {
+    for (std::int64_t j = 0; j < kBlock; j += 8) {
+        std::int64_t d = 0;
+        for (; d + 8 <= head_dim; d += 8) {
+            transpose_8x8(from + d, stride, rows + j, to + d * kBlock + j);
+        }
+        for (; d < head_dim; ++d) {
+            for (std::int64_t i = 0; i < 8; ++i) {
+                to[d * kBlock + j + i] = from[rows[j + i] * stride + d];
+            }
+        }
+    }
+}
+
+/// to [64][head_dim]: row j is row rows[j].
+HWY_INLINE void pack_rows(const float* from, std::int64_t stride, const std::int64_t* rows,
+                          std::int64_t head_dim, float* to) {
+    for (std::int64_t j = 0; j < kBlock; ++j) {
+        copy(from + rows[j] * stride, head_dim, to + j * head_dim);
+    }
+}
+
+}  // namespace pack_detail
+
+inline void pack_forward(const AttentionBlock& block) {
+    const std::int64_t size = block.head_dim * kBlock;
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
+    pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.head_dim, block.to + size);
+}
+
+inline void pack_backward(const AttentionBlock& block) {
+    const std::int64_t size = block.head_dim * kBlock;
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
+    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.head_dim, block.to + size);
+    pack_detail::pack_rows(block.k, block.k_stride, block.rows, block.head_dim,
+                           block.to + 2 * size);
+}
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA

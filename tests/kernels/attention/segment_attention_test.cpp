@@ -1,0 +1,157 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/attention_fixture.hpp"
+
+namespace rankwise::test {
+namespace {
+
+class SegmentAttention : public OnEveryDevice {};
+
+const AttentionShape kShapes[] = {{1, 1, 1},  {2, 1, 8},   {4, 2, 16},  {5, 1, 20}, {8, 4, 32},
+                                  {3, 1, 80}, {14, 2, 64}, {2, 2, 128}, {1, 1, 192}};
+
+TEST_P(SegmentAttention, EqualsTheLoopsInExactOrder) {
+    for (const AttentionShape& shape : kShapes) {
+        const auto segments = varied_segments();
+        const auto in = random_attention_input(shape, rows_of(segments), 1);
+        const auto expected = reference::attention(shape, in, segments);
+        const auto found = run_forward(device, shape, in, segments);
+        EXPECT_EQ(first_difference(found.out, expected.out), "") << shape.text();
+        EXPECT_EQ(first_difference(found.maximum, expected.maximum), "") << shape.text();
+        EXPECT_EQ(first_difference(found.denominator, expected.denominator), "") << shape.text();
+    }
+}
+
+TEST_P(SegmentAttention, GradientsEqualTheLoopsInExactOrder) {
+    for (const AttentionShape& shape : kShapes) {
+        const auto segments = varied_segments();
+        const auto in = random_attention_input(shape, rows_of(segments), 5);
+        const auto order = head_order_of(shape);
+        const auto forward = reference::attention(shape, in, segments);
+        const auto expected = reference::attention_gradients(shape, in, forward, segments, order);
+        const auto found = run_backward(device, shape, in, forward, segments, order);
+        EXPECT_EQ(first_difference(found.dq, expected.dq), "") << shape.text();
+        EXPECT_EQ(first_difference(found.dk, expected.dk), "") << shape.text();
+        EXPECT_EQ(first_difference(found.dv, expected.dv), "") << shape.text();
+    }
+}
+
+TEST_P(SegmentAttention, GradientsAddTheHeadsOfAKvHeadInTheTreesOrder) {
+    struct Case {
+        AttentionShape shape;
+        std::vector<int> radices;
+    };
+    for (const Case& c : {Case{{8, 4, 8}, {2, 2, 2}}, Case{{8, 4, 8}, {2}}, Case{{6, 3, 8}, {3, 2}},
+                          Case{{9, 3, 8}, {3, 3}}, Case{{14, 2, 8}, {2, 7}},
+                          Case{{8, 1, 8}, {2, 2}}, Case{{6, 1, 8}, {2, 2}}, Case{{8, 2, 8}, {}},
+                          Case{{7, 1, 8}, {3, 2}}, Case{{3, 1, 8}, {2, 2, 2}}}) {
+        const auto segments = segments_of({{20, 1}, {3, -1}});
+        const auto in = random_attention_input(c.shape, rows_of(segments), 9);
+        const auto order = Contraction::of_leaves({c.radices}, c.shape.heads, 1);
+        const auto forward = reference::attention(c.shape, in, segments);
+        const auto expected = reference::attention_gradients(c.shape, in, forward, segments, order);
+        const auto found = run_backward(device, c.shape, in, forward, segments, order);
+        EXPECT_EQ(first_difference(found.dk, expected.dk), "") << c.shape.text();
+        EXPECT_EQ(first_difference(found.dv, expected.dv), "") << c.shape.text();
+    }
+}
+
+TEST_P(SegmentAttention, KeepsToItsColumnsWhenRowsAreFartherApart) {
+    const AttentionShape shape{3, 1, 20};
+    const auto segments = segments_of({{70, 1}, {5, -1}});
+    const auto in = random_attention_input(shape, rows_of(segments), 2);
+    const auto order = head_order_of(shape);
+    const auto dense = run_forward(device, shape, in, segments);
+    const auto wide = run_forward(device, shape, in, segments, 7);
+    EXPECT_EQ(first_difference(wide.out, dense.out), "");
+    const auto gradients = run_backward(device, shape, in, dense, segments, order);
+    const auto apart = run_backward(device, shape, in, dense, segments, order, 7);
+    EXPECT_EQ(first_difference(apart.dq, gradients.dq), "");
+    EXPECT_EQ(first_difference(apart.dk, gradients.dk), "");
+    EXPECT_EQ(first_difference(apart.dv, gradients.dv), "");
+}
+
+TEST_P(SegmentAttention, SignsOfZeroSurviveKeysThatARowDoesNotSee) {
+    // Products that underflow to -0 leave sums of -0, which an added +0 would turn.
+    const AttentionShape shape{2, 1, 16};
+    const auto segments = segments_of({{40, 1}, {30, -1}});
+    auto in = random_attention_input(shape, rows_of(segments), 3);
+    for (float& v : in.v) v = v > 0 ? -0.0F : -1e-38F;
+    for (float& k : in.k) k = -0.0F;
+    const auto expected = reference::attention(shape, in, segments);
+    const auto found = run_forward(device, shape, in, segments);
+    EXPECT_EQ(first_difference(found.out, expected.out), "");
+    const auto order = head_order_of(shape);
+    const auto gradients = reference::attention_gradients(shape, in, expected, segments, order);
+    const auto back = run_backward(device, shape, in, expected, segments, order);
+    EXPECT_EQ(first_difference(back.dq, gradients.dq), "");
+    EXPECT_EQ(first_difference(back.dk, gradients.dk), "");
+    EXPECT_EQ(first_difference(back.dv, gradients.dv), "");
+}
+
+TEST_P(SegmentAttention, IsWithinRoundingOfDouble) {
+    for (const AttentionShape& shape : {AttentionShape{4, 2, 32}, AttentionShape{2, 1, 128}}) {
+        const auto segments = segments_of({{300, 1}, {30, -1}});
+        const auto in = random_attention_input(shape, rows_of(segments), 4);
+        const auto expected =
+            reference::attention_in_double(shape, reference::in_double(in), keys_of_rows(segments));
+        const auto found = run_forward(device, shape, in, segments);
+        // A score is a sum of head_dim products below 9: its error e is at most head_dim units of
+        // the last place of the sum of their sizes; an error e of every score moves the mean of
+        // values below 1 by at most 2 e.
+        const double e = static_cast<double>(shape.head_dim) * 6e-8 *
+                         (9.0 * static_cast<double>(shape.head_dim)) *
+                         static_cast<double>(shape.scale());
+        const double bound = 2 * e + 400 * 6e-8;
+        for (std::size_t i = 0; i < expected.size(); ++i) {
+            ASSERT_NEAR(static_cast<double>(found.out[i]), expected[i], bound) << i;
+        }
+    }
+}
+
+TEST_P(SegmentAttention, GradientsAreThoseOfDifferencesInDouble) {
+    const AttentionShape shape{4, 2, 8};
+    const auto segments = segments_of({{5, 2}, {7, 2}, {3, -1}, {1, -1}});
+    auto in = random_attention_input(shape, rows_of(segments), 6);
+    for (float& q : in.q) q /= 3;
+    const auto keys = keys_of_rows(segments);
+    const auto forward = run_forward(device, shape, in, segments);
+    const auto found = run_backward(device, shape, in, forward, segments, head_order_of(shape));
+    auto varied = reference::in_double(in);
+    const auto loss = [&] {
+        const auto out = reference::attention_in_double(shape, varied, keys);
+        double sum = 0;
+        for (std::size_t i = 0; i < out.size(); ++i) sum += out[i] * varied.dout[i];
+        return sum;
+    };
+    const auto check = [&](std::vector<double>& input, const std::vector<float>& gradient) {
+        for (std::size_t i = 0; i < input.size(); ++i) {
+            const double step = 1e-5;
+            const double before = input[i];
+            input[i] = before + step;
+            const double above = loss();
+            input[i] = before - step;
+            const double below = loss();
+            input[i] = before;
+            // Fourth-order terms are ~1e-10; fp32 sums of ~100 terms below 10 round by ~1e-5 at
+            // most.
+            ASSERT_NEAR(static_cast<double>(gradient[i]), (above - below) / (2 * step), 2e-5) << i;
+        }
+    };
+    check(varied.q, found.dq);
+    check(varied.k, found.dk);
+    check(varied.v, found.dv);
+}
+
+TEST_P(SegmentAttention, NoRowsGiveNothing) {
+    const AttentionShape shape{2, 1, 8};
+    const AttentionInput<float> in;
+    EXPECT_TRUE(run_forward(device, shape, in, {}).out.empty());
+    EXPECT_TRUE(run_forward(device, shape, in, segments_of({{0, 1}, {0, -1}})).out.empty());
+    EXPECT_TRUE(run_backward(device, shape, in, {}, {}, head_order_of(shape)).dq.empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, SegmentAttention, testing::ValuesIn(device_cases()), device_name);
+
+}  // namespace
+}  // namespace rankwise::test
