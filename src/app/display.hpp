@@ -56,19 +56,23 @@ enum class DisplayKind : std::uint8_t { live, lines, off };
 /// `out` is a terminal that can move the cursor (TERM is set and not dumb).
 [[nodiscard]] DisplayKind display_kind(std::string_view option, std::FILE* out);
 
-/// @param out    stays open longer than the display
-/// @param color  whether colours are used (live only); see color_wanted()
+/// What the output can show.
+struct Look {
+    bool color = false;
+    bool unicode = true;
+};
+/// Colours if TERM allows it and NO_COLOR is not set; Unicode if the locale is UTF-8.
+[[nodiscard]] Look look_of_environment();
+
+/// @param out  stays open longer than the display
 [[nodiscard]] std::unique_ptr<Display> make_display(DisplayKind kind, std::FILE* out,
-                                                    std::shared_ptr<const Clock> clock, bool color);
-/// TERM allows it and NO_COLOR is not set.
-[[nodiscard]] bool color_wanted();
+                                                    std::shared_ptr<const Clock> clock, Look look);
 
 /// How long: "8 s", "3 min 20 s", "2 h 05 min", "4 d 3 h".
 [[nodiscard]] std::string duration_text(double seconds);
 /// "0.734", "1.2e-05", "12,345": at most four significant digits.
 [[nodiscard]] std::string number_text(double value);
-/// The first `columns` columns of UTF-8 text, with "…" at the end if it was cut; control
-/// characters become spaces.
-[[nodiscard]] std::string cut_text(std::string_view text, std::size_t columns);
+/// A metric's name as a person reads it: "length" for "completions/mean_length".
+[[nodiscard]] std::string short_name(std::string_view metric);
 
 }  // namespace rankwise::app
