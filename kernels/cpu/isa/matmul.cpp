@@ -47,7 +47,8 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel) {
             RANKWISE_UNROLL for (int i = 0; i < R; ++i) c[i][u] = add(c[i][u], bias);
         }
     }
-    store_tile<R, P>(c, y, block.y_stride, columns, block.add);
+    if (block.add) add_tile<R, P>(c, y, block.y_stride, columns);
+    store_tile<R, P>(c, y, block.y_stride, columns);
 }
 
 using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel);

@@ -5,16 +5,29 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-/// Packed dy: for each tile of kTileRows rows of dw, [token][kTileRows]. Stores reach past the end
-/// by less than 16 floats.
+/// Floats from one tile of packed dy to the next: stores of eight reach past the end of a tile of
+/// six.
+RANKWISE_INLINE std::int64_t dy_pitch(std::int64_t tokens) {
+    return tokens * kTileRows + 8;
+}
+
+/// Packed dy: for each tile of kTileRows rows of dw, [token][kTileRows]. Two tiles at a time: a
+/// line of dy is read once.
 void pack_dy(const float* dy, std::int64_t stride, std::int64_t tokens, std::int64_t n, float* to) {
-    for (std::int64_t first = 0; first < n; first += kTileRows) {
-        const __m256i lanes = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n - first)),
-                                                 _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (std::int64_t first = 0; first < n; first += 2 * kTileRows) {
+        const int left = static_cast<int>(n - first);
+        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), lane);
+        const __m256i next_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left - kTileRows), lane);
         const float* from = dy + first;
+        float* tile = to + first / kTileRows * dy_pitch(tokens);
+        float* next_tile = tile + dy_pitch(tokens);
         for (std::int64_t t = 0; t < tokens; ++t) {
-            _mm256_storeu_ps(to, _mm256_maskload_ps(from, lanes));
-            to += kTileRows;
+            const __m256 next = _mm256_maskload_ps(from + kTileRows, next_mask);
+            _mm256_storeu_ps(tile, _mm256_maskload_ps(from, mask));
+            _mm256_storeu_ps(next_tile, next);
+            tile += kTileRows;
+            next_tile += kTileRows;
             from += stride;
         }
     }
@@ -55,7 +68,8 @@ void tile(const float* dy, const float* x, std::int64_t tokens, std::int64_t col
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
     accumulate<R, P>(c, dy, 1, kTileRows, x, tokens * kPanel, tokens);
-    store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns, accumulators.add);
+    if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
+    store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }
 
 using TileFunction = void (*)(const float* dy, const float* x, std::int64_t tokens,
@@ -105,7 +119,8 @@ void column_range(const GradientBlock& block, std::int64_t first, std::int64_t c
                         : Accumulators{from_zero ? nullptr : dw, block.dw_stride, dw,
                                        block.dw_stride, false};
                 kTiles[panels - 1][smaller(kTileRows, block.n - n) - 1](
-                    packed_dy + n * tokens, packed_x, tokens, width, accumulators);
+                    packed_dy + n / kTileRows * dy_pitch(tokens), packed_x, tokens, width,
+                    accumulators);
             }
         }
     }

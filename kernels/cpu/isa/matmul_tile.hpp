@@ -134,9 +134,24 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
     }
 }
 
+/// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at
+/// some cost.
+template <int P>
+RANKWISE_INLINE bool is_full(std::int64_t columns) {
+    return columns >= P * kPanel;
+}
+
 template <int R, int P>
 RANKWISE_INLINE void load_tile(Tile<R, P>& c, const float* from, std::int64_t stride,
                                std::int64_t columns) {
+    if (is_full<P>(columns)) {
+        RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+            RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                c[i][u] = load(from + i * stride + u * kWidth);
+            }
+        }
+        return;
+    }
     RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
         const Mask mask = first_lanes(columns - u * kWidth);
         RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
@@ -145,15 +160,32 @@ RANKWISE_INLINE void load_tile(Tile<R, P>& c, const float* from, std::int64_t st
     }
 }
 
-/// to = c, or to + c.
+/// c = to + c.
+template <int R, int P>
+RANKWISE_INLINE void add_tile(Tile<R, P>& c, const float* to, std::int64_t stride,
+                              std::int64_t columns) {
+    Tile<R, P> before;
+    load_tile<R, P>(before, to, stride, columns);
+    RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+        RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) c[i][u] = add(before[i][u], c[i][u]);
+    }
+}
+
 template <int R, int P>
 RANKWISE_INLINE void store_tile(const Tile<R, P>& c, float* to, std::int64_t stride,
-                                std::int64_t columns, bool adding) {
+                                std::int64_t columns) {
+    if (is_full<P>(columns)) {
+        RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+            RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                store(to + i * stride + u * kWidth, c[i][u]);
+            }
+        }
+        return;
+    }
     RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
         const Mask mask = first_lanes(columns - u * kWidth);
         RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
-            float* p = to + i * stride + u * kWidth;
-            store(p, adding ? add(load(p, mask), c[i][u]) : c[i][u], mask);
+            store(to + i * stride + u * kWidth, c[i][u], mask);
         }
     }
 }

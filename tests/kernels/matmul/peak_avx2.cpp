@@ -7,16 +7,21 @@ namespace rankwise::test {
 std::int64_t spin_avx2(std::int64_t count) {
     constexpr int kChains = 12;
     __m256 c[kChains];
-    for (__m256& v : c) v = _mm256_set1_ps(1.0F);
+
+#pragma GCC unroll 12
+    for (int chain = 0; chain < kChains; ++chain) {
+        c[chain] = _mm256_set1_ps(static_cast<float>(chain));
+        asm volatile("" : "+v"(c[chain]));  // so that no two chains are known to be one
+    }
     const __m256 a = _mm256_set1_ps(0.5F);
     for (std::int64_t i = 0; i < count; ++i) {
 #pragma GCC unroll 12
-        for (__m256& v : c) v = _mm256_fmadd_ps(a, v, a);
-        // Keeps every chain alive and in a register.
-        asm volatile(""
-                     : "+v"(c[0]), "+v"(c[1]), "+v"(c[2]), "+v"(c[3]), "+v"(c[4]), "+v"(c[5]),
-                       "+v"(c[6]), "+v"(c[7]), "+v"(c[8]), "+v"(c[9]), "+v"(c[10]), "+v"(c[11]));
+        for (int chain = 0; chain < kChains; ++chain) {
+            c[chain] = _mm256_fmadd_ps(a, c[chain], a);
+        }
     }
+#pragma GCC unroll 12
+    for (int chain = 0; chain < kChains; ++chain) asm volatile("" : : "v"(c[chain]));
     return count * kChains * 8;
 }
 
