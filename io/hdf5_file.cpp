@@ -26,7 +26,7 @@ using GroupHandle = Handle<H5Gclose>;
 using AttributeHandle = Handle<H5Aclose>;
 
 constexpr std::int64_t kChunkBytes = std::int64_t{256} << 10U;
-constexpr unsigned kDeflateLevel = 4;
+constexpr unsigned kDeflateLevel = 1;
 constexpr std::size_t kMaxAttribute =
     64'000;  // HDF5 keeps attributes in an object's header, below 64 KiB
 
@@ -226,14 +226,14 @@ struct Hdf5File::State {
         checked(H5Pset_fill_time(layout.get(), H5D_FILL_TIME_NEVER), name, "prepare");
         return layout;
     }
-    ListHandle deflated_layout(std::string_view name, std::int64_t size,
-                               std::int64_t element_bytes) {
+    ListHandle deflated_layout(std::string_view name, std::int64_t size, std::int64_t element_bytes,
+                               bool shuffled) {
         auto layout = checked<ListHandle>(H5Pcreate(H5P_DATASET_CREATE), name, "prepare");
         if (size == 0) return layout;  // chunks cannot be larger than the dataset
         const hsize_t chunk =
             extent(std::clamp<std::int64_t>(kChunkBytes / element_bytes, 1, size));
         checked(H5Pset_chunk(layout.get(), 1, &chunk), name, "prepare");
-        checked(H5Pset_shuffle(layout.get()), name, "prepare");
+        if (shuffled) checked(H5Pset_shuffle(layout.get()), name, "prepare");
         checked(H5Pset_deflate(layout.get(), kDeflateLevel), name, "prepare");
         return layout;
     }
@@ -388,8 +388,9 @@ void Hdf5File::write_raw(std::string_view name, Element element, std::span<const
     const Library library;
     State& state = *state_;
     const std::int64_t size = div_exact(static_cast<std::int64_t>(bytes.size()), size_of(element));
-    auto layout = storage == Storage::flat ? state.flat_layout(name)
-                                           : state.deflated_layout(name, size, size_of(element));
+    auto layout = storage == Storage::flat
+                      ? state.flat_layout(name)
+                      : state.deflated_layout(name, size, size_of(element), true);
     const auto set = state.create(name, file_type(element), state.line(size), std::move(layout));
     if (size == 0) return;
     state.checked(
@@ -444,7 +445,7 @@ void Hdf5File::write_strings(std::string_view name, std::span<const std::string>
     const auto type = state.string_type(longest);
     const auto set =
         state.create(name, type.get(), state.line(count),
-                     state.deflated_layout(name, count, static_cast<std::int64_t>(longest)));
+                     state.deflated_layout(name, count, static_cast<std::int64_t>(longest), false));
     // A chunk at a time: the longest of many texts must not be paid for by all of them at once.
     const std::int64_t block =
         std::max<std::int64_t>(1, kChunkBytes / static_cast<std::int64_t>(longest));

@@ -1,0 +1,162 @@
+#include "io/fs.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <csignal>
+
+#include "io/checksum.hpp"
+#include "tests/unit/io/scratch.hpp"
+
+namespace rankwise::io {
+namespace {
+
+using test::expect_error;
+using test::Scratch;
+
+class Files : public testing::Test {
+  protected:
+    std::unique_ptr<FileSystem> fs_ = posix_file_system();
+    Scratch scratch_;
+};
+
+TEST_F(Files, ReplaceLeavesTheNewContentsAndNoTemporary) {
+    const Path path = scratch_ / "LATEST";
+    replace_file(*fs_, path, bytes_of("one"));
+    replace_file(*fs_, path, bytes_of("two!"));
+    EXPECT_EQ(test::get(path), "two!");
+    EXPECT_EQ(fs_->list(scratch_.path()), std::vector<std::string>{"LATEST"});
+}
+
+TEST_F(Files, ReadAndWriteAtOffsets) {
+    const auto file = fs_->open(scratch_ / "a", OpenMode::create);
+    file->write_at(3, bytes_of("xyz"));
+    EXPECT_EQ(file->size(), 6);
+    std::vector<std::byte> bytes(10);
+    EXPECT_EQ(file->read_at(4, bytes), 2);
+    EXPECT_EQ(bytes[0], std::byte{'y'});
+    file->truncate(4);
+    EXPECT_EQ(fs_->open(scratch_ / "a", OpenMode::update)->size(), 4);
+}
+
+TEST_F(Files, ListIsSortedAndEmptyForWhatIsNotThere) {
+    for (const char* name : {"b", "a", "c"}) test::put(scratch_ / name, "");
+    EXPECT_EQ(fs_->list(scratch_.path()), (std::vector<std::string>{"a", "b", "c"}));
+    EXPECT_TRUE(fs_->list(scratch_ / "nowhere").empty());
+}
+
+TEST_F(Files, RemoveTreeTakesDirectoriesAndIgnoresWhatIsAbsent) {
+    fs_->create_directories(scratch_ / "d/e/f");
+    test::put(scratch_ / "d/e/f/x", "x");
+    fs_->remove_tree(scratch_ / "d");
+    fs_->remove_tree(scratch_ / "d");
+    EXPECT_FALSE(fs_->exists(scratch_ / "d"));
+}
+
+TEST_F(Files, EveryOperationNamesPathAndReason) {
+    const Path missing = scratch_ / "no/such";
+    expect_error<EnvironmentError>(
+        [&] { (void)fs_->open(missing, OpenMode::read); },
+        {"cannot open", missing.string(), "No such file", "check the path"});
+    expect_error<EnvironmentError>([&] { (void)fs_->open(missing, OpenMode::create); },
+                                   {"cannot write", missing.string()});
+    expect_error<EnvironmentError>([&] { fs_->rename(missing, scratch_ / "x"); },
+                                   {"cannot rename", missing.string(), "No such file"});
+    expect_error<EnvironmentError>([&] { fs_->sync_directory(missing); }, {missing.string()});
+    expect_error<EnvironmentError>([&] { (void)fs_->free_bytes(missing); }, {missing.string()});
+    expect_error<EnvironmentError>([&] { (void)fs_->lock(missing); }, {missing.string()});
+    test::put(scratch_ / "file", "");
+    expect_error<EnvironmentError>([&] { fs_->create_directories(scratch_ / "file/below"); },
+                                   {"cannot make the directory", "Not a directory"});
+    expect_error<EnvironmentError>([&] { (void)fs_->list(scratch_ / "file"); },
+                                   {"cannot list", "Not a directory"});
+    expect_error<EnvironmentError>([&] { (void)fs_->exists(scratch_ / std::string(5000, 'x')); },
+                                   {"cannot examine", "too long"});
+    expect_error<EnvironmentError>([&] { fs_->remove_tree("/proc/self/status"); },
+                                   {"cannot remove"});
+    const auto read_only = fs_->open(scratch_ / "file", OpenMode::read);
+    expect_error<EnvironmentError>([&] { read_only->write_at(0, bytes_of("x")); },
+                                   {"cannot write", "file"});
+    expect_error<EnvironmentError>([&] { read_only->truncate(3); }, {"cannot resize", "file"});
+    std::vector<std::byte> bytes(4);
+    const auto directory = fs_->open(scratch_.path(), OpenMode::read);
+    expect_error<EnvironmentError>([&] { (void)directory->read_at(0, bytes); },
+                                   {"cannot read", "directory"});
+}
+
+TEST_F(Files, AFullDeviceIsNamedWithAdvice) {
+    if (!fs_->exists("/dev/full")) GTEST_SKIP() << "no /dev/full on this machine";
+    const auto full = fs_->open("/dev/full", OpenMode::update);
+    expect_error<EnvironmentError>([&] { full->write_at(0, bytes_of("x")); },
+                                   {"/dev/full", "No space left on device", "free some space"});
+}
+
+TEST_F(Files, AFileSizeLimitIsAnError) {
+    rlimit old{};
+    ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
+    rlimit small = old;
+    small.rlim_cur = 100;
+    std::signal(SIGXFSZ, SIG_IGN);
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const std::string text(200, 'x');
+    expect_error<EnvironmentError>([&] { write_file(*fs_, scratch_ / "big", bytes_of(text)); },
+                                   {"big", "File too large", "ulimit -f"});
+    ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old), 0);
+    std::signal(SIGXFSZ, SIG_DFL);
+}
+
+TEST_F(Files, SpaceIsAskedForBeforeItIsNeeded) {
+    EXPECT_GT(fs_->free_bytes(scratch_.path()), 0);
+    require_space(*fs_, scratch_.path(), 1, "a checkpoint");
+    expect_error<EnvironmentError>(
+        [&] { require_space(*fs_, scratch_.path(), INT64_MAX, "a checkpoint"); },
+        {scratch_.path().string(), "a checkpoint needs", "MiB free"});
+}
+
+TEST_F(Files, ADirectoryInUseNamesItsHolder) {
+    const Path path = scratch_ / "lock";
+    auto held = fs_->lock(path);
+    expect_error<EnvironmentError>(
+        [&] { (void)fs_->lock(path); },
+        {path.string(), "in use", fmt::format("pid {}", ::getpid()), "on host"});
+    held.reset();
+    EXPECT_NE(fs_->lock(path), nullptr);
+}
+
+TEST_F(Files, TheLockOfADeadProcessIsFree) {
+    const Path path = scratch_ / "lock";
+    const pid_t child = fork();
+    if (child == 0) {
+        const auto held = fs_->lock(path);
+        ::kill(::getpid(), SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    EXPECT_NE(fs_->lock(path), nullptr);
+}
+
+TEST_F(Files, AChecksumFollowedThroughWritesEqualsOneFromReading) {
+    const auto file = fs_->open(scratch_ / "a", OpenMode::create);
+    FileChecksum checksum;
+    const auto write = [&](std::int64_t offset, std::int64_t size, char value) {
+        const std::string text(static_cast<std::size_t>(size), value);
+        file->write_at(offset, bytes_of(text));
+        checksum.wrote(offset, bytes_of(text));
+    };
+    write(100, 5 * kChecksumBlock, 'a');     // blocks 1 to 4 whole
+    write(2 * kChecksumBlock + 5, 10, 'b');  // spoils block 2
+    write(3 * kChecksumBlock, kChecksumBlock, 'c');
+    write(0, 100, 'd');
+    write(8 * kChecksumBlock, 10, 'e');  // leaves a hole
+    const UInt128 followed = checksum.finish(*file);
+    EXPECT_EQ(followed, checksum_of(*file));
+    file->truncate(4 * kChecksumBlock + 1);
+    checksum.truncated(4 * kChecksumBlock + 1);
+    EXPECT_EQ(checksum.finish(*file), checksum_of(*file));
+    EXPECT_NE(checksum.finish(*file), followed);
+}
+
+}  // namespace
+}  // namespace rankwise::io
