@@ -20,7 +20,12 @@ Request& Request::operator=(Request&& other) noexcept {
 }
 
 Request::~Request() {
-    if (std::uncaught_exceptions() == 0) wait();
+    if (std::uncaught_exceptions() > 0) return;
+    try {
+        wait();
+    } catch (...) {  // a transport that has failed fails again in the rank's next call, where it
+                     // can be thrown
+    }
 }
 
 void Request::wait() {

@@ -2,12 +2,15 @@
 // result, and a rank that fails a test that the others passed ends the job, since those may be
 // waiting for it.
 #include <gtest/gtest.h>
-#include <mpi.h>
 
+#include <cstdint>
 #include <cstdio>
-#include <string>
+
+#include "tests/support/mpi_test.hpp"
 
 namespace {
+
+rankwise::parallel::MpiSession* the_session = nullptr;
 
 /// Prints failures of ranks other than 0, whose usual output is off, and makes sure that a test
 /// ends on all ranks alike.
@@ -26,8 +29,7 @@ class RankListener : public testing::EmptyTestEventListener {
             // After a failure the ranks no longer make the same calls.
             std::fprintf(stderr, "[rank %d] failed in %s.%s\n", rank_, info.test_suite_name(),
                          info.name());
-            std::fflush(nullptr);
-            MPI_Abort(MPI_COMM_WORLD, 1);
+            the_session->abort(rankwise::ExitCode::internal);
         }
     }
 
@@ -37,17 +39,17 @@ class RankListener : public testing::EmptyTestEventListener {
 
 }  // namespace
 
+rankwise::parallel::MpiSession& rankwise::test::mpi_session() {
+    return *the_session;
+}
+
 int main(int argc, char** argv) {
-    int provided = 0;
-    MPI_Init_thread(&argc, &argv, MPI_THREAD_MULTIPLE, &provided);
-    int rank = 0;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    rankwise::parallel::MpiSession session(argc, argv);
+    the_session = &session;
     testing::InitGoogleTest(&argc, argv);
     auto& listeners = testing::UnitTest::GetInstance()->listeners();
-    if (rank != 0) delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new RankListener(rank));
-    int result = RUN_ALL_TESTS();
-    MPI_Allreduce(MPI_IN_PLACE, &result, 1, MPI_INT, MPI_MAX, MPI_COMM_WORLD);
-    MPI_Finalize();
-    return result;
+    if (session.rank() != 0) delete listeners.Release(listeners.default_result_printer());
+    listeners.Append(new RankListener(session.rank()));
+    const std::int64_t result = RUN_ALL_TESTS();
+    return static_cast<int>(session.world({})->all_reduce_max("result of tests", result));
 }
