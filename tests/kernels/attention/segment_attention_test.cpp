@@ -10,29 +10,46 @@ class SegmentAttention : public OnEveryDevice {};
 const AttentionShape kShapes[] = {{1, 1, 1},  {2, 1, 8},   {4, 2, 16},  {5, 1, 20}, {8, 4, 32},
                                   {3, 1, 80}, {14, 2, 64}, {2, 2, 128}, {1, 1, 192}};
 
-TEST_P(SegmentAttention, EqualsTheLoopsInExactOrder) {
-    for (const AttentionShape& shape : kShapes) {
+/// What the loops give for one shape; computed once for all devices.
+struct Expected {
+    AttentionShape shape;
+    AttentionInput<float> in;
+    reference::Attention forward;
+    reference::AttentionGradients gradients;
+};
+
+const std::vector<Expected>& expected_of_shapes() {
+    static const std::vector<Expected> all = [] {
+        std::vector<Expected> cases;
         const auto segments = varied_segments();
-        const auto in = random_attention_input(shape, rows_of(segments), 1);
-        const auto expected = reference::attention(shape, in, segments);
-        const auto found = run_forward(device, shape, in, segments);
-        EXPECT_EQ(first_difference(found.out, expected.out), "") << shape.text();
-        EXPECT_EQ(first_difference(found.maximum, expected.maximum), "") << shape.text();
-        EXPECT_EQ(first_difference(found.denominator, expected.denominator), "") << shape.text();
+        for (const AttentionShape& shape : kShapes) {
+            Expected c{shape, random_attention_input(shape, rows_of(segments), 1), {}, {}};
+            c.forward = reference::attention(shape, c.in, segments);
+            c.gradients = reference::attention_gradients(shape, c.in, c.forward, segments,
+                                                         head_order_of(shape));
+            cases.push_back(c);
+        }
+        return cases;
+    }();
+    return all;
+}
+
+TEST_P(SegmentAttention, EqualsTheLoopsInExactOrder) {
+    for (const Expected& c : expected_of_shapes()) {
+        const auto found = run_forward(device, c.shape, c.in, varied_segments());
+        EXPECT_EQ(first_difference(found.out, c.forward.out), "") << c.shape.text();
+        EXPECT_EQ(first_difference(found.maximum, c.forward.maximum), "") << c.shape.text();
+        EXPECT_EQ(first_difference(found.denominator, c.forward.denominator), "") << c.shape.text();
     }
 }
 
 TEST_P(SegmentAttention, GradientsEqualTheLoopsInExactOrder) {
-    for (const AttentionShape& shape : kShapes) {
-        const auto segments = varied_segments();
-        const auto in = random_attention_input(shape, rows_of(segments), 5);
-        const auto order = head_order_of(shape);
-        const auto forward = reference::attention(shape, in, segments);
-        const auto expected = reference::attention_gradients(shape, in, forward, segments, order);
-        const auto found = run_backward(device, shape, in, forward, segments, order);
-        EXPECT_EQ(first_difference(found.dq, expected.dq), "") << shape.text();
-        EXPECT_EQ(first_difference(found.dk, expected.dk), "") << shape.text();
-        EXPECT_EQ(first_difference(found.dv, expected.dv), "") << shape.text();
+    for (const Expected& c : expected_of_shapes()) {
+        const auto found = run_backward(device, c.shape, c.in, c.forward, varied_segments(),
+                                        head_order_of(c.shape));
+        EXPECT_EQ(first_difference(found.dq, c.gradients.dq), "") << c.shape.text();
+        EXPECT_EQ(first_difference(found.dk, c.gradients.dk), "") << c.shape.text();
+        EXPECT_EQ(first_difference(found.dv, c.gradients.dv), "") << c.shape.text();
     }
 }
 

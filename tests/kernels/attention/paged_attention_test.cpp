@@ -1,0 +1,84 @@
+#include <gtest/gtest.h>
+
+#include "tests/support/paged_sequences.hpp"
+
+namespace rankwise::test {
+namespace {
+
+class PagedAttention : public OnEveryDevice {};
+
+TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
+    const AttentionShape shape{2, 2, 5};
+    PagedCache cache(device, shape, 3);
+    const auto in = random_attention_input(shape, 70, 1);
+    PagedCache::Sequence sequence;
+    cache.grow(sequence, 70);
+    cache.write(sequence, in, 0, 70, 0);
+    const auto memory = cache.contents();
+    std::vector<float> expected(memory.size(), NAN);
+    for (std::int64_t p = 0; p < 70; ++p) {
+        for (std::int64_t head = 0; head < 2; ++head) {
+            const std::int64_t page = sequence[static_cast<std::size_t>(p / 64)];
+            const std::int64_t base = (page * 2 + head) * 2 * 5 * 64;
+            for (std::int64_t d = 0; d < 5; ++d) {
+                const auto from = static_cast<std::size_t>((p * 2 + head) * 5 + d);
+                expected[static_cast<std::size_t>(base + d * 64 + p % 64)] = in.k[from];
+                expected[static_cast<std::size_t>(base + (64 + p % 64) * 5 + d)] = in.v[from];
+            }
+        }
+    }
+    EXPECT_EQ(first_difference(memory, expected), "");
+}
+
+TEST_P(PagedAttention, CopiesWholePages) {
+    const AttentionShape shape{2, 1, 8};
+    PagedCache cache(device, shape, 4);
+    const auto in = random_attention_input(shape, 256, 1);
+    const PagedCache::Sequence all{0, 1, 2, 3};
+    cache.write(all, in, 0, 256, 0);
+    auto expected = cache.contents();
+    const std::vector<std::int32_t> from{3, 3};
+    const std::vector<std::int32_t> to{0, 2};
+    device->kv_copy({.from = from, .to = to, .pages = cache.pages()}, device.stream());
+    const auto size = cache.pages().page_elements();
+    std::copy_n(expected.begin() + 3 * size, size, expected.begin());
+    std::copy_n(expected.begin() + 3 * size, size, expected.begin() + 2 * size);
+    EXPECT_EQ(first_difference(cache.contents(), expected), "");
+}
+
+TEST_P(PagedAttention, EqualsTheLoopsInExactOrder) {
+    for (const AttentionShape& shape :
+         {AttentionShape{1, 1, 1}, AttentionShape{2, 1, 8}, AttentionShape{5, 1, 20},
+          AttentionShape{8, 4, 32}, AttentionShape{3, 3, 80}, AttentionShape{14, 2, 64},
+          AttentionShape{50, 1, 16}, AttentionShape{2, 1, 128}}) {
+        const auto segments = segments_of({{150, -1}, {1, -1}, {64, -1}});
+        const auto in = random_attention_input(shape, rows_of(segments), 1);
+        const auto expected = reference::attention(shape, in, segments);
+        PagedCache cache(device, shape, 8);
+        std::vector<PagedCache::Sequence> sequences(segments.size());
+        std::vector<PagedCache::Piece> pieces;
+        for (std::size_t i = 0; i < segments.size(); ++i) {
+            cache.grow(sequences[i], segments[i].rows);
+            cache.write(sequences[i], in, segments[i].row_begin, segments[i].rows, 0);
+            pieces.push_back({&sequences[i], segments[i].row_begin, segments[i].rows, 0});
+        }
+        EXPECT_EQ(first_difference(cache.attend(in, pieces, 9), expected.out), "") << shape.text();
+    }
+}
+
+TEST_P(PagedAttention, NothingBehindARowsPositionMatters) {
+    const AttentionShape shape{2, 1, 16};
+    const auto in = random_attention_input(shape, 130, 1);
+    PagedCache cache(device, shape, 4);  // NaN where nothing is written
+    PagedCache::Sequence sequence;
+    cache.grow(sequence, 130);
+    cache.write(sequence, in, 0, 70, 0);
+    const auto before = cache.attend(in, {{&sequence, 3, 67, 3}});
+    cache.write(sequence, in, 70, 60, 70);
+    EXPECT_EQ(first_difference(before, cache.attend(in, {{&sequence, 3, 67, 3}})), "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, PagedAttention, testing::ValuesIn(device_cases()), device_name);
+
+}  // namespace
+}  // namespace rankwise::test
