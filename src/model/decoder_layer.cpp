@@ -1,5 +1,6 @@
 #include "src/model/decoder_layer.hpp"
 
+#include <array>
 #include <cmath>
 
 namespace rankwise::model {
@@ -20,10 +21,6 @@ struct QkvColumns {
 
 float norm_eps(const Weights& weights) {
     return static_cast<float>(weights.config().rms_norm_eps);
-}
-
-float attention_scale(const ModelConfig& config) {
-    return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
 }
 
 void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
@@ -214,6 +211,10 @@ void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t lay
 }
 
 }  // namespace
+
+float attention_scale(const ModelConfig& config) {
+    return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+}
 
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,

@@ -32,6 +32,9 @@ struct LayerActivations {
 /// from.
 using AttentionPass = std::function<void(kernels::ConstMatrix qkv, kernels::Matrix out)>;
 
+/// What scores are multiplied by: 1 / sqrt(head_dim).
+[[nodiscard]] float attention_scale(const ModelConfig& config);
+
 /// x [T, hidden] becomes the layer's output. Generation: nothing is kept.
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,

@@ -1,0 +1,403 @@
+#include "src/rollout/generator.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "src/base/philox.hpp"
+#include "src/model/head.hpp"
+
+namespace rankwise::rollout {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::kKeyBlock;
+using kernels::Matrix;
+
+std::int64_t size_of_prompt(const Request& request) {
+    return static_cast<std::int64_t>(request.prompt.size());
+}
+
+std::int64_t length_limit(const Request& request, const SamplingOptions& sampling,
+                          const model::ModelConfig& config) {
+    return std::min(size_of_prompt(request) + sampling.max_new_tokens, config.max_position);
+}
+
+float inverse_temperature(const SamplingOptions& sampling) {
+    return sampling.temperature == 0.0 ? 1.0F : 1.0F / static_cast<float>(sampling.temperature);
+}
+
+std::int64_t slot_of(std::span<const PageId> pages, std::int64_t position) {
+    return std::int64_t{pages[static_cast<std::size_t>(position / kKeyBlock)]} * kKeyBlock +
+           position % kKeyBlock;
+}
+
+}  // namespace
+
+Generator::Generator(model::Compute& compute, const model::Weights& weights,
+                     const GeneratorOptions& options, const text::Tokenizer* tokenizer,
+                     std::int64_t ids)
+    : compute_(compute), weights_(weights), options_(options), tokenizer_(tokenizer), ids_(ids) {
+    ensure(options.slots >= 1, "a generator with {} slots", options.slots);
+}
+
+void Generator::prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling) {
+    const model::ModelConfig& config = weights_.config();
+    std::int64_t longest = 0;
+    std::int64_t longest_prompt = 0;
+    for (const Request& request : requests) {
+        require(!request.prompt.empty(), "prompt {} is empty: there is nothing to go on from",
+                request.prompt_id);
+        require(size_of_prompt(request) < config.max_position,
+                "prompt {} has {} tokens, which leaves no room in the model's context of {}: "
+                "shorten it, or "
+                "drop it from the data",
+                request.prompt_id, request.prompt.size(), config.max_position);
+        longest = std::max(longest, length_limit(request, sampling, config));
+        longest_prompt = std::max(longest_prompt, size_of_prompt(request));
+    }
+    // Every slot may grow to its longest, and its prompt's own last page is kept for other samples.
+    const std::int64_t pages = options_.slots * (pages_for(longest) + pages_for(longest_prompt));
+    if (!pool_ || pool_->capacity() < pages) {
+        pool_.reset();  // before the new one is allocated
+        pool_ = std::make_unique<KvPool>(compute_.device, config, pages);
+    }
+}
+
+std::vector<Trajectory> Generator::run(std::span<const Request> requests,
+                                       const SamplingOptions& sampling, WorkSource& work,
+                                       std::int64_t policy_version, const Callbacks& callbacks) {
+    prepare_pool(requests, sampling);
+    std::vector<Trajectory> done;
+    const auto drop_finished = [&] {
+        for (Slot& slot : active_) {
+            if (slot.trajectory.finish_reason == FinishReason::unfinished) continue;
+            finish(slot);
+            if (callbacks.finished) callbacks.finished(slot.trajectory);
+            done.push_back(std::move(slot.trajectory));
+            slot.pages.clear();
+        }
+        std::erase_if(active_, [](const Slot& slot) { return slot.pages.empty(); });
+    };
+    while (true) {
+        if (callbacks.stop && callbacks.stop()) break;
+        const std::int64_t free = options_.slots - static_cast<std::int64_t>(active_.size());
+        const std::vector<WorkUnit> units = work.poll(free, active_.empty());
+        admit(requests, units, sampling, policy_version);
+        if (active_.empty()) {
+            if (work.exhausted()) break;
+            continue;
+        }
+        decode(sampling, callbacks);
+        drop_finished();
+    }
+    for (Slot& slot : active_) finish(slot);  // after a stop: give their pages back
+    active_.clear();
+    for (auto& [request, prompt] : prompts_) {
+        for (const PageId page : prompt.pages) pool_->release(page);
+    }
+    prompts_.clear();
+    std::sort(done.begin(), done.end(), [](const Trajectory& a, const Trajectory& b) {
+        return std::pair(a.group, a.sample) < std::pair(b.group, b.sample);
+    });
+    return done;
+}
+
+void Generator::admit(std::span<const Request> requests, std::span<const WorkUnit> units,
+                      const SamplingOptions& sampling, std::int64_t policy_version) {
+    if (units.empty()) return;
+    // Prompts that nobody uses make room for those that come.
+    std::vector<std::int64_t> fresh;
+    for (const WorkUnit& unit : units) {
+        if (prompts_.contains(unit.request)) {
+            ++counts_.prompts_shared;
+        } else if (std::find(fresh.begin(), fresh.end(), unit.request) == fresh.end()) {
+            fresh.push_back(unit.request);
+        } else {
+            ++counts_.prompts_shared;
+        }
+    }
+    for (auto entry = prompts_.begin(); entry != prompts_.end();) {
+        const bool wanted = std::any_of(units.begin(), units.end(), [&](const WorkUnit& unit) {
+            return unit.request == entry->first;
+        });
+        if (entry->second.users > 0 || wanted) {
+            ++entry;
+            continue;
+        }
+        for (const PageId page : entry->second.pages) pool_->release(page);
+        entry = prompts_.erase(entry);
+    }
+    prefill(requests, fresh);
+
+    std::vector<PageId> from;
+    std::vector<PageId> to;
+    for (const WorkUnit& unit : units) {
+        const Request& request = requests[static_cast<std::size_t>(unit.request)];
+        Prompt& prompt = prompts_.at(unit.request);
+        ++prompt.users;
+        Slot& slot = active_.emplace_back();
+        slot.unit = unit;
+        slot.limit = length_limit(request, sampling, weights_.config());
+        slot.key = RandomStream(sampling.seed, Purpose::sampling, request.prompt_id,
+                                static_cast<std::uint32_t>(unit.sample), request.step)
+                       .key();
+        const std::int64_t prompt_size = size_of_prompt(request);
+        slot.trajectory = {.prompt_id = request.prompt_id,
+                           .group = request.group,
+                           .sample = unit.sample,
+                           .tokens = request.prompt,
+                           .logprobs = std::vector<float>(request.prompt.size(), 0.0F),
+                           .segments = {{.speaker = Speaker::user, .begin = 0, .end = prompt_size},
+                                        {.speaker = Speaker::assistant,
+                                         .begin = prompt_size,
+                                         .end = prompt_size,
+                                         .trainable = true,
+                                         .policy_version = policy_version}}};
+        if (tokenizer_ != nullptr && !sampling.stop_strings.empty()) {
+            slot.text = std::make_unique<text::StreamDecoder>(*tokenizer_);
+        }
+        fork(request, prompt, slot, from, to);
+    }
+    if (from.empty()) return;
+    for (std::int64_t layer = 0; layer < weights_.config().layers; ++layer) {
+        compute_.device.kv_copy({.from = from, .to = to, .pages = pool_->layer(layer)},
+                                compute_.stream);
+    }
+}
+
+/// The pages of a new sample: whole pages of the prompt are shared; the one in which its computed
+/// part ends is copied, and the sample writes on in its copy.
+void Generator::fork(const Request& request, const Prompt& prompt, Slot& slot,
+                     std::vector<PageId>& from, std::vector<PageId>& to) {
+    const std::int64_t computed = size_of_prompt(request) - 1;
+    const std::int64_t whole = computed / kKeyBlock;
+    for (std::int64_t i = 0; i < whole; ++i) {
+        const PageId page = prompt.pages[static_cast<std::size_t>(i)];
+        pool_->retain(page);
+        slot.pages.push_back(page);
+    }
+    slot.pages.push_back(pool_->take());
+    if (computed % kKeyBlock != 0) {
+        from.push_back(prompt.pages[static_cast<std::size_t>(whole)]);
+        to.push_back(slot.pages.back());
+    }
+}
+
+/// Computes the prompts of `fresh` requests, all but their last tokens: those are the first steps
+/// of the samples.
+void Generator::prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh) {
+    std::vector<TokenId> ids;
+    std::vector<std::int32_t> positions;
+    std::vector<std::int64_t> slots;
+    std::vector<kernels::PagedRun> runs;
+    std::vector<PageId> page_table;
+    const auto flush = [&] {
+        if (ids.empty()) return;
+        const kernels::Arena::Scope scope(compute_.arena);
+        const Matrix x =
+            compute_.matrix(static_cast<std::int64_t>(ids.size()), weights_.config().hidden);
+        pass(ids, positions, slots, runs, page_table, x);
+        counts_.prefill_rows += static_cast<std::int64_t>(ids.size());
+        ids.clear();
+        positions.clear();
+        slots.clear();
+        runs.clear();
+        page_table.clear();
+    };
+    for (const std::int64_t index : fresh) {
+        const Request& request = requests[static_cast<std::size_t>(index)];
+        Prompt& prompt = prompts_[index];
+        const std::int64_t computed = size_of_prompt(request) - 1;
+        for (std::int64_t page = 0; page < pages_for(computed); ++page)
+            prompt.pages.push_back(pool_->take());
+        for (std::int64_t begin = 0; begin < computed;) {
+            const std::int64_t room =
+                options_.prefill_tokens - static_cast<std::int64_t>(ids.size());
+            if (room <= 0) {
+                flush();
+                continue;
+            }
+            const std::int64_t rows = std::min(room, computed - begin);
+            runs.push_back({.row_begin = static_cast<std::int64_t>(ids.size()),
+                            .rows = rows,
+                            .position = begin,
+                            .page_begin = static_cast<std::int64_t>(page_table.size())});
+            page_table.insert(page_table.end(), prompt.pages.begin(), prompt.pages.end());
+            for (std::int64_t position = begin; position < begin + rows; ++position) {
+                ids.push_back(request.prompt[static_cast<std::size_t>(position)]);
+                positions.push_back(narrow<std::int32_t>(position));
+                slots.push_back(slot_of(prompt.pages, position));
+            }
+            begin += rows;
+        }
+    }
+    flush();
+}
+
+void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
+                     std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
+                     std::span<const PageId> page_table, Matrix x) {
+    const model::ModelConfig& config = weights_.config();
+    compute_.device.embed({.table = weights_.embedding(), .ids = ids, .out = x}, compute_.stream);
+    const Range q{0, config.q_size()};
+    const Range k{q.end, q.end + config.kv_size()};
+    const Range v{k.end, k.end + config.kv_size()};
+    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
+        const kernels::KvPages pages = pool_->layer(layer);
+        const model::AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
+            compute_.device.kv_write(
+                {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = slots, .pages = pages},
+                compute_.stream);
+            compute_.device.paged_attention({.q = qkv.col_range(q),
+                                             .heads = config.heads,
+                                             .pages = pages,
+                                             .runs = runs,
+                                             .page_table = page_table,
+                                             .scale = model::attention_scale(config),
+                                             .out = out},
+                                            compute_.stream);
+        };
+        model::layer_forward(compute_, weights_, layer, positions, attention, x);
+    }
+}
+
+void Generator::decode(const SamplingOptions& sampling, const Callbacks& callbacks) {
+    const kernels::Arena::Scope scope(compute_.arena);
+    std::vector<TokenId> ids;
+    std::vector<std::int32_t> positions;
+    std::vector<std::int64_t> slots;
+    std::vector<kernels::PagedRun> runs;
+    std::vector<PageId> page_table;
+    for (Slot& slot : active_) {
+        const auto position = static_cast<std::int64_t>(slot.trajectory.tokens.size()) - 1;
+        if (position / kKeyBlock >= static_cast<std::int64_t>(slot.pages.size())) {
+            slot.pages.push_back(pool_->take());
+        }
+        runs.push_back({.row_begin = static_cast<std::int64_t>(ids.size()),
+                        .rows = 1,
+                        .position = position,
+                        .page_begin = static_cast<std::int64_t>(page_table.size())});
+        ids.push_back(slot.trajectory.tokens.back());
+        positions.push_back(narrow<std::int32_t>(position));
+        slots.push_back(slot_of(slot.pages, position));
+        page_table.insert(page_table.end(), slot.pages.begin(), slot.pages.end());
+    }
+    const Matrix x =
+        compute_.matrix(static_cast<std::int64_t>(ids.size()), weights_.config().hidden);
+    pass(ids, positions, slots, runs, page_table, x);
+    std::vector<TokenId> tokens;
+    std::vector<float> logprobs;
+    draw(x, sampling, tokens, logprobs);
+    ++counts_.decode_steps;
+    counts_.decode_rows += static_cast<std::int64_t>(tokens.size());
+    for (std::size_t i = 0; i < active_.size(); ++i) {
+        Slot& slot = active_[i];
+        if (!std::isfinite(logprobs[i])) {
+            throw BadNumbers(fmt::format(
+                "the log-probability of token {} of prompt {}, sample {} is not finite: a weight "
+                "or an activation "
+                "of the model is not; the last checkpoint is from before it",
+                slot.trajectory.tokens.size(), slot.trajectory.prompt_id, slot.trajectory.sample));
+        }
+        slot.trajectory.tokens.push_back(tokens[i]);
+        slot.trajectory.logprobs.push_back(logprobs[i]);
+        if (callbacks.token) callbacks.token(slot.unit, tokens[i]);
+        slot.trajectory.finish_reason = finish_reason(slot, sampling);
+    }
+}
+
+void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
+                     std::vector<float>& logprobs) {
+    const model::ModelConfig& config = weights_.config();
+    kernels::Device& device = compute_.device;
+    const std::int64_t rows = x.rows;
+    std::vector<kernels::SampleRow> sample_rows;
+    for (const Slot& slot : active_) {
+        sample_rows.push_back(
+            {.key = slot.key,
+             .position = static_cast<std::uint32_t>(slot.trajectory.tokens.size()),
+             .temperature = static_cast<float>(sampling.temperature),
+             .top_k = sampling.top_k,
+             .top_p = static_cast<float>(sampling.top_p),
+             .min_p = static_cast<float>(sampling.min_p)});
+    }
+    device.rms_norm({.x = x,
+                     .weight = weights_.final_norm(),
+                     .eps = static_cast<float>(config.rms_norm_eps),
+                     .y = x},
+                    compute_.stream);
+    const ReductionTree tree = config.tree();
+    const std::vector<Range> leaves = model::vocabulary_leaves(config);
+    const auto leaf_count = static_cast<std::int64_t>(leaves.size());
+    const std::vector<float> inverse(static_cast<std::size_t>(rows), inverse_temperature(sampling));
+    const std::int64_t block = std::clamp<std::int64_t>(
+        options_.logits_bytes / (config.vocab_size * size_of(DType::f32)), 1, rows);
+    const Matrix logits = compute_.matrix(block, config.vocab_size);
+    const DeviceSpan<float> statistics = compute_.arena.take<float>(block * leaf_count * 3);
+    const DeviceSpan<float> target = compute_.arena.take<float>(block);
+    const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
+    tokens.resize(static_cast<std::size_t>(rows));
+    for (std::int64_t begin = 0; begin < rows; begin += block) {
+        const std::int64_t count = std::min(block, rows - begin);
+        const auto at = static_cast<std::size_t>(begin);
+        const auto size = static_cast<std::size_t>(count);
+        const Matrix some = logits.row_range({0, count});
+        model::head_logits(compute_, weights_, x.row_range({begin, begin + count}), some);
+        device.sample({.logits = some,
+                       .ids = ids_,
+                       .rows = std::span(sample_rows).subspan(at, size),
+                       .tokens = std::span(tokens).subspan(at, size)},
+                      compute_.stream);
+        const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
+        device.vocabulary_statistics({.logits = some,
+                                      .leaves = leaves,
+                                      .ids = ids_,
+                                      .inverse_temperature = std::span(inverse).subspan(at, size),
+                                      .targets = std::span(tokens).subspan(at, size),
+                                      .statistics = some_statistics,
+                                      .target = target.subspan(0, count)},
+                                     compute_.stream);
+        device.merge_statistics({.statistics = some_statistics,
+                                 .tree = tree,
+                                 .rows = count,
+                                 .target = target.subspan(0, count),
+                                 .logprob = logprob.subspan(begin, count)},
+                                compute_.stream);
+    }
+    logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
+}
+
+FinishReason Generator::finish_reason(Slot& slot, const SamplingOptions& sampling) {
+    const Trajectory& trajectory = slot.trajectory;
+    const TokenId last = trajectory.tokens.back();
+    if (std::find(sampling.stop_ids.begin(), sampling.stop_ids.end(), last) !=
+        sampling.stop_ids.end()) {
+        return FinishReason::stop;
+    }
+    if (slot.text) {
+        // Only what the new piece can complete needs to be looked at again.
+        const std::string piece = slot.text->push(last);
+        slot.answer += piece;
+        for (const std::string& stop : sampling.stop_strings) {
+            const std::size_t reach = std::min(slot.answer.size(), piece.size() + stop.size());
+            if (slot.answer.find(stop, slot.answer.size() - reach) != std::string::npos) {
+                return FinishReason::stop;
+            }
+        }
+    }
+    const auto size = static_cast<std::int64_t>(trajectory.tokens.size());
+    if (size < slot.limit) return FinishReason::unfinished;
+    return size - trajectory.prompt_size() >= sampling.max_new_tokens ? FinishReason::length
+                                                                      : FinishReason::context;
+}
+
+/// Gives back what a sample holds and completes its trajectory.
+void Generator::finish(Slot& slot) {
+    for (const PageId page : slot.pages) pool_->release(page);
+    --prompts_.at(slot.unit.request).users;
+    Trajectory& trajectory = slot.trajectory;
+    trajectory.segments.back().end = static_cast<std::int64_t>(trajectory.tokens.size());
+    if (tokenizer_ != nullptr) trajectory.text = tokenizer_->decode(trajectory.answer());
+}
+
+}  // namespace rankwise::rollout

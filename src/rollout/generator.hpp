@@ -1,0 +1,108 @@
+// Continuous batching: answers are generated together, each in a slot, over a paged cache that
+// samples of a prompt share.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "src/model/decoder_layer.hpp"
+#include "src/rollout/kv_pool.hpp"
+#include "src/rollout/sampling.hpp"
+#include "src/rollout/work_source.hpp"
+#include "src/text/tokenizer.hpp"
+
+namespace rankwise::rollout {
+
+/// All physical.
+struct GeneratorOptions {
+    std::int64_t slots = 64;               ///< answers generated at a time
+    std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
+    std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
+};
+
+/// Work done by this rank.
+struct GeneratorCounts {
+    std::int64_t decode_steps = 0;
+    std::int64_t decode_rows = 0;   ///< tokens drawn
+    std::int64_t prefill_rows = 0;  ///< prompt tokens computed; a prompt's last is computed once a
+                                    ///< sample, as its first step
+    std::int64_t prompts_shared = 0;  ///< samples that found their prompt computed
+};
+
+/// Generates answers with one model's weights. A sample's tokens and log-probabilities depend on
+/// the weights, its prompt, its sampling options and its name (prompt id, sample, step) alone.
+class Generator {
+  public:
+    /// @param tokenizer  for answers as text and stop strings; null: neither
+    /// @param ids        ids of the tokenizer; padded vocabulary rows are never drawn
+    Generator(model::Compute& compute, const model::Weights& weights,
+              const GeneratorOptions& options, const text::Tokenizer* tokenizer, std::int64_t ids);
+
+    /// Called as each answer ends (in no particular order), for example to score it while others go
+    /// on; and, for streaming, after every token.
+    struct Callbacks {
+        std::function<void(const Trajectory&)> finished;
+        std::function<void(const WorkUnit&, TokenId)> token;
+        /// Asked once a step: true stops generation; answers under way are dropped.
+        std::function<bool()> stop;
+    };
+
+    /// Runs until `work` is exhausted. @return the trajectories that this rank generated, in
+    /// canonical order (group, sample).
+    /// @throws BadInput if a prompt is empty or leaves no room in the model's context.
+    std::vector<Trajectory> run(std::span<const Request> requests, const SamplingOptions& sampling,
+                                WorkSource& work, std::int64_t policy_version,
+                                const Callbacks& callbacks);
+
+    [[nodiscard]] const GeneratorCounts& counts() const { return counts_; }
+    /// Bytes of the cache.
+    [[nodiscard]] std::int64_t cache_bytes() const { return pool_ ? pool_->bytes() : 0; }
+
+  private:
+    struct Prompt {
+        std::vector<PageId> pages;  // of all tokens but the last
+        std::int64_t users = 0;     // samples under way
+    };
+    struct Slot {
+        WorkUnit unit;
+        Trajectory trajectory;
+        std::vector<PageId> pages;
+        std::array<std::uint32_t, 2> key{};
+        std::int64_t limit = 0;                     // most tokens of the trajectory
+        std::unique_ptr<text::StreamDecoder> text;  // with stop strings
+        std::string answer;
+    };
+
+    void prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling);
+    void admit(std::span<const Request> requests, std::span<const WorkUnit> units,
+               const SamplingOptions& sampling, std::int64_t policy_version);
+    void prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh);
+    void fork(const Request& request, const Prompt& prompt, Slot& slot, std::vector<PageId>& from,
+              std::vector<PageId>& to);
+    void decode(const SamplingOptions& sampling, const Callbacks& callbacks);
+    void pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
+              std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
+              std::span<const PageId> page_table, kernels::Matrix x);
+    /// Tokens and log-probabilities of every slot's next token.
+    void draw(kernels::Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
+              std::vector<float>& logprobs);
+    [[nodiscard]] FinishReason finish_reason(Slot& slot, const SamplingOptions& sampling);
+    void finish(Slot& slot);
+
+    model::Compute& compute_;
+    const model::Weights& weights_;
+    GeneratorOptions options_;
+    const text::Tokenizer* tokenizer_;
+    std::int64_t ids_;
+    std::unique_ptr<KvPool> pool_;
+    std::map<std::int64_t, Prompt> prompts_;  // by request
+    std::vector<Slot> active_;
+    GeneratorCounts counts_;
+};
+
+}  // namespace rankwise::rollout

@@ -1,0 +1,77 @@
+#include "src/rollout/work_source.hpp"
+
+#include <algorithm>
+
+#include "src/base/checked.hpp"
+
+namespace rankwise::rollout {
+namespace {
+
+std::vector<parallel::WorkItem> items_of(std::span<const Request> requests) {
+    std::vector<parallel::WorkItem> items;
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+        for (std::int32_t sample = 0; sample < requests[r].samples; ++sample) {
+            items.push_back({static_cast<std::int64_t>(r), sample, requests[r].expected_length});
+        }
+    }
+    return items;
+}
+
+std::vector<WorkUnit> take_front(std::deque<WorkUnit>& queue, std::int64_t most) {
+    std::vector<WorkUnit> units;
+    while (!queue.empty() && static_cast<std::int64_t>(units.size()) < most) {
+        units.push_back(queue.front());
+        queue.pop_front();
+    }
+    return units;
+}
+
+}  // namespace
+
+LocalWork::LocalWork(std::span<const Request> requests) {
+    for (std::size_t r = 0; r < requests.size(); ++r) {
+        for (std::int32_t sample = 0; sample < requests[r].samples; ++sample) {
+            queue_.push_back({static_cast<std::int64_t>(r), sample});
+        }
+    }
+}
+
+std::vector<WorkUnit> LocalWork::poll(std::int64_t free_slots, bool /*idle*/) {
+    return take_front(queue_, free_slots);
+}
+
+DealtWork::DealtWork(std::span<const Request> requests, parallel::Communicator& data,
+                     std::int64_t interval)
+    : data_(data),
+      interval_(std::max<std::int64_t>(interval, 1)),
+      dealer_(items_of(requests), 1),
+      send_(1),
+      free_(static_cast<std::size_t>(data.size())) {}
+
+DealtWork::~DealtWork() = default;
+
+bool DealtWork::exhausted() const {
+    return mine_.empty() && dealer_.waiting() == 0;
+}
+
+std::vector<WorkUnit> DealtWork::poll(std::int64_t free_slots, bool idle) {
+    const std::int64_t unstarted = static_cast<std::int64_t>(mine_.size());
+    if (!round_ && dealer_.waiting() > 0 && (polls_ % interval_ == 0 || idle)) {
+        send_[0] = std::max<std::int64_t>(0, free_slots - unstarted);
+        round_ = data_.start_all_gather("free slots", send_, free_);
+    }
+    ++polls_;
+    if (round_) {
+        if (idle && mine_.empty()) round_->wait();
+        if (round_->test()) {
+            round_.reset();
+            for (const parallel::Dealt& dealt : dealer_.deal(free_)) {
+                if (dealt.rank != data_.rank()) continue;
+                mine_.push_back({dealt.item.prompt, narrow<std::int32_t>(dealt.item.sample)});
+            }
+        }
+    }
+    return take_front(mine_, free_slots);
+}
+
+}  // namespace rankwise::rollout

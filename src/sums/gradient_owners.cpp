@@ -1,0 +1,242 @@
+#include "src/sums/gradient_owners.hpp"
+
+#include <algorithm>
+
+namespace rankwise::sums {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::Matrix;
+using parallel::ShardPiece;
+
+DeviceSpan<const std::byte> bytes_of(ConstMatrix matrix) {
+    ensure(matrix.dense(), "a matrix to be moved has gaps between its rows");
+    return {matrix.handle, matrix.rows * matrix.cols * size_of(matrix.dtype)};
+}
+
+DeviceSpan<std::byte> writable_bytes_of(Matrix matrix) {
+    return {matrix.handle, bytes_of(matrix).size()};
+}
+
+/// Elements of `rank` in a group of parameters.
+std::int64_t group_size(const parallel::ShardMap& owners, int rank,
+                        std::span<const ParameterId> group) {
+    std::int64_t size = 0;
+    for (const ParameterId id : group) {
+        if (const auto piece = owners.piece(rank, id)) size += piece->size;
+    }
+    return size;
+}
+
+std::int64_t sum(std::span<const std::int64_t> counts) {
+    std::int64_t total = 0;
+    for (const std::int64_t count : counts) total += count;
+    return total;
+}
+
+}  // namespace
+
+std::span<float> wire(Tools tools, DeviceSpan<float> span) {
+    tools.device.synchronize(tools.stream);
+    std::byte* address = tools.device.wire_address(reinterpret_cast<std::byte*>(span.handle()));
+    return {reinterpret_cast<float*>(address), static_cast<std::size_t>(span.size())};
+}
+
+GradientOwners::GradientOwners(Tools tools, parallel::Communicator& data,
+                               const ParameterTable& table, const parallel::ShardMap& owners)
+    : tools_(tools),
+      data_(data),
+      table_(table),
+      owners_(owners),
+      totals_(tools.device, owners.size(data.rank())) {
+    ensure(owners.ranks() == data.size(), "owners for {} ranks on an axis of {}", owners.ranks(),
+           data.size());
+}
+
+Matrix GradientOwners::total(const ShardPiece& piece) const {
+    return {totals_.span().subspan(piece.offset, piece.size), piece.rows.size(),
+            table_[piece.parameter].shape.cols};
+}
+
+Matrix GradientOwners::whole(ParameterId id) const {
+    ensure(data_.size() == 1, "a total is whole on one data rank only");
+    return total(*owners_.piece(0, id));
+}
+
+void GradientOwners::reset() {
+    tools_.device.zero(cast_span<std::byte>(totals_.span()), tools_.stream);
+    row_slots_.clear();
+    row_ids_.clear();
+}
+
+void GradientOwners::exchange(std::string_view label, std::span<const ParameterId> parameters,
+                              const std::vector<bool>& contributes, const Lookup& own) {
+    const kernels::Arena::Scope scope(tools_.arena);
+    const int ranks = data_.size();
+    const int self = data_.rank();
+    const std::int64_t mine = group_size(owners_, self, parameters);
+    std::vector<std::int64_t> send_counts(static_cast<std::size_t>(ranks), 0);
+    std::vector<std::int64_t> receive_counts(static_cast<std::size_t>(ranks), 0);
+    for (int rank = 0; rank < ranks; ++rank) {
+        const auto at = static_cast<std::size_t>(rank);
+        if (contributes[static_cast<std::size_t>(self)]) {
+            send_counts[at] = group_size(owners_, rank, parameters);
+        }
+        if (contributes[at]) receive_counts[at] = mine;
+    }
+    const DeviceSpan<float> send = tools_.arena.take<float>(sum(send_counts));
+    const DeviceSpan<float> received = tools_.arena.take<float>(sum(receive_counts));
+    if (contributes[static_cast<std::size_t>(self)]) {
+        std::int64_t at = 0;
+        for (int rank = 0; rank < ranks; ++rank) {
+            for (const ParameterId id : parameters) {
+                const auto piece = owners_.piece(rank, id);
+                if (!piece) continue;
+                tools_.device.copy(bytes_of(own(id).row_range(piece->rows)),
+                                   cast_span<std::byte>(send.subspan(at, piece->size)),
+                                   tools_.stream);
+                at += piece->size;
+            }
+        }
+    }
+    data_.all_to_all_v(label, wire(tools_, send), send_counts, wire(tools_, received),
+                       receive_counts);
+    std::int64_t at = 0;
+    for (int rank = 0; rank < ranks; ++rank) {  // ascending ranks of a wave are ascending chunks
+        if (!contributes[static_cast<std::size_t>(rank)]) continue;
+        for (const ParameterId id : parameters) {
+            const auto piece = owners_.piece(self, id);
+            if (!piece) continue;
+            const Matrix to = total(*piece);
+            tools_.device.add(
+                {.from = Matrix(received.subspan(at, piece->size), to.rows, to.cols), .to = to},
+                tools_.stream);
+            at += piece->size;
+        }
+    }
+}
+
+void GradientOwners::add_row(ParameterId parameter, TokenId id, ConstMatrix row) {
+    const std::int64_t cols = table_[parameter].shape.cols;
+    const auto [found, fresh] = row_slots_.emplace(id, static_cast<std::int64_t>(row_ids_.size()));
+    const std::int64_t slot = found->second;
+    if (fresh) {
+        row_ids_.push_back(id);
+        if (slot >= row_capacity_) {
+            const std::int64_t capacity = std::max<std::int64_t>(64, 2 * row_capacity_);
+            kernels::DeviceBuffer<float> larger(tools_.device, capacity * cols);
+            tools_.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(rows_.span())),
+                               cast_span<std::byte>(larger.span().subspan(0, rows_.size())),
+                               tools_.stream);
+            tools_.device.synchronize(tools_.stream);
+            rows_ = std::move(larger);
+            row_capacity_ = capacity;
+        }
+        tools_.device.zero(cast_span<std::byte>(rows_.span().subspan(slot * cols, cols)),
+                           tools_.stream);
+    }
+    tools_.device.add({.from = row, .to = Matrix(rows_.span().subspan(slot * cols, cols), 1, cols)},
+                      tools_.stream);
+}
+
+void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter,
+                                   std::span<const TokenId> ids, ConstMatrix rows,
+                                   const std::vector<bool>& contributes) {
+    const int ranks = data_.size();
+    if (ranks == 1) {
+        for (std::size_t i = 0; i < ids.size(); ++i) {
+            const auto row = static_cast<std::int64_t>(i);
+            add_row(parameter, ids[i], rows.row_range({row, row + 1}));
+        }
+        return;
+    }
+    const kernels::Arena::Scope scope(tools_.arena);
+    const std::int64_t cols = table_[parameter].shape.cols;
+    // Send ids and rows grouped by owner; an owner's rows are one range of ids.
+    std::vector<std::int64_t> send_ids(static_cast<std::size_t>(ranks), 0);
+    std::vector<TokenId> ordered;
+    const bool contributing = contributes[static_cast<std::size_t>(data_.rank())];
+    const std::int64_t count = contributing ? static_cast<std::int64_t>(ids.size()) : 0;
+    const DeviceSpan<float> send = tools_.arena.take<float>(count * cols);
+    for (int rank = 0; contributing && rank < ranks; ++rank) {
+        const auto piece = owners_.piece(rank, parameter);
+        if (!piece) continue;
+        const auto first = std::lower_bound(ids.begin(), ids.end(), piece->rows.begin);
+        const auto last = std::lower_bound(first, ids.end(), piece->rows.end);
+        const Range range{first - ids.begin(), last - ids.begin()};
+        if (range.empty()) continue;
+        tools_.device.copy(
+            bytes_of(rows.row_range(range)),
+            cast_span<std::byte>(send.subspan(static_cast<std::int64_t>(ordered.size()) * cols,
+                                              range.size() * cols)),
+            tools_.stream);
+        ordered.insert(ordered.end(), first, last);
+        send_ids[static_cast<std::size_t>(rank)] = range.size();
+    }
+    std::vector<std::int64_t> receive_ids(static_cast<std::size_t>(ranks), 0);
+    data_.all_to_all(label, send_ids, receive_ids);
+    std::vector<TokenId> received_ids(static_cast<std::size_t>(sum(receive_ids)));
+    data_.all_to_all_v(label, ordered, send_ids, received_ids, receive_ids);
+    const auto elements = [&](std::vector<std::int64_t> counts) {
+        for (std::int64_t& value : counts) value *= cols;
+        return counts;
+    };
+    const DeviceSpan<float> received =
+        tools_.arena.take<float>(static_cast<std::int64_t>(received_ids.size()) * cols);
+    data_.all_to_all_v(label, wire(tools_, send), elements(send_ids), wire(tools_, received),
+                       elements(receive_ids));
+    for (std::size_t i = 0; i < received_ids.size(); ++i) {  // ranks ascending, so chunks ascending
+        const DeviceSpan<float> row = received.subspan(static_cast<std::int64_t>(i) * cols, cols);
+        add_row(parameter, received_ids[i], Matrix(row, 1, cols));
+    }
+}
+
+void GradientOwners::finish_rows(ParameterId parameter) {
+    const auto piece = owners_.piece(data_.rank(), parameter);
+    const std::int64_t cols = table_[parameter].shape.cols;
+    for (std::size_t slot = 0; slot < row_ids_.size(); ++slot) {
+        const std::int64_t row = row_ids_[slot] - piece->rows.begin;
+        const DeviceSpan<float> from =
+            rows_.span().subspan(static_cast<std::int64_t>(slot) * cols, cols);
+        tools_.device.add(
+            {.from = Matrix(from, 1, cols), .to = total(*piece).row_range({row, row + 1})},
+            tools_.stream);
+    }
+    row_slots_.clear();
+    row_ids_.clear();
+}
+
+void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
+                     const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
+                     const std::function<Matrix(ParameterId)>& whole) {
+    if (data.size() == 1) return;
+    const kernels::Arena::Scope scope(tools.arena);
+    std::vector<std::int64_t> counts;
+    for (int rank = 0; rank < data.size(); ++rank)
+        counts.push_back(group_size(owners, rank, parameters));
+    const DeviceSpan<float> send =
+        tools.arena.take<float>(counts[static_cast<std::size_t>(data.rank())]);
+    const DeviceSpan<float> received = tools.arena.take<float>(sum(counts));
+    std::int64_t at = 0;
+    for (const ParameterId id : parameters) {
+        const auto piece = owners.piece(data.rank(), id);
+        if (!piece) continue;
+        tools.device.copy(bytes_of(whole(id).row_range(piece->rows)),
+                          cast_span<std::byte>(send.subspan(at, piece->size)), tools.stream);
+        at += piece->size;
+    }
+    data.all_gather_v(label, wire(tools, send), wire(tools, received), counts);
+    at = 0;
+    for (int rank = 0; rank < data.size(); ++rank) {
+        for (const ParameterId id : parameters) {
+            const auto piece = owners.piece(rank, id);
+            if (!piece) continue;
+            tools.device.copy(cast_span<const std::byte>(
+                                  DeviceSpan<const float>(received.subspan(at, piece->size))),
+                              writable_bytes_of(whole(id).row_range(piece->rows)), tools.stream);
+            at += piece->size;
+        }
+    }
+}
+
+}  // namespace rankwise::sums

@@ -1,0 +1,87 @@
+// Sums of gradients over the data axis: chunk gradients travel to the owners of their rows, which
+// add them in ascending order of chunks (NUMERICS N3, N10).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/device.hpp"
+#include "parallel/communicator.hpp"
+#include "parallel/shard_map.hpp"
+#include "src/base/parameter_table.hpp"
+#include "src/base/trajectory.hpp"
+
+namespace rankwise::sums {
+
+/// What sums need to compute with.
+struct Tools {
+    kernels::Device& device;
+    kernels::Stream& stream;
+    kernels::Arena& arena;
+};
+
+/// Totals of one minibatch for the rows that this rank owns, fp32, each starting from zero. A wave
+/// is one chunk a rank, in the order of ranks; the ranks that have none are known to all and
+/// skipped, never added as zeros.
+class GradientOwners {
+  public:
+    GradientOwners(Tools tools, parallel::Communicator& data, const ParameterTable& table,
+                   const parallel::ShardMap& owners);
+
+    [[nodiscard]] const parallel::ShardMap& owners() const { return owners_; }
+    [[nodiscard]] parallel::Communicator& data() const { return data_; }
+    /// The flat shard of this rank (ShardMap's order).
+    [[nodiscard]] DeviceSpan<float> totals() const { return totals_.span(); }
+    [[nodiscard]] kernels::Matrix total(const parallel::ShardPiece& piece) const;
+    /// With one data rank: the whole total of a parameter, to which matmuls add their finished sums
+    /// themselves.
+    [[nodiscard]] kernels::Matrix whole(ParameterId id) const;
+
+    /// Before a minibatch: every total is zero.
+    void reset();
+
+    /// Gradients of this rank's chunk, [rows, cols] of each parameter.
+    using Lookup = std::function<kernels::ConstMatrix(ParameterId)>;
+    /// Collective over the data axis, more than one rank. `contributes[r]`: rank r has a chunk in
+    /// this wave; `own` is not called on a rank that has none.
+    void exchange(std::string_view label, std::span<const ParameterId> parameters,
+                  const std::vector<bool>& contributes, const Lookup& own);
+
+    /// Collective. Rows of one parameter, named by `ids` (ascending), that this rank's chunk
+    /// contributes to; summed apart from the parameter's total until finish_rows() (a tied
+    /// embedding has two gradients).
+    void exchange_rows(std::string_view label, ParameterId parameter, std::span<const TokenId> ids,
+                       kernels::ConstMatrix rows, const std::vector<bool>& contributes);
+    /// After the last chunk: each row's sum is added to its total once.
+    void finish_rows(ParameterId parameter);
+
+  private:
+    void add_row(ParameterId parameter, TokenId id, kernels::ConstMatrix row);
+
+    Tools tools_;
+    parallel::Communicator& data_;
+    const ParameterTable& table_;
+    const parallel::ShardMap& owners_;
+    kernels::DeviceBuffer<float> totals_;
+    // Rows of exchange_rows(), in the order in which their ids first came: only ids that occur take
+    // memory.
+    std::unordered_map<TokenId, std::int64_t> row_slots_;
+    std::vector<TokenId> row_ids_;
+    kernels::DeviceBuffer<float> rows_;
+    std::int64_t row_capacity_ = 0;
+};
+
+/// Collective over the data axis. Every rank holds the whole of each parameter, up to date in the
+/// rows that it owns; returns with all rows up to date.
+void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
+                     const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
+                     const std::function<kernels::Matrix(ParameterId)>& whole);
+
+/// Host view of device memory for a communicator; synchronises the stream.
+[[nodiscard]] std::span<float> wire(Tools tools, DeviceSpan<float> span);
+
+}  // namespace rankwise::sums

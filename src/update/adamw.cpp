@@ -1,0 +1,153 @@
+#include "src/update/adamw.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "src/base/exact_sum.hpp"
+#include "src/base/maths.hpp"
+
+namespace rankwise::update {
+namespace {
+
+using kernels::Matrix;
+using parallel::ShardPiece;
+
+std::vector<ParameterId> group_of(const model::Weights& weights, int layer) {
+    std::vector<ParameterId> group;
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        if (weights.table()[id].layer == layer) group.push_back(id);
+    }
+    return group;
+}
+
+}  // namespace
+
+double gradient_norm(const sums::GradientOwners& gradients, const model::Weights& weights,
+                     model::Compute& compute) {
+    parallel::Communicator& data = gradients.data();
+    const int leaves = weights.config().tree().leaves();
+    std::vector<double> sums;
+    double largest = 0.0;
+    bool finite = true;
+    for (const ShardPiece& piece : gradients.owners().pieces(data.rank())) {
+        const std::vector<Range> columns =
+            model::digest_pieces(weights.table()[piece.parameter], leaves);
+        const std::size_t begin = sums.size();
+        sums.resize(begin + static_cast<std::size_t>(piece.rows.size()) * columns.size());
+        const auto part = std::span(sums).subspan(begin);
+        compute.device.squared_row_sums(
+            {.x = gradients.total(piece), .pieces = columns, .sums = part}, compute.stream);
+        for (const double sum : part) {
+            finite = finite && std::isfinite(sum);
+            largest = std::max(largest, sum);
+        }
+    }
+    const bool all_finite = data.all_reduce_min("gradient norm", std::int64_t{finite ? 1 : 0}) == 1;
+    if (!all_finite) {
+        throw BadNumbers(
+            "the gradient is not finite: the learning rate may be too high, or a weight or loss "
+            "was not finite before; the last checkpoint is from before it");
+    }
+    largest = data.all_reduce_max("gradient norm", largest);
+    if (largest == 0.0) return 0.0;
+    const int exponent = scale_exponent(largest);
+    UInt128 total;
+    for (const double sum : sums) total += to_fixed(sum, exponent);
+    total = data.all_reduce_sum("gradient norm", total);
+    return std::sqrt(from_fixed(total, exponent));
+}
+
+Adamw::Adamw(model::Compute& compute, model::Weights& weights, const parallel::ShardMap& owners,
+             parallel::Communicator& data, int zero, AdamwOptions options)
+    : compute_(compute),
+      weights_(weights),
+      owners_(owners),
+      data_(data),
+      options_(options),
+      held_(zero == 0 ? parallel::ShardMap(weights.table(), 1) : owners),
+      held_rank_(zero == 0 ? 0 : data.rank()),
+      m_(compute.device, held_.size(held_rank_)),
+      v_(compute.device, held_.size(held_rank_)) {
+    reset();
+}
+
+std::span<const ShardPiece> Adamw::pieces() const {
+    return held_.pieces(held_rank_);
+}
+
+void Adamw::reset() {
+    compute_.device.zero(cast_span<std::byte>(m_.span()), compute_.stream);
+    compute_.device.zero(cast_span<std::byte>(v_.span()), compute_.stream);
+    steps_ = 0;
+}
+
+double Adamw::step(const sums::GradientOwners& gradients, double lr) {
+    const double norm = gradient_norm(gradients, weights_, compute_);
+    double scale = 1.0;
+    if (options_.max_grad_norm > 0.0) scale = std::min(1.0, options_.max_grad_norm / (norm + 1e-6));
+    ++steps_;
+    const double correction1 = 1.0 - maths::pow(options_.beta1, static_cast<double>(steps_));
+    const double correction2 = 1.0 - maths::pow(options_.beta2, static_cast<double>(steps_));
+    const auto apply = [&](const ShardPiece& piece, DeviceSpan<const float> grad) {
+        const Parameter& parameter = weights_.table()[piece.parameter];
+        const bool decays = parameter.decay || options_.decay_vectors;
+        compute_.device.adamw(
+            {.parameter = weights_.master_span(piece.parameter)
+                              .subspan(piece.rows.begin * parameter.shape.cols, piece.size),
+             .grad = grad,
+             .m = m_.span().subspan(piece.offset, piece.size),
+             .v = v_.span().subspan(piece.offset, piece.size),
+             .lr = static_cast<float>(lr),
+             .beta1 = static_cast<float>(options_.beta1),
+             .beta2 = static_cast<float>(options_.beta2),
+             .eps = static_cast<float>(options_.eps),
+             .weight_decay = decays ? static_cast<float>(options_.weight_decay) : 0.0F,
+             .correction1 = static_cast<float>(correction1),
+             .correction2 = static_cast<float>(correction2),
+             .grad_scale = static_cast<float>(scale)},
+            compute_.stream);
+    };
+    const bool owns_all_moments = held_.ranks() == 1 && data_.size() > 1;
+    const sums::Tools tools{compute_.device, compute_.stream, compute_.arena};
+    for (int layer = -1; layer < weights_.config().layers; ++layer) {
+        const std::vector<ParameterId> group = group_of(weights_, layer);
+        if (!owns_all_moments) {
+            for (const ParameterId id : group) {
+                if (const auto piece = held_.piece(held_rank_, id)) {
+                    apply(*piece, gradients.totals().subspan(piece->offset, piece->size));
+                }
+            }
+            sums::all_gather_rows(tools, data_, "weights:layer", owners_, group,
+                                  [&](ParameterId id) { return weights_.master(id); });
+            continue;
+        }
+        // zero = 0: every rank gets the whole gradient and makes the same step.
+        const kernels::Arena::Scope scope(compute_.arena);
+        std::unordered_map<ParameterId, Matrix> whole;
+        for (const ParameterId id : group) {
+            const Shape shape = weights_.table()[id].shape;
+            const Matrix matrix = compute_.matrix(shape.rows, shape.cols);
+            whole[id] = matrix;
+            if (const auto piece = owners_.piece(data_.rank(), id)) {
+                const Matrix to = matrix.row_range(piece->rows);
+                compute_.device.copy(
+                    cast_span<const std::byte>(DeviceSpan<const float>(
+                        gradients.totals().subspan(piece->offset, piece->size))),
+                    DeviceSpan<std::byte>(to.handle, piece->size * size_of(DType::f32)),
+                    compute_.stream);
+            }
+        }
+        sums::all_gather_rows(tools, data_, "gradients:whole", owners_, group,
+                              [&](ParameterId id) { return whole.at(id); });
+        for (const ParameterId id : group) {
+            const Shape shape = weights_.table()[id].shape;
+            apply(*held_.piece(0, id),
+                  DeviceSpan<const float>(reinterpret_cast<const float*>(whole.at(id).handle),
+                                          shape.size()));
+        }
+    }
+    weights_.pack(compute_);
+    return norm;
+}
+
+}  // namespace rankwise::update

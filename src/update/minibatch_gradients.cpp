@@ -1,0 +1,67 @@
+#include "src/update/minibatch_gradients.hpp"
+
+namespace rankwise::update {
+
+using kernels::Matrix;
+
+MinibatchGradients::MinibatchGradients(model::Compute& compute, const model::Weights& weights,
+                                       sums::GradientOwners& owners)
+    : compute_(compute), weights_(weights), owners_(owners) {
+    const ParameterTable& table = weights.table();
+    layer_groups_.resize(static_cast<std::size_t>(weights.config().layers));
+    for (ParameterId id = 0; id < table.count(); ++id) {
+        const int layer = table[id].layer;
+        if (layer >= 0) layer_groups_[static_cast<std::size_t>(layer)].push_back(id);
+    }
+    head_group_ = {weights.parameters().final_norm, weights.parameters().head};
+}
+
+void MinibatchGradients::begin() {
+    owners_.reset();
+}
+
+void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
+    contributes_ = std::move(contributes);
+    slots_.clear();
+}
+
+void MinibatchGradients::absent() {
+    if (owners_.data().size() == 1) return;
+    head_done();
+    for (std::int64_t layer = weights_.config().layers; layer-- > 0;) layer_done(layer);
+    embedding({}, {});
+}
+
+void MinibatchGradients::finish() {
+    owners_.finish_rows(weights_.parameters().embedding);
+}
+
+model::GradientSlot MinibatchGradients::slot(ParameterId id) {
+    if (owners_.data().size() == 1) return {owners_.whole(id), kernels::Output::add};
+    const Shape shape = weights_.table()[id].shape;
+    const Matrix matrix = compute_.matrix(shape.rows, shape.cols);
+    slots_[id] = matrix;
+    return {matrix, kernels::Output::store};
+}
+
+void MinibatchGradients::exchange(const char* label, std::span<const ParameterId> group) {
+    if (owners_.data().size() == 1) return;
+    owners_.exchange(label, group, contributes_,
+                     [&](ParameterId id) -> kernels::ConstMatrix { return slots_.at(id); });
+    slots_.clear();
+}
+
+void MinibatchGradients::layer_done(std::int64_t layer) {
+    exchange("gradients:layer", layer_groups_[static_cast<std::size_t>(layer)]);
+}
+
+void MinibatchGradients::head_done() {
+    exchange("gradients:head", head_group_);
+}
+
+void MinibatchGradients::embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) {
+    owners_.exchange_rows("gradients:embedding", weights_.parameters().embedding, unique, rows,
+                          contributes_);
+}
+
+}  // namespace rankwise::update

@@ -1,0 +1,45 @@
+// The sink of a minibatch's gradients: straight into the totals on one data rank, through their
+// owners on several.
+#pragma once
+
+#include <vector>
+
+#include "src/model/gradients.hpp"
+#include "src/model/weights.hpp"
+#include "src/sums/gradient_owners.hpp"
+
+namespace rankwise::update {
+
+class MinibatchGradients final : public model::GradientSink {
+  public:
+    MinibatchGradients(model::Compute& compute, const model::Weights& weights,
+                       sums::GradientOwners& owners);
+
+    /// Before a minibatch.
+    void begin();
+    /// Before each wave: which data ranks have a chunk in it.
+    void begin_wave(std::vector<bool> contributes);
+    /// Collective calls of a wave in which this rank has no chunk.
+    void absent();
+    /// After the last wave: the totals are complete.
+    void finish();
+
+    model::GradientSlot slot(ParameterId id) override;
+    void layer_done(std::int64_t layer) override;
+    void head_done() override;
+    void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override;
+
+  private:
+    void exchange(const char* label, std::span<const ParameterId> group);
+
+    model::Compute& compute_;
+    const model::Weights& weights_;
+    sums::GradientOwners& owners_;
+    std::vector<std::vector<ParameterId>> layer_groups_;
+    std::vector<ParameterId> head_group_;
+    std::vector<bool> contributes_;
+    std::unordered_map<ParameterId, kernels::Matrix>
+        slots_;  // of the group under way, several ranks
+};
+
+}  // namespace rankwise::update

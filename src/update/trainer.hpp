@@ -1,0 +1,84 @@
+// One optimizer step over a minibatch: chunks forward and backward, gradients to their owners,
+// AdamW.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/model/decoder.hpp"
+#include "src/update/adamw.hpp"
+#include "src/update/minibatch_gradients.hpp"
+#include "src/update/plan.hpp"
+
+namespace rankwise::update {
+
+/// Tokens of one sample, on the rank that computes it.
+struct SampleText {
+    std::span<const TokenId> prompt;
+    std::span<const TokenId> answer;
+};
+
+/// How samples reach the trainer and losses leave it. Samples are numbered as in the plan.
+struct MinibatchCallbacks {
+    /// Called for samples of this rank's chunks; the spans live until the next chunk.
+    std::function<SampleText(std::int64_t sample)> text;
+    /// Log-probability and entropy of each answer token of a sample, as this pass computes them;
+    /// writes d loss / d logprob.
+    std::function<void(std::int64_t sample, std::span<const float> logprob,
+                       std::span<const float> entropy, std::span<float> coefficient)>
+        loss;
+};
+
+struct TrainerOptions {
+    model::HeadOptions head;
+    bool recompute =
+        false;     ///< physical: activations of a layer are computed again in the backward pass
+    int zero = 1;  ///< physical
+};
+
+/// Work done, for metrics and tests.
+struct TokenCounts {
+    std::int64_t rows = 0;         ///< token rows passed through the layers, forward
+    std::int64_t head_rows = 0;    ///< rows passed through the head
+    std::int64_t shared_rows = 0;  ///< rows that sharing prompts saved
+};
+
+/// Holds a model's optimizer. Collective over the data axis.
+class Trainer {
+  public:
+    Trainer(model::Compute& compute, model::Weights& weights, parallel::Communicator& data,
+            const TrainerOptions& options, const AdamwOptions& adamw);
+
+    /// Forward and backward over the chunks of this rank, wave by wave, then one AdamW step.
+    /// @return the gradient norm before clipping
+    double step(const MinibatchPlan& plan, const PlanOptions& plan_options,
+                const MinibatchCallbacks& callbacks, double lr);
+
+    [[nodiscard]] Adamw& optimizer() { return adamw_; }
+    [[nodiscard]] const Adamw& optimizer() const { return adamw_; }
+    [[nodiscard]] const sums::GradientOwners& gradients() const { return owners_; }
+    [[nodiscard]] const TokenCounts& counts() const { return counts_; }
+
+  private:
+    void run_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
+                   const MinibatchCallbacks& callbacks);
+
+    model::Compute& compute_;
+    model::Weights& weights_;
+    parallel::Communicator& data_;
+    TrainerOptions options_;
+    parallel::ShardMap shard_map_;
+    sums::GradientOwners owners_;
+    MinibatchGradients gradients_;
+    Adamw adamw_;
+    TokenCounts counts_;
+};
+
+/// Appends the bundles of a chunk to a micro-batch, in order.
+void append_bundles(model::Microbatch& batch, const MinibatchPlan& plan, bool share_prompts,
+                    Range bundles, const std::function<SampleText(std::int64_t)>& text);
+
+}  // namespace rankwise::update
