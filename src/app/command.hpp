@@ -14,10 +14,11 @@ class Session;
 
 /// What stands on the command line behind the command.
 struct Arguments {
-    std::string command;
-    std::vector<std::string> positional;
-    std::map<std::string, std::string> options;  ///< `--output x`; a flag that is given is "true"
-    std::vector<Setting> settings;               ///< `--section.key value`
+    std::string command = {};
+    std::vector<std::string> positional = {};
+    std::map<std::string, std::string> options =
+        {};                              ///< `--output x`; a flag that is given is "true"
+    std::vector<Setting> settings = {};  ///< `--section.key value`
     [[nodiscard]] bool has(const std::string& option) const { return options.contains(option); }
     [[nodiscard]] std::string get(const std::string& option,
                                   const std::string& otherwise = {}) const;
@@ -25,19 +26,20 @@ struct Arguments {
 
 /// An option that a command has of its own (recipes have theirs in sections).
 struct CommandOption {
-    std::string name;
-    std::string value;  ///< what its value is called in --help; empty for a flag
-    std::string help;
+    std::string name = {};
+    std::string value = {};  ///< what its value is called in --help; empty for a flag
+    std::string help = {};
 };
 
 /// One row a command. Exactly one of the two functions is set.
 struct Command {
-    std::string name;
-    std::string summary;     ///< one line of `rankwise --help`
-    std::string positional;  ///< "RECIPE", "A B"; words in [] may be left out, … repeats the last
-    std::string text;        ///< paragraphs of `rankwise COMMAND --help`
-    std::vector<CommandOption> options;
-    std::vector<std::string> examples;
+    std::string name = {};
+    std::string summary = {};  ///< one line of `rankwise --help`
+    std::string positional =
+        {};                 ///< "RECIPE", "A B"; words in [] may be left out, … repeats the last
+    std::string text = {};  ///< paragraphs of `rankwise COMMAND --help`
+    std::vector<CommandOption> options = {};
+    std::vector<std::string> examples = {};
     bool takes_settings = false;  ///< accepts --section.key value
     /// Runs in one process, without MPI. @return the exit code.
     int (*alone)(const Arguments&) = nullptr;
@@ -48,8 +50,8 @@ struct Command {
 /// A command line that was understood, or what to print instead.
 struct ParsedCommandLine {
     const Command* command = nullptr;  ///< null: print `text`
-    Arguments arguments;
-    std::string text;  ///< help
+    Arguments arguments = {};
+    std::string text = {};  ///< help
 };
 
 /// @param words  argv without the program's name.

@@ -16,22 +16,22 @@ namespace rankwise::app {
 
 /// One problem and one answer to it.
 struct SampleView {
-    std::string prompt;
-    std::string answer;
+    std::string prompt = {};
+    std::string answer = {};
     double reward = 0.0;
 };
 
 /// A step that was done.
 struct StepView {
-    std::string stage;             ///< name, e.g. "zero"
-    std::string kind;              ///< "sft", "grpo", "evaluate"
+    std::string stage = {};        ///< name, e.g. "zero"
+    std::string kind = {};         ///< "sft", "grpo", "evaluate"
     std::int64_t stage_index = 0;  ///< 0 for the first stage of the run
     std::int64_t stages = 1;
     std::int64_t step = 0;   ///< steps of this stage that are done
     std::int64_t steps = 0;  ///< steps of this stage in all
     /// Names as in metrics.jsonl, in the order in which they are to be shown.
-    std::vector<std::pair<std::string, double>> metrics;
-    std::optional<SampleView> sample;
+    std::vector<std::pair<std::string, double>> metrics = {};
+    std::optional<SampleView> sample = {};
 };
 
 /// Rank 0 has one that prints; other ranks one that does nothing.

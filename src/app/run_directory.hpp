@@ -33,8 +33,8 @@ struct RunPaths {
 
 /// Where a run goes on.
 struct ResumePoint {
-    std::optional<io::Path> checkpoint;  ///< nothing: from the start
-    std::vector<std::string> notes;      ///< for the log: what was tidied, which were passed by
+    std::optional<io::Path> checkpoint = {};  ///< nothing: from the start
+    std::vector<std::string> notes = {};  ///< for the log: what was tidied, which were passed by
 };
 
 /// A run directory in use by this run and nobody else.
