@@ -10,7 +10,7 @@ namespace rankwise::kernels {
 
 /// y = w * (x * r), r = 1 / sqrt(mean(x^2) + eps), for each of `groups` groups of columns of each
 /// row (1: the whole row; QK-norm: the heads). The mean's sum: 16 lanes by index mod 16, ascending,
-/// fma; fixed lane tree (N9).
+/// fma; fixed lane tree (N9: halves of 16, 8, 4, 2 lanes added).
 struct RmsNormArgs {
     ConstMatrix x;  ///< [T, groups * size]
     std::int64_t groups = 1;
@@ -20,7 +20,8 @@ struct RmsNormArgs {
     DeviceSpan<float> inv_rms;  ///< [T * groups], r; empty if not wanted
 };
 
-/// dx (+)= r w dy - x r^3 / size * sum(w dy x), the sum in 16 lanes.
+/// dx (+)= r w dy - x r^3 / size * sum(w dy x): fma(-x, c, (w dy) r), c = r r r (S / size), S = the
+/// sum of (w dy) x in 16 lanes as above. Output::store or add.
 struct RmsNormBackwardArgs {
     ConstMatrix dy;
     ConstMatrix x;  ///< the input of the forward pass
@@ -31,9 +32,9 @@ struct RmsNormBackwardArgs {
     Output output = Output::store;
 };
 
-/// dw[i] (+)= sum over rows and groups of dy x r. Rows in blocks (N2): inside a block, per group
-/// rows ascending from zero, then groups by `group_order` (leaves left to right, tree above); block
-/// sums ascending from zero.
+/// dw[i] (+)= sum over rows and groups of dy (x r). Rows in blocks (N2): inside a block, per group
+/// fma with rows ascending from zero, then groups by `group_order` (leaves left to right, tree
+/// above); block sums ascending from zero (Output::resume: from dw).
 struct RmsNormWeightGradientArgs {
     ConstMatrix dy;
     ConstMatrix x;

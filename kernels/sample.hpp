@@ -12,16 +12,18 @@ namespace rankwise::kernels {
 
 /// How one row is sampled. Filters in this order on x = logit / temperature: top_k (ties at the
 /// k-th place all stay), top_p (softmax of what is left, ascending cumulative sum c; drop where c
-/// <= 1 - top_p; the largest stays), min_p (softmax of what is left; drop p < min_p * max p). Then
-/// Gumbel-max: argmax of x - log(-log(u)), u = uniform_open of the word (position, id) of the row's
-/// stream; ties to the lower id. temperature 0: argmax of the logits, ties to the lower id.
+/// <= 1 - top_p; the largest stays; of equal ones the higher id goes first), min_p (softmax of what
+/// is left; drop p < min_p * max p): all in double. A row with a NaN is not filtered. Then
+/// Gumbel-max in fp32: argmax of x - log(-log(u)), u = uniform_open of the word (position, id) of
+/// the row's stream; ties to the lower id. temperature 0: argmax of the logits, ties to the lower
+/// id. NaN is never chosen; a row without any number above -infinity gives id 0.
 struct SampleRow {
     std::array<std::uint32_t, 2> key{};  ///< RandomStream::key()
     std::uint32_t position = 0;          ///< position of the token that is drawn
-    float temperature = 1.0F;
+    double temperature = 1.0;
     std::int64_t top_k = 0;  ///< 0: off
-    float top_p = 1.0F;
-    float min_p = 0.0F;
+    double top_p = 1.0;
+    double min_p = 0.0;
     std::int32_t forced = -1;  ///< take this id instead of drawing
 };
 
@@ -32,9 +34,10 @@ struct SampleArgs {
     std::span<std::int32_t> tokens;   ///< [T], host; there when the call returns
 };
 
-/// The distribution that `sample` draws from, in double.
+/// The distribution that `sample` draws from, in double: exactly 0 for what is dropped, for the
+/// columns from `ids` on and, where the choice is certain (forced, temperature 0), for all but it.
 struct FilteredProbabilitiesArgs {
-    ConstMatrix logits;
+    ConstMatrix logits;  ///< [T, columns] f32, or f64
     std::int64_t ids = 0;
     std::span<const SampleRow> rows;
     DeviceSpan<double> probabilities;  ///< [T, columns]

@@ -13,13 +13,14 @@ namespace rankwise::kernels {
 
 /// For each row and each vocabulary leaf, with x = logit * inverse_temperature: the maximum m, s =
 /// sum exp(x - m) and t = sum exp(x - m)(x - m), each in 16 lanes by column mod 16 (columns
-/// ascending) and a fixed lane tree. And target[row] = x at the row's target, if its column is
-/// among these.
+/// ascending; t with fma) and a fixed lane tree. And target[row] = x at the row's target, if its
+/// column is among these. A logit of -infinity counts as 0 in both sums; a NaN makes them NaN.
 struct VocabularyStatisticsArgs {
     ConstMatrix logits;  ///< [T, columns] f32: columns of the vocabulary from `first_column` on
     std::int64_t first_column = 0;
-    std::span<const Range>
-        leaves;  ///< vocabulary ranges of the leaves, all inside these columns; empty: skipped
+    /// Vocabulary ranges of the leaves, all inside these columns, each from a multiple of 16 on;
+    /// empty: skipped.
+    std::span<const Range> leaves;
     std::int64_t ids = 0;                        ///< columns from here on (padding) are excluded
     std::span<const float> inverse_temperature;  ///< [T], host
     std::span<const std::int32_t> targets;       ///< [T], host; -1: none
@@ -27,8 +28,10 @@ struct VocabularyStatisticsArgs {
     DeviceSpan<float> target;      ///< [T]; written only for targets among these columns
 };
 
-/// Leaves merged by the tree with M = the largest m: c = exp(m - M), s -> c s, t -> c (t + (m - M)
-/// s), nodes left to right. logprob = (target - M) - log(S); entropy = log(S) - T / S.
+/// Leaves merged by the tree with M = the largest m: c = exp(m - M), s -> c s, t -> c fma(m - M, s,
+/// t), nodes left to right; leaves with s = 0 are skipped. logprob = (target - M) - log(S); entropy
+/// = log(S) - T / S, where log(S) is taken in double and rounded once. NaN in a row makes its
+/// logprob and entropy NaN.
 struct MergeStatisticsArgs {
     DeviceSpan<const float> statistics;  ///< [T, tree.leaves(), 3]
     ReductionTree tree;

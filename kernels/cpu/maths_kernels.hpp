@@ -11,6 +11,8 @@ struct MathsKernels {
     void (*exp)(const float* from, float* to, std::int64_t count);
     /// The same for log, of positive normal numbers.
     void (*log)(const float* from, float* to, std::int64_t count);
+    /// exp of double, x <= 709; results that are no normal numbers are 0. to may be from.
+    void (*exp_double)(const double* from, double* to, std::int64_t count);
     /// Sixteen lanes reduced by the fixed tree, as float and (of the widened lanes) as double.
     float (*sum)(const float* lanes);
     double (*sum_double)(const float* lanes);

@@ -30,6 +30,7 @@ using DoubleRegister = hn::Vec<DoubleTag>;
 constexpr int kWidth = static_cast<int>(sizeof(FloatRegister) / sizeof(float));
 constexpr int kRegisters = kLanes / kWidth;
 constexpr int kDoubleRegisters = 2 * kRegisters;
+constexpr int kDoubleWidth = kWidth / 2;
 
 /// Lane i of 16 is element i % kWidth of register i / kWidth. All operations below are lane-wise
 /// and rounded once, to nearest even; reductions say their order.
@@ -178,6 +179,10 @@ HWY_INLINE F16 keep_first_or(F16 a, std::int64_t count, float other) {
     return select(first_lanes(count), a, set(other));
 }
 
+HWY_INLINE float first_lane(F16 a) {
+    return hn::GetLane(a.v[0]);
+}
+
 // Reductions of the lanes.
 
 /// The fixed tree: l[i] + l[i + 8], of those i + (i + 4), then i + (i + 2), then the two that are
@@ -263,6 +268,22 @@ HWY_INLINE void multiply_wide(U16 a, U16 b, U16& high, U16& low) {
     }
 }
 
+/// Lanes 4g, 4g + 1, 4g + 2, 4g + 3 of result k are lane 4g + k of a, b, c, d: in each group of
+/// four lanes, a 4 x 4 transpose.
+HWY_INLINE void transpose_groups(U16& a, U16& b, U16& c, U16& d) {
+    const hn::Repartition<std::uint64_t, WordTag> wide;
+    RANKWISE_EACH_REGISTER {
+        const auto ab_low = hn::BitCast(wide, hn::InterleaveLower(WordTag(), a.v[i], b.v[i]));
+        const auto ab_high = hn::BitCast(wide, hn::InterleaveUpper(WordTag(), a.v[i], b.v[i]));
+        const auto cd_low = hn::BitCast(wide, hn::InterleaveLower(WordTag(), c.v[i], d.v[i]));
+        const auto cd_high = hn::BitCast(wide, hn::InterleaveUpper(WordTag(), c.v[i], d.v[i]));
+        a.v[i] = hn::BitCast(WordTag(), hn::InterleaveLower(wide, ab_low, cd_low));
+        b.v[i] = hn::BitCast(WordTag(), hn::InterleaveUpper(wide, ab_low, cd_low));
+        c.v[i] = hn::BitCast(WordTag(), hn::InterleaveLower(wide, ab_high, cd_high));
+        d.v[i] = hn::BitCast(WordTag(), hn::InterleaveUpper(wide, ab_high, cd_high));
+    }
+}
+
 HWY_INLINE U16 bits_of(F16 a) {
     U16 r;
     RANKWISE_EACH_REGISTER r.v[i] = hn::BitCast(WordTag(), a.v[i]);
@@ -298,6 +319,51 @@ HWY_INLINE D16 widen(F16 a) {
     }
     return r;
 }
+HWY_INLINE D16 set(double x) {
+    D16 r;
+    RANKWISE_EACH_DOUBLE_REGISTER r.v[i] = hn::Set(DoubleTag(), x);
+    return r;
+}
+HWY_INLINE D16 load(const double* from) {
+    D16 r;
+    RANKWISE_EACH_DOUBLE_REGISTER r.v[i] = hn::LoadU(DoubleTag(), from + i * kDoubleWidth);
+    return r;
+}
+HWY_INLINE void store(D16 a, double* to) {
+    RANKWISE_EACH_DOUBLE_REGISTER hn::StoreU(a.v[i], DoubleTag(), to + i * kDoubleWidth);
+}
+HWY_INLINE D16 operator+(D16 a, D16 b) {
+    RANKWISE_EACH_DOUBLE_REGISTER a.v[i] = hn::Add(a.v[i], b.v[i]);
+    return a;
+}
+HWY_INLINE D16 operator-(D16 a, D16 b) {
+    RANKWISE_EACH_DOUBLE_REGISTER a.v[i] = hn::Sub(a.v[i], b.v[i]);
+    return a;
+}
+HWY_INLINE D16 operator*(D16 a, D16 b) {
+    RANKWISE_EACH_DOUBLE_REGISTER a.v[i] = hn::Mul(a.v[i], b.v[i]);
+    return a;
+}
+/// c - a * b, rounded once.
+HWY_INLINE D16 fnma(D16 a, D16 b, D16 c) {
+    RANKWISE_EACH_DOUBLE_REGISTER c.v[i] = hn::NegMulAdd(a.v[i], b.v[i], c.v[i]);
+    return c;
+}
+/// value where a >= limit, else +0 (so where a is NaN).
+HWY_INLINE D16 keep_from(D16 limit, D16 a, D16 value) {
+    RANKWISE_EACH_DOUBLE_REGISTER value.v[i] =
+        hn::IfThenElseZero(hn::Ge(a.v[i], limit.v[i]), value.v[i]);
+    return value;
+}
+/// value * 2^n, n read from the low bits of 2^52 * 1.5 + n; all of the values and of the results
+/// are normal.
+HWY_INLINE D16 scale_by_shifted(D16 value, D16 shifted) {
+    const hn::RebindToUnsigned<DoubleTag> bits;
+    RANKWISE_EACH_DOUBLE_REGISTER value.v[i] = hn::BitCast(
+        DoubleTag(),
+        hn::Add(hn::BitCast(bits, value.v[i]), hn::ShiftLeft<52>(hn::BitCast(bits, shifted.v[i]))));
+    return value;
+}
 /// a * b + c, rounded once.
 HWY_INLINE D16 fma(D16 a, D16 b, D16 c) {
     RANKWISE_EACH_DOUBLE_REGISTER c.v[i] = hn::MulAdd(a.v[i], b.v[i], c.v[i]);
@@ -318,6 +384,27 @@ HWY_INLINE double sum(D16 a) {
     const hn::Half<decltype(half)> quarter;
     const auto two = hn::Add(hn::LowerHalf(quarter, four), hn::UpperHalf(quarter, four));
     return hn::GetLane(hn::Add(two, hn::Shuffle01(two)));
+}
+
+// Loops over arrays.
+
+struct WholeLanes {
+    HWY_INLINE F16 load(const float* from) const { return RANKWISE_ISA::load(from); }
+    HWY_INLINE void store(F16 a, float* to) const { RANKWISE_ISA::store(a, to); }
+};
+struct FirstLanes {
+    std::int64_t count;
+    HWY_INLINE F16 load(const float* from) const { return load_first(from, count); }
+    HWY_INLINE void store(F16 a, float* to) const { store_first(a, to, count); }
+};
+
+/// body(i, lanes) for i = 0, 16, 32, … below n: `lanes` loads and stores the elements from i on
+/// that exist (the others load as +0).
+template <class Body>
+HWY_INLINE void each_sixteen(std::int64_t n, const Body& body) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) body(i, WholeLanes{});
+    if (i < n) body(i, FirstLanes{n - i});
 }
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

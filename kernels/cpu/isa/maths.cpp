@@ -17,6 +17,16 @@ void log_array(const float* from, float* to, std::int64_t count) {
     }
 }
 
+void exp_double_array(const double* from, double* to, std::int64_t count) {
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) store(exp(load(from + i)), to + i);
+    if (i == count) return;
+    double last[kLanes] = {};
+    for (std::int64_t j = i; j < count; ++j) last[j - i] = from[j];
+    store(exp(load(last)), last);
+    for (std::int64_t j = i; j < count; ++j) to[j] = last[j - i];
+}
+
 float sum_lanes(const float* lanes) {
     return sum(load(lanes));
 }
@@ -33,7 +43,7 @@ void copy_lanes(const float* from, float* to, std::int64_t count) {
 }  // namespace
 
 const MathsKernels& maths_kernels() {
-    static constexpr MathsKernels kernels{exp_array,      log_array,    sum_lanes,
+    static constexpr MathsKernels kernels{exp_array,      log_array,    exp_double_array, sum_lanes,
                                           sum_wide_lanes, max_of_lanes, copy_lanes};
     return kernels;
 }

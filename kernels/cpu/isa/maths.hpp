@@ -52,4 +52,30 @@ HWY_INLINE F16 log(F16 x) {
     return fma(k, set(0x1.63p-1F), f + small);
 }
 
+/// e^x of double for x <= 709, the bits of rankwise::maths::exp (the same sequence) where that is a
+/// normal number; 0 below (and for NaN).
+HWY_INLINE D16 exp(D16 x) {
+    const D16 shift = set(0x1.8p52);
+    const D16 shifted = x * set(0x1.71547652b82fep+0) + shift;
+    const D16 n = shifted - shift;
+    const D16 high = fnma(n, set(0x1.62e42fee00000p-1), x);
+    const D16 rest = fnma(n, set(0x1.a39ef35793c76p-33), zero_double());
+    const D16 r = high + rest;
+    const D16 lost = (high - r) + rest;
+    D16 q = set(1.0 / 6227020800.0);
+    q = fma(q, r, set(1.0 / 479001600.0));
+    q = fma(q, r, set(1.0 / 39916800.0));
+    q = fma(q, r, set(1.0 / 3628800.0));
+    q = fma(q, r, set(1.0 / 362880.0));
+    q = fma(q, r, set(1.0 / 40320.0));
+    q = fma(q, r, set(1.0 / 5040));
+    q = fma(q, r, set(1.0 / 720));
+    q = fma(q, r, set(1.0 / 120));
+    q = fma(q, r, set(1.0 / 24));
+    q = fma(q, r, set(1.0 / 6));
+    q = fma(q, r, set(1.0 / 2));
+    const D16 p = set(1.0) + (r + fma(r * r, q, lost));
+    return keep_from(set(-708.0), x, scale_by_shifted(p, shifted));
+}
+
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

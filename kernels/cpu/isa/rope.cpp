@@ -1,0 +1,30 @@
+#include "kernels/cpu/rope_kernels.hpp"
+
+#include "kernels/cpu/isa/lanes.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+void rotate(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
+            const float* sine, bool inverse) {
+    const std::int64_t half = head_dim / 2;
+    for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
+        each_sixteen(half, [&](std::int64_t i, auto lanes) {
+            const F16 c = lanes.load(cosine + i);
+            const F16 s = inverse ? -lanes.load(sine + i) : lanes.load(sine + i);
+            const F16 a = lanes.load(x + i);
+            const F16 b = lanes.load(x + half + i);
+            lanes.store(fms(a, c, b * s), x + i);
+            lanes.store(fma(b, c, a * s), x + half + i);
+        });
+    }
+}
+
+}  // namespace
+
+const RopeKernels& rope_kernels() {
+    static constexpr RopeKernels kernels{rotate};
+    return kernels;
+}
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA
