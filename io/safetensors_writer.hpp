@@ -65,6 +65,7 @@ class SafetensorsWriter {
     std::vector<Placed> tensors_;
     std::map<std::string, std::size_t, std::less<>> places_;
     std::vector<Output> files_;
+    bool finished_ = false;
 };
 
 }  // namespace rankwise::io
