@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include "io/checkpoint_reader.hpp"
+#include "io/checkpoint_view.hpp"
+#include "io/hdf5_file.hpp"
 #include "tests/unit/io/sample_checkpoint.hpp"
 #include "tests/unit/io/scratch.hpp"
 
@@ -305,6 +307,35 @@ TEST_F(Checkpoint, StaleDirectoriesAreRemovedAndAReplacedOnePutBack) {
               (std::vector<std::string>{"LATEST", "step_00000001", "step_00000002"}));
     EXPECT_TRUE(holds_sample(*fs_, dir_ / "step_00000002", 1));
     EXPECT_TRUE(remove_stale(*fs_, scratch_ / "nowhere").empty());
+}
+
+TEST_F(Checkpoint, AViewNeedsAWholeCheckpointAndAKnownModel) {
+    save_sample(*fs_, dir_, 1, 2, 1);
+    const Path path = save_sample(*fs_, dir_, 2, 2, 1);
+    const auto view = [&](const std::string& model) {
+        build_view(*fs_, path, model, path / "model.h5");
+    };
+    view("policy");
+    EXPECT_TRUE(Hdf5File::open(*fs_, path / "model.h5").has("adam_m/model.norm.weight"));
+    EXPECT_TRUE(holds_sample(*fs_, path, 1));  // a view beside the shards does not disturb
+    expect_error<BadInput>([&] { view("critic"); }, {"no model 'critic'", "policy"});
+    fs_->remove_tree(path / "shard_00001.h5");
+    expect_error<CorruptFile>([&] { view("policy"); },
+                              {"shard_00001.h5", "missing", "--resume.step=1"});
+}
+
+TEST_F(Checkpoint, AnEntryOfAMillionBoxesStaysSmall) {
+    // 512 writers that each hold a row range of 1,000 parameters: what one rank gathers and every
+    // reader loads.
+    ShardEntry entry;
+    entry.box_lists.resize(1);
+    for (ParameterId id = 0; id < 1000; ++id) {
+        entry.box_lists[0].push_back({id, {{14 * 511, 14 * 512}, {0, 7168}}});
+    }
+    for (const char* kind : {"weights", "adam_m", "adam_v"}) {
+        entry.contents.push_back({"policy", kind, DType::f32, 0});
+    }
+    EXPECT_LT(encode(entry).size(), 8'200U);
 }
 
 TEST_F(Checkpoint, StepNamesAreReadBackExactly) {
