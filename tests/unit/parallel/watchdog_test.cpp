@@ -48,14 +48,16 @@ TEST(FlightRecorder, KeepsTheLatestCallsWithPhaseAndStep) {
     EXPECT_EQ(recorder.state().last_change_s, 100.5);
 }
 
-TEST(FlightRecorder, ForgetsAnEntryThatTheRingHasOverwritten) {
+TEST(FlightRecorder, DoesNotTakeTheEndOfAForgottenCallForThatOfALaterOne) {
     FlightRecorder recorder;
-    const auto old = recorder.begin(Op::send, "data", "x", 8, false);
-    for (std::size_t i = 0; i < FlightRecorder::kRing; ++i) {
+    const auto forgotten = recorder.begin(Op::send, "data", "x", 8, false);
+    for (std::size_t i = 0; i + 1 < FlightRecorder::kRing; ++i) {
         recorder.end(recorder.begin(Op::barrier, "data", "y", 0, true));
     }
-    recorder.end(old);
-    for (const auto& entry : recorder.entries()) EXPECT_EQ(entry.op, Op::barrier);
+    recorder.begin(Op::barrier, "data", "in its place", 0, true);
+    recorder.end(forgotten);
+    ASSERT_THAT(recorder.state().open, SizeIs(1));
+    EXPECT_EQ(recorder.state().open[0].label, "in its place");
 }
 
 TEST(FlightRecorder, DescribesWhatARankIsIn) {
