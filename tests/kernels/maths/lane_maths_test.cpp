@@ -12,6 +12,7 @@
 #include "kernels/cpu/maths_kernels.hpp"
 #include "kernels/cpu/thread_team.hpp"
 #include "kernels/device.hpp"
+#include "src/base/maths.hpp"
 #include "src/base/philox.hpp"
 
 namespace rankwise::kernels {
@@ -145,6 +146,20 @@ TEST_P(LaneMaths, BitsAreThoseOfTheFirstInstructionSetWithDenormalsFlushedOrNot)
     EXPECT_EQ(bits(apply(kernels.log, x)), expected_log);
     const cpu::FlushDenormals flush;
     EXPECT_EQ(bits(apply(kernels.log, x)), expected_log);
+}
+
+TEST_P(LaneMaths, ExpOfDoubleHasTheBitsOfTheHostsWhereItIsNormal) {
+    RandomSequence random(RandomStream(5, Purpose::data_generation));
+    for (const std::int64_t count : {0, 1, 15, 16, 17, 20011}) {
+        std::vector<double> x(static_cast<std::size_t>(count));
+        for (double& value : x) value = 1417.0 * random.uniform() - 708.0;
+        std::vector<double> y(x);
+        kernels.exp_double(y.data(), y.data(), count);
+        for (std::size_t i = 0; i < x.size(); ++i) EXPECT_EQ(y[i], maths::exp(x[i])) << x[i];
+    }
+    std::vector<double> edges = {0.0, -708.1, -1e300, -std::numeric_limits<double>::infinity()};
+    kernels.exp_double(edges.data(), edges.data(), 4);
+    EXPECT_EQ(edges, (std::vector<double>{1.0, 0.0, 0.0, 0.0}));
 }
 
 TEST_P(LaneMaths, LanesAreSummedByHalves) {
