@@ -397,7 +397,7 @@ void Generator::finish(Slot& slot) {
     --prompts_.at(slot.unit.request).users;
     Trajectory& trajectory = slot.trajectory;
     trajectory.segments.back().end = static_cast<std::int64_t>(trajectory.tokens.size());
-    if (tokenizer_ != nullptr) trajectory.text = tokenizer_->decode(trajectory.answer());
+    if (tokenizer_ != nullptr) trajectory.text = tokenizer_->decode(trajectory.answer(), true);
 }
 
 }  // namespace rankwise::rollout
