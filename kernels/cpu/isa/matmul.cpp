@@ -8,7 +8,7 @@ namespace {
 
 /// One tile: all leaves and the tree above them in registers; finished subtrees wait in `saved`.
 template <int R, int P>
-void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel) {
+void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel, Prefetch prefetch) {
     alignas(64) float saved[kMaxLevels][R][P * kPanel];
     const std::int64_t columns = block.columns - panel * kPanel;
     const float* a = block.x + row * block.x_stride;
@@ -21,7 +21,7 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel) {
     for (std::int64_t r = 0; r < block.run_count; ++r) {
         const MatmulRun& run = block.runs[r];
         if (run.begins_leaf && r > 0) clear<R, P>(c);
-        accumulate<R, P>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count);
+        accumulate<R, P>(c, a + run.x, block.x_stride, b, block.panel_stride, run.count, prefetch);
         b += run.count * kPanel;
         for (int n = 0; n < run.adds; ++n) {
             const auto& left = saved[run.add_levels[n]];
@@ -51,7 +51,7 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel) {
     store_tile<R, P>(c, y, block.y_stride, columns);
 }
 
-using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel);
+using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel, Prefetch);
 
 #ifdef __AVX512F__
 constexpr TileFunction kTiles[4][kTileRows] = {
@@ -85,24 +85,46 @@ std::int64_t group_panels(std::int64_t rows, std::int64_t left) {
 /// Rows of x that stay in the second-level cache, about a quarter MiB of them.
 std::int64_t block_rows(std::int64_t terms) {
     const std::int64_t tiles = 65536 / (terms + 1) / kTileRows;
-    return kTileRows * (tiles < 3 ? 3 : tiles > 24 ? 24 : tiles);
+    return kTileRows * (tiles < 4 ? 4 : tiles > 24 ? 24 : tiles);
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/// All columns of rows [first, first + rows).
+void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
+    const std::int64_t panels = ceil_div(block.columns, kPanel);
+    const std::int64_t tiles = ceil_div(rows, kTileRows);
+    // With one or two rows the panels stream at the speed of memory; what lies in the second-level
+    // cache needs no help.
+    constexpr std::int64_t kCached = 96 * 1024;  // floats
+    const bool ahead = rows > 2 && panels * block.panel_stride > kCached;
+    for (std::int64_t panel = 0; panel < panels;) {
+        const std::int64_t width = group_panels(rows, panels - panel);
+        const std::int64_t next = panel + width;
+        Prefetch prefetch;
+        if (ahead && next < panels) {
+            prefetch = {block.w + next * block.panel_stride,
+                        static_cast<int>(ceil_div(width * kPrefetchTerms, tiles))};
+        }
+        const std::int64_t each =
+            prefetch.lines * (block.panel_stride / kPanel / kPrefetchTerms) * kLine;
+        for (std::int64_t t = 0; t < tiles; ++t) {
+            const std::int64_t begin = rows * t / tiles;
+            const std::int64_t end = rows * (t + 1) / tiles;
+            kTiles[width - 1][end - begin - 1](block, first + begin, panel, prefetch);
+            prefetch.next += each;
+        }
+        panel = next;
+    }
 }
 
 void matmul(const MatmulBlock& block) {
-    const std::int64_t panels = (block.columns + kPanel - 1) / kPanel;
-    const std::int64_t height = block_rows(block.panel_stride / kPanel);
-    for (std::int64_t first = 0; first < block.rows; first += height) {
-        const std::int64_t rows = block.rows - first < height ? block.rows - first : height;
-        const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
-        for (std::int64_t panel = 0; panel < panels;) {
-            const std::int64_t width = group_panels(rows, panels - panel);
-            for (std::int64_t t = 0; t < tiles; ++t) {
-                const std::int64_t begin = rows * t / tiles;
-                const std::int64_t end = rows * (t + 1) / tiles;
-                kTiles[width - 1][end - begin - 1](block, first + begin, panel);
-            }
-            panel += width;
-        }
+    const std::int64_t blocks = ceil_div(block.rows, block_rows(block.panel_stride / kPanel));
+    for (std::int64_t i = 0; i < blocks; ++i) {
+        const std::int64_t first = block.rows * i / blocks;
+        row_block(block, first, block.rows * (i + 1) / blocks - first);
     }
 }
 

@@ -87,6 +87,16 @@ constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
     {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>}};
 #endif
 
+/// Brings the lines of a tile of `panels` panels near, for reading and writing.
+RANKWISE_INLINE void prefetch_tile(const float* tile, std::int64_t stride, int panels) {
+    for (int i = 0; i < kTileRows; ++i) {
+        for (int p = 0; p < panels; ++p) {
+            _mm_prefetch(reinterpret_cast<const char*>(tile + i * stride + p * kPanel),
+                         _MM_HINT_T0);
+        }
+    }
+}
+
 std::int64_t smaller(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
@@ -118,6 +128,17 @@ void column_range(const GradientBlock& block, std::int64_t first, std::int64_t c
                                        finished ? block.dw_stride : kGradientColumns, finished}
                         : Accumulators{from_zero ? nullptr : dw, block.dw_stride, dw,
                                        block.dw_stride, false};
+                // The next tile's accumulators come from the caches while this one is computed.
+                if (n + 2 * kTileRows <= block.n) {
+                    if (accumulators.from != nullptr) {
+                        prefetch_tile(accumulators.from + kTileRows * accumulators.from_stride,
+                                      accumulators.from_stride, panels);
+                    }
+                    if (accumulators.from != accumulators.to) {
+                        prefetch_tile(accumulators.to + kTileRows * accumulators.to_stride,
+                                      accumulators.to_stride, panels);
+                    }
+                }
                 kTiles[panels - 1][smaller(kTileRows, block.n - n) - 1](
                     packed_dy + n / kTileRows * dy_pitch(tokens), packed_x, tokens, width,
                     accumulators);

@@ -134,6 +134,31 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
     }
 }
 
+/// Memory to bring into the second-level cache while a tile is computed: `lines` cache lines every
+/// kPrefetchTerms terms.
+struct Prefetch {
+    const float* next = nullptr;
+    int lines = 0;
+};
+constexpr int kPrefetchTerms = 16;
+constexpr int kLine = 16;  // floats
+
+/// The same, prefetching on the way.
+template <int R, int P>
+RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
+                                const float* b, std::ptrdiff_t panel_stride, std::int64_t count,
+                                Prefetch& prefetch) {
+    for (; prefetch.lines != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
+        for (int line = 0; line < prefetch.lines; ++line, prefetch.next += kLine) {
+            _mm_prefetch(reinterpret_cast<const char*>(prefetch.next), _MM_HINT_T1);
+        }
+        accumulate<R, P>(c, a, row_step, 1, b, panel_stride, std::int64_t{kPrefetchTerms});
+        a += kPrefetchTerms;
+        b += kPrefetchTerms * kPanel;
+    }
+    accumulate<R, P>(c, a, row_step, 1, b, panel_stride, count);
+}
+
 /// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at
 /// some cost.
 template <int P>

@@ -150,6 +150,7 @@ int main(int argc, char** argv) {
                                        {1536, 576},
                                        {2048, 2048}}) {
             if (quick && inputs > 1000) continue;
+            if (argc > 2 && inputs != std::atoi(argv[2])) continue;
             bench.shape(inputs, outputs, {});
         }
         bench.shape(128, 128, {{2, 2, 2}});
