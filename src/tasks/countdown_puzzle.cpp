@@ -27,7 +27,7 @@ Steps steps_of(int x, int y) {
 }
 
 // Draws that may go to the wrong side of the split before it is said that the right one is empty.
-constexpr int kMostDraws = 1000000;
+constexpr int kMostDraws = 100000;
 
 }  // namespace
 
