@@ -94,6 +94,11 @@ HWY_NOINLINE void multiply(const Product& p) {
     if (p.steps == 0 && kResume) return;
     std::int64_t row = 0;
     for (; row + 6 <= p.rows; row += 6) detail::rows_of<6, kResume>(p, row);
+    if (kWidth == 8 && p.rows <= 4) {
+        // Few rows stream B from memory: narrow registers take more of a line at once in pairs of
+        // rows.
+        for (; row + 2 <= p.rows; row += 2) detail::rows_of<2, kResume>(p, row);
+    }
     switch (p.rows - row) {
         case 1:
             return detail::rows_of<1, kResume>(p, row);

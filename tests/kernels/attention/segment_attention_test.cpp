@@ -88,18 +88,25 @@ TEST_P(SegmentAttention, KeepsToItsColumnsWhenRowsAreFartherApart) {
     EXPECT_EQ(first_difference(apart.dv, gradients.dv), "");
 }
 
-TEST_P(SegmentAttention, SignsOfZeroSurviveKeysThatARowDoesNotSee) {
-    // Products that underflow to -0 leave sums of -0, which an added +0 would turn.
+TEST_P(SegmentAttention, SignsOfZeroSurviveWhatARowDoesNotSeeAndWhatDoesNotExist) {
+    // Products below the smallest normal number are flushed to 0 of their sign: sums of -0 arise,
+    // which an added +0 (of a key behind the row, of a segment that gives nothing) would turn into
+    // +0.
     const AttentionShape shape{2, 1, 16};
     const auto segments = segments_of({{40, 1}, {30, -1}});
     auto in = random_attention_input(shape, rows_of(segments), 3);
-    for (float& v : in.v) v = v > 0 ? -0.0F : -1e-38F;
-    for (float& k : in.k) k = -0.0F;
+    for (std::size_t i = 0; i < in.v.size(); ++i) in.v[i] = i / 16 % 7 == 3 ? 1.2e-38F : -1.2e-38F;
+    for (std::size_t i = 0; i < in.dout.size(); ++i) in.dout[i] = i / 32 < 40 ? -1.2e-38F : 0.0F;
     const auto expected = reference::attention(shape, in, segments);
+    const auto minus_zeros = [](const std::vector<float>& x) {
+        return std::count_if(x.begin(), x.end(), [](float y) { return y == 0 && std::signbit(y); });
+    };
+    ASSERT_GT(minus_zeros(expected.out), 0);
     const auto found = run_forward(device, shape, in, segments);
     EXPECT_EQ(first_difference(found.out, expected.out), "");
     const auto order = head_order_of(shape);
     const auto gradients = reference::attention_gradients(shape, in, expected, segments, order);
+    ASSERT_GT(minus_zeros(gradients.dv), 0);
     const auto back = run_backward(device, shape, in, expected, segments, order);
     EXPECT_EQ(first_difference(back.dq, gradients.dq), "");
     EXPECT_EQ(first_difference(back.dk, gradients.dk), "");
