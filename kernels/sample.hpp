@@ -11,12 +11,12 @@
 namespace rankwise::kernels {
 
 /// How one row is sampled. Filters in this order on x = logit / temperature: top_k (ties at the
-/// k-th place all stay), top_p (softmax of what is left, ascending cumulative sum c; drop where c
-/// <= 1 - top_p; the largest stays; of equal ones the higher id goes first), min_p (softmax of what
-/// is left; drop p < min_p * max p): all in double. A row with a NaN is not filtered. Then
-/// Gumbel-max in fp32: argmax of x - log(-log(u)), u = uniform_open of the word (position, id) of
-/// the row's stream; ties to the lower id. temperature 0: argmax of the logits, ties to the lower
-/// id. NaN is never chosen; a row without any number above -infinity gives id 0.
+/// k-th place all stay), top_p (softmax of what is left; the most probable first, of equal ones the
+/// lower id, until their sum reaches top_p; at least one), min_p (softmax of what is left; drop p <
+/// min_p * max p): all in double. A row with a NaN is not filtered. Then Gumbel-max in fp32: argmax
+/// of x - log(-log(u)), u = uniform_open of the word (position, id) of the row's stream; ties to
+/// the lower id. temperature 0: argmax of the logits, ties to the lower id. NaN is never chosen; a
+/// row without any number above -infinity gives id 0.
 struct SampleRow {
     std::array<std::uint32_t, 2> key{};  ///< RandomStream::key()
     std::uint32_t position = 0;          ///< position of the token that is drawn

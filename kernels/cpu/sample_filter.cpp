@@ -46,31 +46,29 @@ void SampleFilter::drop(std::size_t id) {
 }
 
 void SampleFilter::keep_top_p(double top_p) {
-    const double limit = 1.0 - top_p;
-    // All ids whose probability is at most limit / ids have a cumulative sum below the limit: only
-    // the others are sorted.
-    const double small = 0.5 * limit / static_cast<double>(x_.size());
-    order_.clear();
-    double cumulative = 0.0;
+    // Ids whose probability is below (1 - top_p) / ids come after top_p is reached: only the others
+    // are ranked.
+    const double small = 0.5 * (1.0 - top_p) / static_cast<double>(x_.size());
+    candidates_.clear();
     for (std::size_t i = 0; i < x_.size(); ++i) {
-        const double p = probability(i);
-        if (p > small) {
-            order_.push_back(i);
+        if (probability(i) > small) {
+            candidates_.push_back({weight_[i], i});
         } else {
-            cumulative += p;
             drop(i);
         }
     }
-    if (order_.empty()) return;
-    std::ranges::sort(order_, [&](std::size_t a, std::size_t b) {
-        return weight_[a] != weight_[b] ? weight_[a] < weight_[b] : a > b;
-    });
-    const double sum = sum_;
-    for (std::size_t i = 0; i + 1 < order_.size(); ++i) {
-        cumulative += weight_[order_[i]] / sum;
-        if (cumulative > limit) break;
-        drop(order_[i]);
-    }
+    if (candidates_.empty()) return;
+    const auto later = [](const Candidate& a, const Candidate& b) {
+        return a.weight != b.weight ? a.weight < b.weight : a.id > b.id;
+    };
+    auto end = candidates_.end();
+    std::make_heap(candidates_.begin(), end, later);
+    double before = 0.0;  // the share of those that come first
+    do {
+        before += candidates_.front().weight / sum_;
+        std::pop_heap(candidates_.begin(), end--, later);
+    } while (end != candidates_.begin() && before < top_p);
+    for (auto rest = candidates_.begin(); rest != end; ++rest) drop(rest->id);
     add_up();
 }
 

@@ -16,8 +16,8 @@ class SampleFilter {
     using Exp = void (*)(const double* from, double* to, std::int64_t count);
 
     /// top_k, top_p, then min_p on logits / temperature; temperature > 0. A row with a NaN is left
-    /// unfiltered. Sums run over ids ascending; in top_p equal probabilities are dropped from the
-    /// higher id on.
+    /// unfiltered. Sums run over ids ascending, that of top_p over what it keeps, the most probable
+    /// first.
     template <class Float>
     void apply(std::span<const Float> logits, const SampleRow& row, Exp exp) {
         x_.resize(logits.size());
@@ -32,6 +32,10 @@ class SampleFilter {
     [[nodiscard]] double probability(std::size_t id) const { return weight_[id] / sum_; }
 
   private:
+    struct Candidate {
+        double weight;
+        std::size_t id;
+    };
     static constexpr double kDropped = -__builtin_inf();
 
     void filter(const SampleRow& row, Exp exp);
@@ -44,7 +48,7 @@ class SampleFilter {
 
     std::vector<double> x_;       // logit / temperature; kDropped: not kept
     std::vector<double> weight_;  // exp(x - largest x)
-    std::vector<std::size_t> order_;
+    std::vector<Candidate> candidates_;
     std::vector<double> sorted_;
     double sum_ = 0.0;  // of the weights
 };

@@ -7,7 +7,7 @@ namespace {
 
 void swiglu(const float* gate, const float* up, float* out, std::int64_t count) {
     const F16 one = set(1.0F);
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 a = lanes.load(gate + i);
         lanes.store(a / (one + exp(-a)) * lanes.load(up + i), out + i);
     });
@@ -16,7 +16,7 @@ void swiglu(const float* gate, const float* up, float* out, std::int64_t count) 
 void swiglu_backward(const float* gate, const float* up, const float* dout, float* dgate,
                      float* dup, std::int64_t count) {
     const F16 one = set(1.0F);
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 a = lanes.load(gate + i);
         const F16 b = lanes.load(up + i);
         const F16 d = lanes.load(dout + i);
@@ -27,14 +27,14 @@ void swiglu_backward(const float* gate, const float* up, const float* dout, floa
 }
 
 void add(const float* from, float* to, std::int64_t count) {
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         lanes.store(lanes.load(to + i) + lanes.load(from + i), to + i);
     });
 }
 
 void sum_rows(const float* from, std::int64_t stride, const std::int64_t* rows, std::int64_t count,
               std::int64_t cols, bool from_zero, float* to) {
-    each_sixteen(cols, [&](std::int64_t i, auto lanes) {
+    each_sixteen(cols, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         F16 total = zero();
         for (std::int64_t r = 0; r < count; ++r) {
             const F16 value = lanes.load(from + rows[r] * stride + i);

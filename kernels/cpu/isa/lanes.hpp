@@ -16,6 +16,14 @@
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
+// For lambdas that take or keep lanes: left to itself GCC may call one, and its lanes then go
+// through memory.
+#ifdef __OPTIMIZE__
+#define RANKWISE_INLINE __attribute__((always_inline))
+#else
+#define RANKWISE_INLINE
+#endif
+
 namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr int kLanes = 16;

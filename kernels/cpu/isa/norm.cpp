@@ -9,13 +9,13 @@ void forward(const float* x, const float* weight, std::int64_t groups, std::int6
              float* y, float* inv_rms) {
     for (std::int64_t g = 0; g < groups; ++g, x += size, y += size) {
         F16 squares = zero();
-        each_sixteen(size, [&](std::int64_t i, auto lanes) {
+        each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             const F16 value = lanes.load(x + i);
             squares = fma(value, value, squares);
         });
         const float mean = sum(squares) / static_cast<float>(size);
         const F16 scale = set(1.0F) / sqrt(set(mean + eps));
-        each_sixteen(size, [&](std::int64_t i, auto lanes) {
+        each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             lanes.store(lanes.load(weight + i) * (lanes.load(x + i) * scale), y + i);
         });
         if (inv_rms != nullptr) inv_rms[g] = first_lane(scale);
@@ -27,14 +27,14 @@ void backward_rows(const float* dy, const float* x, const float* weight, const f
                    std::int64_t groups, std::int64_t size, float* dx) {
     for (std::int64_t g = 0; g < groups; ++g, dy += size, x += size, dx += size) {
         F16 products = zero();
-        each_sixteen(size, [&](std::int64_t i, auto lanes) {
+        each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             products =
                 fma(lanes.load(weight + i) * lanes.load(dy + i), lanes.load(x + i), products);
         });
         const float r = inv_rms[g];
         const F16 scale = set(r);
         const F16 pull = set(r * r * r * (sum(products) / static_cast<float>(size)));
-        each_sixteen(size, [&](std::int64_t i, auto lanes) {
+        each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             const F16 direct = lanes.load(weight + i) * lanes.load(dy + i) * scale;
             F16 value = fnma(lanes.load(x + i), pull, direct);
             if (kAdd) value = lanes.load(dx + i) + value;
@@ -56,7 +56,7 @@ void weight_gradient(const float* dy, std::int64_t dy_stride, const float* x, st
                      const float* inv_rms, std::int64_t rows, std::int64_t groups,
                      std::int64_t size, float* sums) {
     for (std::int64_t g = 0; g < groups; ++g) {
-        each_sixteen(size, [&](std::int64_t i, auto lanes) {
+        each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             const std::int64_t column = g * size + i;
             F16 total = zero();
             for (std::int64_t t = 0; t < rows; ++t) {

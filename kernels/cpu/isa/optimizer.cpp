@@ -16,7 +16,7 @@ void adamw(const AdamwStep& step, float* parameter, const float* grad, float* m,
     const F16 eps = set(step.eps);
     const F16 lr = set(step.lr);
     const F16 decay = set(step.lr * step.weight_decay);
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 g = lanes.load(grad + i) * grad_scale;
         const F16 m_old = lanes.load(m + i);
         const F16 m_new = fma(rest1, g - m_old, m_old);
@@ -32,7 +32,7 @@ void adamw(const AdamwStep& step, float* parameter, const float* grad, float* m,
 
 double squared_sum(const float* x, std::int64_t count) {
     D16 total = zero_double();
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const D16 value = widen(lanes.load(x + i));
         total = fma(value, value, total);
     });

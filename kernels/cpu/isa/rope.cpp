@@ -9,7 +9,7 @@ void rotate(float* x, std::int64_t heads, std::int64_t head_dim, const float* co
             const float* sine, bool inverse) {
     const std::int64_t half = head_dim / 2;
     for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
-        each_sixteen(half, [&](std::int64_t i, auto lanes) {
+        each_sixteen(half, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             const F16 c = lanes.load(cosine + i);
             const F16 s = inverse ? -lanes.load(sine + i) : lanes.load(sine + i);
             const F16 a = lanes.load(x + i);

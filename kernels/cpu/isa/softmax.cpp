@@ -23,7 +23,7 @@ void leaf_statistics(const float* logits, std::int64_t count, float inverse_temp
     const F16 from = set(m == kMinusInfinity ? 0.0F : m);
     F16 s = zero();
     F16 t = zero();
-    const auto take = [&](F16 x) {
+    const auto take = [&](F16 x) RANKWISE_INLINE {
         const F16 difference = x - from;
         const F16 e = exp(difference);
         s = s + e;
@@ -65,11 +65,11 @@ void gradient(float* logits, std::int64_t count, float inverse_temperature, floa
     const F16 from = set(maximum);
     const F16 total = set(sum);
     const F16 times = set(factor);
-    const auto of = [&](F16 logit, F16 one) {
+    const auto of = [&](F16 logit, F16 one) RANKWISE_INLINE {
         return times * (one - exp(logit * scale - from) / total);
     };
     const float chosen = target >= 0 && target < count ? logits[target] : 0.0F;
-    each_sixteen(count, [&](std::int64_t i, auto lanes) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         lanes.store(of(lanes.load(logits + i), zero()), logits + i);
     });
     if (target >= 0 && target < count) {

@@ -181,6 +181,12 @@ TEST_P(SampleTest, TopPKeepsTheFewestIdsWhoseShareReachesItAndAtLeastTheLargest)
     EXPECT_EQ(kept(0.0), (std::vector<bool>{true, false, false, false}));
 }
 
+TEST_P(SampleTest, TopPDropsAnIdAtWhichTheRestIsReachedExactly) {
+    SampleRow row = row_of(0);
+    row.top_p = 0.5;
+    EXPECT_EQ(probabilities({3.0F, 3.0F}, 2, 2, {row}), (std::vector<double>{1.0, 0.0}));
+}
+
 TEST_P(SampleTest, MinPDropsWhatIsFarBelowTheMostProbable) {
     SampleRow row = row_of(0);
     row.min_p = 0.3;
