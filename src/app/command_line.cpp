@@ -206,14 +206,17 @@ ParsedCommandLine parse_command_line(const std::vector<std::string>& words,
 }
 
 std::string program_help(const std::vector<Command>& commands) {
+    const bool ranks = std::ranges::any_of(
+        commands, [](const Command& command) { return command.on_ranks != nullptr; });
     std::string text = fmt::format(
         "rankwise {}: trains language models to reason; the same answer on any number\n"
-        "of ranks, threads and restarts.\n\n"
+        "of ranks and threads, with any number of restarts.\n\n"
         "Usage\n"
-        "  rankwise COMMAND [ARGUMENTS]\n"
-        "  mpirun -n RANKS rankwise COMMAND [ARGUMENTS]     for commands marked *\n\n"
+        "  rankwise COMMAND [ARGUMENTS]\n{}\n"
         "Commands\n",
-        build_facts().version);
+        build_facts().version,
+        ranks ? "  mpirun -n RANKS rankwise COMMAND [ARGUMENTS]    commands with a * run on ranks\n"
+              : "");
     std::size_t column = 0;
     for (const Command& command : commands) column = std::max(column, command.name.size() + 7);
     for (const Command& command : commands) {
@@ -223,9 +226,14 @@ std::string program_help(const std::vector<Command>& commands) {
     text +=
         "\nrankwise COMMAND --help shows what a command takes, with examples.\n\n"
         "Exit codes\n"
-        "  0 done    2 recipe or input    3 saved, start again to go on    4 own file\n"
-        "  corrupt   5 numbers or rewards 6 environment    7 waiting for a person\n"
-        "  70 defect of the program\n";
+        "  0   done\n"
+        "  2   the recipe, the model folder or the input data is wrong\n"
+        "  3   saved: the same command again goes on\n"
+        "  4   one of our own files is damaged\n"
+        "  5   numbers or rewards: not finite, or different where they must be equal\n"
+        "  6   environment: disk, permission, a dead rank\n"
+        "  7   waiting for a person\n"
+        "  70  a defect of the program\n";
     return text;
 }
 

@@ -12,7 +12,12 @@ namespace rankwise::app {
 [[nodiscard]] const std::vector<Command>& all_commands();
 
 // Each returns the exit code; errors are thrown.
+int run_compare(const Arguments& arguments);
+int run_grade(const Arguments& arguments);
+int run_inspect(const Arguments& arguments);
 int run_options(const Arguments& arguments);
+int run_report(const Arguments& arguments);
 int run_version(const Arguments& arguments);
+int run_view(const Arguments& arguments);
 
 }  // namespace rankwise::app

@@ -13,7 +13,7 @@
 
 #include "parallel/mpi_session.hpp"
 #include "src/app/build_facts.hpp"
-#include "src/app/commands.hpp"
+#include "src/app/command.hpp"
 #include "src/app/session.hpp"
 #include "src/app/stop.hpp"
 
@@ -132,12 +132,11 @@ std::string error_line(const std::string& identity, const std::string& phase, lo
     return fmt::format("[{} phase={} step={}] {}", identity, phase, step, what);
 }
 
-int launch(int argc, char** argv) {
+int launch(int argc, char** argv, const std::vector<Command>& commands) {
     std::set_terminate(on_terminate);
     ParsedCommandLine parsed;
     try {
-        parsed =
-            parse_command_line(std::vector<std::string>(argv + 1, argv + argc), all_commands());
+        parsed = parse_command_line(std::vector<std::string>(argv + 1, argv + argc), commands);
     } catch (const Problems& problems) {
         if (launcher_rank() == 0) print_error(fmt::format("rankwise: {}", problems.what()));
         return code_of(ExitCode::bad_input);
