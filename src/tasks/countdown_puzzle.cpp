@@ -11,9 +11,8 @@ struct Steps {
     std::array<Step, 4> step{};
     int count = 0;
     void add(Step value) { step[static_cast<std::size_t>(count++)] = value; }
-    [[nodiscard]] std::span<const Step> all() const {
-        return std::span(step).first(static_cast<std::size_t>(count));
-    }
+    [[nodiscard]] const Step* begin() const { return step.data(); }
+    [[nodiscard]] const Step* end() const { return step.data() + count; }
 };
 
 Steps steps_of(int x, int y) {
@@ -33,7 +32,7 @@ constexpr int kMostDraws = 100000;
 
 std::vector<Step> steps_from(int x, int y) {
     const Steps steps = steps_of(x, y);
-    return {steps.all().begin(), steps.all().end()};
+    return {steps.begin(), steps.end()};
 }
 
 std::vector<Try> tries_of(const std::array<int, 3>& nums) {
@@ -42,8 +41,8 @@ std::vector<Try> tries_of(const std::array<int, 3>& nums) {
     for (std::size_t third = 0; third < 3; ++third) {
         const int a = nums[third == 0 ? 1 : 0];
         const int b = nums[third == 2 ? 1 : 2];
-        for (const Step& first : steps_of(a, b).all()) {
-            for (const Step& second : steps_of(first.value, nums[third]).all()) {
+        for (const Step& first : steps_of(a, b)) {
+            for (const Step& second : steps_of(first.value, nums[third])) {
                 const Try each{first, second, nums[third]};
                 if (std::find(tries.begin(), tries.end(), each) == tries.end())
                     tries.push_back(each);
