@@ -43,8 +43,8 @@ struct SmallCheckpoint {
                                  DType::f32, std::as_bytes(std::span(values))};
         };
         std::vector<io::ShardItem> items{item("weights", 0, table[0].shape, embedding),
-                                         item("weights", 1, table[1].shape, norm),
-                                         item("adam_m", 0, table[0].shape, moment)};
+                                         item("weights", 1, table[1].shape, norm)};
+        if (!moment.empty()) items.push_back(item("adam_m", 0, table[0].shape, moment));
         manifest.files = {io::write_shard(fs, tmp, manifest.id, 0, items)};
         return io::commit(fs, dir, manifest);
     }
