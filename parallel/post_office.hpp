@@ -48,10 +48,8 @@ class PostOffice {
     /// A rank has returned and will post no more.
     void leave(int rank);
 
-    /// `count` context numbers that nobody has used.
-    [[nodiscard]] std::uint64_t new_contexts(std::uint64_t count) {
-        return next_context_.fetch_add(count);
-    }
+    /// A context number that nobody has used.
+    [[nodiscard]] std::uint64_t new_context() { return next_context_.fetch_add(1); }
 
   private:
     struct Box {

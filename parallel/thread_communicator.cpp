@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
-#include <set>
 #include <tuple>
 #include <utility>
 
@@ -239,20 +238,19 @@ std::unique_ptr<Communicator> ThreadCommunicator::do_split(int color, int key, s
         int key = 0;
         int rank = 0;
         int world_rank = 0;
-        std::uint64_t contexts = 0;
+        std::uint64_t context = 0;
     };
     Member mine{color, key, rank(), world_rank(rank()), 0};
-    if (rank() == 0) mine.contexts = office_->new_contexts(static_cast<std::uint64_t>(size()));
+    // Groups of one split share no rank, so one number serves them all.
+    if (rank() == 0) mine.context = office_->new_context();
     std::vector<Member> all(index(size()));
     const std::vector<std::int64_t> counts(index(size()), std::int64_t{sizeof(Member)});
     do_all_gather_v("split", std::as_bytes(std::span(&mine, 1)),
                     std::as_writable_bytes(std::span(all)), counts);
     if (color < 0) return nullptr;
 
-    std::set<int> colors;
     std::vector<Member> group;
     for (const Member& member : all) {
-        colors.insert(member.color);
         if (member.color == color) group.push_back(member);
     }
     std::sort(group.begin(), group.end(), [](const Member& a, const Member& b) {
@@ -264,9 +262,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::do_split(int color, int key, s
         if (member.rank == rank()) position = static_cast<int>(world_ranks.size());
         world_ranks.push_back(member.world_rank);
     }
-    const auto which =
-        static_cast<std::uint64_t>(std::distance(colors.begin(), colors.find(color)));
-    return std::make_unique<ThreadCommunicator>(office_, all.front().contexts + which,
+    return std::make_unique<ThreadCommunicator>(office_, all.front().context,
                                                 std::move(world_ranks), position, std::move(name),
                                                 instruments());
 }

@@ -176,6 +176,24 @@ inline void completes_requests_in_any_order(Communicator& comm) {
     }
 }
 
+/// Even ranks send before they enter an exchange, odd ranks enter it before they receive.
+inline void keeps_messages_and_collectives_apart(Communicator& comm) {
+    const bool even = comm.rank() % 2 == 0;
+    const int pair = even ? comm.rank() + 1 : comm.rank() - 1;
+    const std::vector<std::int64_t> blocks(static_cast<std::size_t>(comm.size()), comm.rank());
+    std::vector<std::int64_t> recv(blocks.size());
+    const std::vector<std::int64_t> counts(blocks.size(), 1);
+    std::int64_t number = even ? 1000 + comm.rank() : 0;
+    Request message;
+    if (even && pair < comm.size()) message = comm.start_send("x", std::span(&number, 1), pair);
+    auto exchange = comm.start_all_to_all_v("test", blocks, counts, recv, counts);
+    if (!even) message = comm.start_receive("x", std::span(&number, 1), pair);
+    exchange.wait();
+    message.wait();
+    for (int r = 0; r < comm.size(); ++r) EXPECT_EQ(recv[static_cast<std::size_t>(r)], r);
+    EXPECT_EQ(number, 1000 + (even ? comm.rank() : pair));
+}
+
 inline void moves_nothing(Communicator& comm) {
     std::vector<float> none;
     const std::vector<std::int64_t> zeros(static_cast<std::size_t>(comm.size()));
@@ -329,6 +347,7 @@ inline constexpr Case kAll[] = {
     {"sends_between_pairs", sends_between_pairs},
     {"sends_to_itself", sends_to_itself},
     {"completes_requests_in_any_order", completes_requests_in_any_order},
+    {"keeps_messages_and_collectives_apart", keeps_messages_and_collectives_apart},
     {"moves_nothing", moves_nothing},
     {"reduces_integers", reduces_integers},
     {"reduces_128_bit_integers", reduces_128_bit_integers},
