@@ -63,7 +63,7 @@ struct GradientBlock {
 
 /// Tokens whose operands are packed at a time, rows of dw that share a packed x, and columns of dw
 /// whose accumulators rest in the scratch between two such times.
-constexpr std::int64_t kGradientTokens = 256;
+constexpr std::int64_t kGradientTokens = 512;
 constexpr std::int64_t kGradientRows = 256;
 constexpr std::int64_t kGradientColumns = 480;
 constexpr std::int64_t kGradientScratch = kGradientTokens * (kGradientRows + 16) +

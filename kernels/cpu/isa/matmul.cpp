@@ -21,7 +21,8 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel, Prefet
     for (std::int64_t r = 0; r < block.run_count; ++r) {
         const MatmulRun& run = block.runs[r];
         if (run.begins_leaf && r > 0) clear<R, P>(c);
-        accumulate<R, P>(c, a + run.x, block.x_stride, b, block.panel_stride, run.count, prefetch);
+        accumulate<R, P, 1>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count,
+                            prefetch);
         b += run.count * kPanel;
         for (int n = 0; n < run.adds; ++n) {
             const auto& left = saved[run.add_levels[n]];
@@ -96,20 +97,20 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // With one or two rows the panels stream at the speed of memory; what lies in the second-level
+    // With few rows the panels stream at the speed of the caches; what lies in the second-level one
     // cache needs no help.
     constexpr std::int64_t kCached = 96 * 1024;  // floats
-    const bool ahead = rows > 2 && panels * block.panel_stride > kCached;
+    const bool ahead = rows > 4 && panels * block.panel_stride > kCached;
     for (std::int64_t panel = 0; panel < panels;) {
         const std::int64_t width = group_panels(rows, panels - panel);
         const std::int64_t next = panel + width;
         Prefetch prefetch;
         if (ahead && next < panels) {
-            prefetch = {block.w + next * block.panel_stride,
-                        static_cast<int>(ceil_div(width * kPrefetchTerms, tiles))};
+            prefetch.next = block.w + next * block.panel_stride;
+            prefetch.pieces = ceil_div(width * kPrefetchTerms, tiles);
         }
         const std::int64_t each =
-            prefetch.lines * (block.panel_stride / kPanel / kPrefetchTerms) * kLine;
+            prefetch.pieces * (block.panel_stride / kPanel / kPrefetchTerms) * kLine;
         for (std::int64_t t = 0; t < tiles; ++t) {
             const std::int64_t begin = rows * t / tiles;
             const std::int64_t end = rows * (t + 1) / tiles;

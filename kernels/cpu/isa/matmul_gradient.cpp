@@ -11,41 +11,43 @@ RANKWISE_INLINE std::int64_t dy_pitch(std::int64_t tokens) {
     return tokens * kTileRows + 8;
 }
 
-/// Packed dy: for each tile of kTileRows rows of dw, [token][kTileRows]. Two tiles at a time: a
-/// line of dy is read once.
+/// Packed dy: for each tile of kTileRows rows of dw, [token][kTileRows]. Tokens one after the
+/// other, as dy lies.
 void pack_dy(const float* dy, std::int64_t stride, std::int64_t tokens, std::int64_t n, float* to) {
+    constexpr std::int64_t kLoad = 8;
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    for (std::int64_t first = 0; first < n; first += 2 * kTileRows) {
-        const int left = static_cast<int>(n - first);
-        const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left), lane);
-        const __m256i next_mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(left - kTileRows), lane);
-        const float* from = dy + first;
-        float* tile = to + first / kTileRows * dy_pitch(tokens);
-        float* next_tile = tile + dy_pitch(tokens);
-        for (std::int64_t t = 0; t < tokens; ++t) {
-            const __m256 next = _mm256_maskload_ps(from + kTileRows, next_mask);
-            _mm256_storeu_ps(tile, _mm256_maskload_ps(from, mask));
-            _mm256_storeu_ps(next_tile, next);
-            tile += kTileRows;
-            next_tile += kTileRows;
-            from += stride;
+    const std::int64_t pitch = dy_pitch(tokens);
+    for (std::int64_t t = 0; t < tokens; ++t) {
+        const float* from = dy + t * stride;
+        float* tile = to + t * kTileRows;
+        std::int64_t first = 0;
+        for (; first + kLoad <= n; first += kTileRows, tile += pitch) {
+            _mm256_storeu_ps(tile, _mm256_loadu_ps(from + first));
+        }
+        for (; first < n; first += kTileRows, tile += pitch) {
+            const auto left = static_cast<int>(n - first);
+            _mm256_storeu_ps(tile,
+                             _mm256_maskload_ps(from + first,
+                                                _mm256_cmpgt_epi32(_mm256_set1_epi32(left), lane)));
         }
     }
 }
 
-/// Packed x: `panels` panels of [token][kPanel].
+/// Packed x: panels of [token][kPanel] for `columns` columns.
 void pack_x(const float* x, std::int64_t stride, std::int64_t tokens, std::int64_t columns,
-            int panels, float* to) {
-    for (int p = 0; p < panels; ++p) {
-        Mask mask[kUnits];
-        for (int u = 0; u < kUnits; ++u) mask[u] = first_lanes(columns - p * kPanel - u * kWidth);
-        const float* from = x + p * kPanel;
-        for (std::int64_t t = 0; t < tokens; ++t) {
-            for (int u = 0; u < kUnits; ++u) {
-                store(to + u * kWidth, load(from + u * kWidth, mask[u]));
-            }
-            to += kPanel;
-            from += stride;
+            float* to) {
+    const std::int64_t full = columns / kPanel;
+    const std::int64_t rest = columns % kPanel;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+        const float* from = x + t * stride;
+        float* row = to + t * kPanel;
+        for (std::int64_t p = 0; p < full; ++p, from += kPanel, row += tokens * kPanel) {
+            RANKWISE_UNROLL for (int u = 0; u < kUnits; ++u)
+                store(row + u * kWidth, load(from + u * kWidth));
+        }
+        if (rest == 0) continue;
+        RANKWISE_UNROLL for (int u = 0; u < kUnits; ++u) {
+            store(row + u * kWidth, load(from + u * kWidth, first_lanes(rest - u * kWidth)));
         }
     }
 }
@@ -61,19 +63,20 @@ struct Accumulators {
 
 template <int R, int P>
 void tile(const float* dy, const float* x, std::int64_t tokens, std::int64_t columns,
-          const Accumulators& accumulators) {
+          const Accumulators& accumulators, Prefetch prefetch) {
     Tile<R, P> c;
     clear<R, P>(c);
     if (accumulators.from != nullptr) {
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
-    accumulate<R, P>(c, dy, 1, kTileRows, x, tokens * kPanel, tokens);
+    accumulate<R, P, P + 1>(c, dy, 1, kTileRows, x, tokens * kPanel, tokens, prefetch);
     if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
     store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }
 
 using TileFunction = void (*)(const float* dy, const float* x, std::int64_t tokens,
-                              std::int64_t columns, const Accumulators& accumulators);
+                              std::int64_t columns, const Accumulators& accumulators,
+                              Prefetch prefetch);
 #ifdef __AVX512F__
 constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
     {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>, tile<7, 1>,
@@ -115,8 +118,17 @@ void column_range(const GradientBlock& block, std::int64_t first, std::int64_t c
         for (std::int64_t k = 0; k < columns; k += kGroup) {
             const std::int64_t width = smaller(kGroup, columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
-            pack_x(block.x + t * block.x_stride + first + k, block.x_stride, tokens, width, panels,
-                   packed_x);
+            const float* x = block.x + t * block.x_stride + first + k;
+            pack_x(x, block.x_stride, tokens, width, packed_x);
+            // The next group of columns comes nearer meanwhile.
+            Prefetch prefetch;
+            if (k + kGroup < columns) {
+                const std::int64_t slots =
+                    (tokens / kPrefetchTerms) * ((block.n + kTileRows - 1) / kTileRows);
+                prefetch = {x + kGroup, block.x_stride, tokens / (slots + 1) + 1};
+            }
+            const std::int64_t each = prefetch.pieces * (tokens / kPrefetchTerms);
+            std::int64_t prefetched = 0;
             for (std::int64_t n = 0; n < block.n; n += kTileRows) {
                 float* dw = block.dw + n * block.dw_stride + first + k;
                 float* resting = rest + n * kGradientColumns + k;
@@ -128,6 +140,7 @@ void column_range(const GradientBlock& block, std::int64_t first, std::int64_t c
                                        finished ? block.dw_stride : kGradientColumns, finished}
                         : Accumulators{from_zero ? nullptr : dw, block.dw_stride, dw,
                                        block.dw_stride, false};
+                if (prefetched >= tokens) prefetch.pieces = 0;
                 // The next tile's accumulators come from the caches while this one is computed.
                 if (n + 2 * kTileRows <= block.n) {
                     if (accumulators.from != nullptr) {
@@ -141,7 +154,9 @@ void column_range(const GradientBlock& block, std::int64_t first, std::int64_t c
                 }
                 kTiles[panels - 1][smaller(kTileRows, block.n - n) - 1](
                     packed_dy + n / kTileRows * dy_pitch(tokens), packed_x, tokens, width,
-                    accumulators);
+                    accumulators, prefetch);
+                prefetch.next += each * block.x_stride;
+                prefetched += each;
             }
         }
     }

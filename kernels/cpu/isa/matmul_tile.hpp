@@ -134,29 +134,36 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
     }
 }
 
-/// Memory to bring into the second-level cache while a tile is computed: `lines` cache lines every
-/// kPrefetchTerms terms.
+/// Memory to bring into the second-level cache while a tile is computed: every kPrefetchTerms terms
+/// some pieces, each `step` floats after the one before.
 struct Prefetch {
     const float* next = nullptr;
-    int lines = 0;
+    std::ptrdiff_t step = kPanel;
+    std::int64_t pieces = 0;
 };
 constexpr int kPrefetchTerms = 16;
 constexpr int kLine = 16;  // floats
 
-/// The same, prefetching on the way.
-template <int R, int P>
+/// The same, prefetching pieces of Lines cache lines on the way.
+template <int R, int P, int Lines>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
-                                const float* b, std::ptrdiff_t panel_stride, std::int64_t count,
+                                std::ptrdiff_t term_step, const float* b,
+                                std::ptrdiff_t panel_stride, std::int64_t count,
                                 Prefetch& prefetch) {
-    for (; prefetch.lines != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
-        for (int line = 0; line < prefetch.lines; ++line, prefetch.next += kLine) {
-            _mm_prefetch(reinterpret_cast<const char*>(prefetch.next), _MM_HINT_T1);
+    const std::int64_t pieces = prefetch.pieces;
+    for (; pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
+        const float* next = prefetch.next;
+        for (std::int64_t piece = 0; piece < pieces; ++piece, next += prefetch.step) {
+            RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
+                _mm_prefetch(reinterpret_cast<const char*>(next + line * kLine), _MM_HINT_T1);
+            }
         }
-        accumulate<R, P>(c, a, row_step, 1, b, panel_stride, std::int64_t{kPrefetchTerms});
-        a += kPrefetchTerms;
+        prefetch.next = next;
+        accumulate<R, P>(c, a, row_step, term_step, b, panel_stride, std::int64_t{kPrefetchTerms});
+        a += kPrefetchTerms * term_step;
         b += kPrefetchTerms * kPanel;
     }
-    accumulate<R, P>(c, a, row_step, 1, b, panel_stride, count);
+    accumulate<R, P>(c, a, row_step, term_step, b, panel_stride, count);
 }
 
 /// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at

@@ -273,6 +273,16 @@ TEST_P(MatmulTest, Bf16WeightsAreWidenedExactlyWhenTheyArePacked) {
     }
 }
 
+TEST_P(MatmulTest, DenormalProductsAndOperandsAreFlushed) {
+    const PackSpec spec{DType::f32, 2, Contraction::straight(1)};
+    const auto packed = pack_outputs(device, spec, {0x1p-70F, 0x1p100F}, 1);
+    const auto x = device.put(std::vector<float>{0x1p-70F, 0x1p-130F});  // the second is denormal
+    const auto y = device.make<float>(4);
+    device->matmul({{x.span(), 2, 1}, {&spec, packed.span()}, {y.span(), 2, 2}, {}, Output::store},
+                   device.stream());
+    EXPECT_EQ(device.get(y), (std::vector<float>{0.0F, 0x1p30F, 0.0F, 0.0F}));
+}
+
 TEST_P(MatmulTest, NoRowsOrNoColumnsAreNoWork) {
     const PackSpec spec{DType::f32, 16, Contraction::straight(8)};
     const auto packed = pack_outputs(device, spec, random_values(16 * 8, 1), 8);
