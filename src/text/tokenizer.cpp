@@ -91,9 +91,8 @@ std::optional<TokenId> configured_token(const Json& config, const char* key, con
     return id;
 }
 
-void read_tokenizer_config(const std::filesystem::path& path, Parts& parts) {
-    parts.config_json = read_file(path);
-    const std::string where = path.string();
+void read_tokenizer_config(std::string text, const std::string& where, Parts& parts) {
+    parts.config_json = std::move(text);
     const Json config = parse_object(parts.config_json, where);
     parts.bos = configured_token(config, "bos_token", parts, where);
     parts.eos = configured_token(config, "eos_token", parts, where);
@@ -164,7 +163,8 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
     std::shared_ptr<Parts> parts = read_parts(read_file(file), file.string());
     const auto beside = [&](const char* name) { return file.parent_path() / name; };
     if (std::filesystem::exists(beside("tokenizer_config.json"), error)) {
-        read_tokenizer_config(beside("tokenizer_config.json"), *parts);
+        const std::filesystem::path config = beside("tokenizer_config.json");
+        read_tokenizer_config(read_file(config), config.string(), *parts);
     }
     if (std::filesystem::exists(beside("generation_config.json"), error)) {
         read_generation_config(beside("generation_config.json"), *parts);
@@ -173,8 +173,14 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
     return Tokenizer(std::move(parts));
 }
 
-Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string name) {
-    return Tokenizer(read_parts(tokenizer_json, std::move(name)));
+Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string name,
+                               std::string config_json) {
+    std::shared_ptr<Parts> parts = read_parts(tokenizer_json, name);
+    if (!config_json.empty()) {
+        read_tokenizer_config(std::move(config_json), name + " (configuration)", *parts);
+        settle_eos_ids(*parts);
+    }
+    return Tokenizer(std::move(parts));
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

@@ -31,8 +31,10 @@ class Tokenizer {
     /// @throws BadInput (file, what was expected, what was found) if it is missing, malformed or of
     /// an unknown kind.
     [[nodiscard]] static Tokenizer from_file(const std::filesystem::path& path);
-    /// The same from memory; `name` stands for the file in messages. There are no files beside it.
-    [[nodiscard]] static Tokenizer from_json(std::string_view tokenizer_json, std::string name);
+    /// The same from memory; `name` stands for the file in messages. `config_json` is what
+    /// tokenizer_config.json would hold, or empty.
+    [[nodiscard]] static Tokenizer from_json(std::string_view tokenizer_json, std::string name,
+                                             std::string config_json = {});
 
     /// The ids of `text` (UTF-8). Special tokens written out in the text are recognised. With
     /// `add_special_tokens` what the post-processor adds (BOS) is added, and what `add_bos_token` /
