@@ -28,14 +28,16 @@ constexpr std::int64_t kNewSalt = 50;
 void crash_everywhere(const std::function<void(FileSystem&, const Path&)>& action,
                       const std::function<void(FileSystem&, const Path&, bool)>& check, int least) {
     const auto real = posix_file_system();
+    const Scratch before;
+    save_sample(*real, before.path(), 1, 2, kOldSalt);
+    save_sample(*real, before.path(), 2, 2, kOldSalt);
     for (const bool power_loss : {false, true}) {
         bool ended = false;
         std::int64_t at = 1;
         for (; !ended; ++at) {
             const Scratch scratch;
             const Path dir = scratch / "checkpoints";
-            save_sample(*real, dir, 1, 2, kOldSalt);
-            save_sample(*real, dir, 2, 2, kOldSalt);
+            std::filesystem::copy(before.path(), dir, std::filesystem::copy_options::recursive);
             FaultyFileSystem faulty(*real);
             faulty.crash(at, power_loss);
             try {

@@ -42,7 +42,7 @@ class FaultyFileSystem final : public FileSystem {
         alive();
         if (mode != OpenMode::read) {
             step("write", path);
-            if (mode == OpenMode::create) unsynced_[path] = 0;
+            if (mode == OpenMode::create) unsynced_[path] = {};
         }
         return std::make_unique<Watched>(*this, path, real_.open(path, mode));
     }
@@ -61,7 +61,6 @@ class FaultyFileSystem final : public FileSystem {
     }
     void sync_directory(const Path& path) override {
         step("sync the directory", path);
-        real_.sync_directory(path);
         std::erase_if(renames_, [&](const Rename& r) { return r.to.parent_path() == path; });
     }
     void remove_tree(const Path& path) override {
@@ -97,13 +96,14 @@ class FaultyFileSystem final : public FileSystem {
             return real_->read_at(offset, bytes);
         }
         void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
-            fs_.unsynced_.try_emplace(path_, real_->size());
+            fs_.remember(path_);
             if (fs_.is_next() && fs_.error_number_ == 0)
                 real_->write_at(offset, bytes.first(bytes.size() / 2));
             fs_.step("write", path_);
             real_->write_at(offset, bytes);
         }
         void truncate(std::int64_t size) override {
+            fs_.remember(path_);
             fs_.step("resize", path_);
             real_->truncate(size);
         }
@@ -112,8 +112,8 @@ class FaultyFileSystem final : public FileSystem {
             return real_->size();
         }
         void sync() override {
-            fs_.step("sync", path_);
-            real_->sync();
+            fs_.step("sync",
+                     path_);  // the disk is a pretended one: no need to wait for the real one
             fs_.unsynced_.erase(path_);
         }
 
@@ -135,32 +135,34 @@ class FaultyFileSystem final : public FileSystem {
         if (power_loss_) lose();
         throw Crash();
     }
+    /// Keeps what a file holds on the disk for certain, before the first write after a sync.
+    void remember(const Path& path) {
+        if (!crashed_ && !unsynced_.contains(path)) unsynced_.emplace(path, read_file(real_, path));
+    }
     /// Files under a renamed directory keep what they still owe to the disk.
     void move_unsynced(const Path& from, const Path& to) {
-        std::map<Path, std::int64_t> moved;
-        for (const auto& [path, size] : unsynced_) {
+        std::map<Path, std::vector<std::byte>> moved;
+        for (auto& [path, contents] : unsynced_) {
             const std::string text = path.string();
             const std::string prefix = from.string() + "/";
             if (text == from.string()) {
-                moved[to] = size;
+                moved[to] = std::move(contents);
             } else if (text.starts_with(prefix)) {
-                moved[to / text.substr(prefix.size())] = size;
+                moved[to / text.substr(prefix.size())] = std::move(contents);
             } else {
-                moved[path] = size;
+                moved[path] = std::move(contents);
             }
         }
         unsynced_ = std::move(moved);
     }
     void lose() {
         for (const auto& [path, synced] : unsynced_) {
-            if (!real_.exists(path)) continue;
-            const auto file = real_.open(path, OpenMode::update);
-            file->truncate(std::min(file->size(), synced));
+            if (real_.exists(path)) real_.open(path, OpenMode::create)->write_at(0, synced);
         }
         for (auto r = renames_.rbegin(); r != renames_.rend(); ++r) {
             if (!real_.exists(r->to)) continue;
             real_.rename(r->to, r->from);
-            if (r->replaced) write_file(real_, r->to, *r->replaced);
+            if (r->replaced) real_.open(r->to, OpenMode::create)->write_at(0, *r->replaced);
         }
     }
 
@@ -170,7 +172,7 @@ class FaultyFileSystem final : public FileSystem {
     bool power_loss_ = false;
     bool crashed_ = false;
     std::int64_t operations_ = 0;
-    std::map<Path, std::int64_t> unsynced_;  ///< → size that is on the disk for certain
+    std::map<Path, std::vector<std::byte>> unsynced_;  ///< → what is on the disk for certain
     std::vector<Rename> renames_;
 };
 

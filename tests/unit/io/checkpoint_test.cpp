@@ -324,7 +324,7 @@ TEST_F(Checkpoint, AViewNeedsAWholeCheckpointAndAKnownModel) {
                               {"shard_00001.h5", "missing", "--resume.step=1"});
 }
 
-TEST_F(Checkpoint, AnEntryOfAMillionBoxesStaysSmall) {
+TEST_F(Checkpoint, AnEntryOfAThousandParametersStaysSmall) {
     // 512 writers that each hold a row range of 1,000 parameters: what one rank gathers and every
     // reader loads.
     ShardEntry entry;
