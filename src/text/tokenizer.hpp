@@ -18,7 +18,7 @@ namespace rankwise::text {
 /// `generation_config.json` beside it where they exist (BOS, EOS, whether to add them). Same ids
 /// and same text as the Rust library `tokenizers` for what it knows: models BPE (byte-level, or
 /// with byte fallback) and WordLevel; normalizers NFC, NFD, NFKC, NFKD, Prepend, Replace, Strip,
-/// Lowercase, Sequence; pre-tokenizers Split, ByteLevel, Digits, Metaspace, Whitespace,
+/// Sequence; pre-tokenizers Split, ByteLevel, Digits, Metaspace, Whitespace,
 /// WhitespaceSplit, Punctuation, Sequence; decoders ByteLevel, Replace, ByteFallback, Fuse, Strip,
 /// Metaspace, Sequence; post-processors ByteLevel, TemplateProcessing, Sequence. Anything else is
 /// refused when the file is read, never ignored.
