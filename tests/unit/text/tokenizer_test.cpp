@@ -136,6 +136,20 @@ TEST_F(TokenizerFiles, TakesEndsFromTheFilesBesideIt) {
     }
 }
 
+TEST(Tokenizer, TakesAConfigurationFromMemory) {
+    const auto read = [](std::string config) {
+        return Tokenizer::from_json(small().dump(), "t.json", std::move(config));
+    };
+    const Tokenizer tokenizer =
+        read(R"({"bos_token": "<s>", "eos_token": "</s>", "pad_token": "c"})");
+    EXPECT_EQ(tokenizer.bos(), 4);
+    EXPECT_EQ(tokenizer.eos(), 5);
+    EXPECT_EQ(tokenizer.pad(), 2);
+    ASSERT_EQ(tokenizer.eos_ids().size(), 1U);
+    EXPECT_EQ(tokenizer.eos_ids()[0], 5);
+    EXPECT_THROW_WITH(static_cast<void>(read("{")), BadInput, "t.json (configuration): not JSON");
+}
+
 TEST_F(TokenizerFiles, AddsABosThatOnlyTheConfigAsksFor) {
     Json json = small();
     json["post_processor"] = nullptr;
