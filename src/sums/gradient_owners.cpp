@@ -101,9 +101,14 @@ void GradientOwners::exchange(std::string_view label, std::span<const ParameterI
     }
     data_.all_to_all_v(label, wire(tools_, send), send_counts, wire(tools_, received),
                        receive_counts);
-    std::int64_t at = 0;
-    for (int rank = 0; rank < ranks; ++rank) {  // ascending ranks of a wave are ascending chunks
-        if (!contributes[static_cast<std::size_t>(rank)]) continue;
+    std::vector<std::int64_t>
+        blocks;  // where each chunk's part begins, ascending ranks of a wave being ascending chunks
+    for (int rank = 0; rank < ranks; ++rank) {
+        if (contributes[static_cast<std::size_t>(rank)])
+            blocks.push_back(std::ssize(blocks) * mine);
+    }
+    if (break_order_) std::reverse(blocks.begin(), blocks.end());
+    for (std::int64_t at : blocks) {
         for (const ParameterId id : parameters) {
             const auto piece = owners_.piece(self, id);
             if (!piece) continue;

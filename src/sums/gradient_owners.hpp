@@ -41,6 +41,10 @@ class GradientOwners {
     /// themselves.
     [[nodiscard]] kernels::Matrix whole(ParameterId id) const;
 
+    /// A planted fault for tests: contributions are added in an order that depends on the rank, as
+    /// they might arrive, which breaks N3.
+    void break_order(bool on) { break_order_ = on; }
+
     /// Before a minibatch: every total is zero.
     void reset();
 
@@ -73,6 +77,7 @@ class GradientOwners {
     std::vector<TokenId> row_ids_;
     kernels::DeviceBuffer<float> rows_;
     std::int64_t row_capacity_ = 0;
+    bool break_order_ = false;
 };
 
 /// Collective over the data axis. Every rank holds the whole of each parameter, up to date in the

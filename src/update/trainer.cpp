@@ -64,7 +64,8 @@ void Trainer::run_chunk(const MinibatchPlan& plan, bool share_prompts, Range bun
 }
 
 double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
-                     const MinibatchCallbacks& callbacks, double lr) {
+                     const MinibatchCallbacks& callbacks, double lr,
+                     const std::function<void()>& before_update) {
     const std::int64_t ranks = data_.size();
     gradients_.begin();
     for (std::int64_t wave = 0; wave < plan.waves(ranks); ++wave) {
@@ -81,6 +82,7 @@ double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
         }
     }
     gradients_.finish();
+    if (before_update) before_update();
     return adamw_.step(owners_, lr);
 }
 

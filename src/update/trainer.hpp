@@ -53,13 +53,17 @@ class Trainer {
             const TrainerOptions& options, const AdamwOptions& adamw);
 
     /// Forward and backward over the chunks of this rank, wave by wave, then one AdamW step.
+    /// @param before_update  called when all losses and gradients are known and no weight has
+    /// changed; may throw
     /// @return the gradient norm before clipping
     double step(const MinibatchPlan& plan, const PlanOptions& plan_options,
-                const MinibatchCallbacks& callbacks, double lr);
+                const MinibatchCallbacks& callbacks, double lr,
+                const std::function<void()>& before_update = {});
 
     [[nodiscard]] Adamw& optimizer() { return adamw_; }
     [[nodiscard]] const Adamw& optimizer() const { return adamw_; }
     [[nodiscard]] const sums::GradientOwners& gradients() const { return owners_; }
+    [[nodiscard]] sums::GradientOwners& gradient_owners() { return owners_; }
     [[nodiscard]] const TokenCounts& counts() const { return counts_; }
 
   private:

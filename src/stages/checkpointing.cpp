@@ -1,0 +1,168 @@
+#include "src/stages/checkpointing.hpp"
+
+#include <algorithm>
+
+#include "parallel/shard_map.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+using parallel::ShardPiece;
+
+constexpr const char* kOptimizerSteps = "optimizer_steps";
+
+/// Host copies of what this rank saves; items refer to them.
+class Collected {
+  public:
+    void add(model::Compute& compute, const std::string& model, const char* kind, ParameterId id,
+             const Box& box, DeviceSpan<const float> values) {
+        copies_.push_back(compute.device.kernels::Memory::download<float>(values, compute.stream));
+        boxes_.push_back({.model = model, .kind = kind, .parameter = id, .box = box});
+    }
+    [[nodiscard]] std::vector<io::ShardItem> items() const {
+        std::vector<io::ShardItem> items = boxes_;
+        for (std::size_t i = 0; i < items.size(); ++i)
+            items[i].bytes = std::as_bytes(std::span(copies_[i]));
+        return items;
+    }
+
+  private:
+    std::vector<io::ShardItem> boxes_;
+    std::vector<std::vector<float>> copies_;
+};
+
+/// The moments of rows `piece` among those that an optimizer holds.
+DeviceSpan<float> moments_of(const update::Adamw& optimizer, DeviceSpan<float> moments,
+                             const ShardPiece& piece, std::int64_t cols) {
+    for (const ShardPiece& held : optimizer.pieces()) {
+        if (held.parameter != piece.parameter) continue;
+        return moments.subspan(held.offset + (piece.rows.begin - held.rows.begin) * cols,
+                               piece.size);
+    }
+    throw InternalError("an optimizer lacks the moments of a row that its rank owns");
+}
+
+Box rows_of(const ShardPiece& piece, Shape shape) {
+    return {piece.rows, {0, shape.cols}};
+}
+
+std::vector<std::string> models_of(const Stage& stage) {
+    std::vector<std::string> names{"policy"};
+    for (std::string& name : stage.models()) names.push_back(std::move(name));
+    return names;
+}
+
+Collected collect(const Environment& environment, Stage& stage) {
+    const parallel::Communicator& data = environment.data();
+    Collected collected;
+    for (const std::string& name : models_of(stage)) {
+        model::Weights& weights = environment.models.at(name);
+        const parallel::ShardMap owners(weights.table(), data.size());
+        for (const ShardPiece& piece : owners.pieces(data.rank())) {
+            const Shape shape = weights.table()[piece.parameter].shape;
+            collected.add(environment.compute, name, kWeightsKind, piece.parameter,
+                          rows_of(piece, shape),
+                          weights.master_span(piece.parameter)
+                              .subspan(piece.rows.begin * shape.cols, piece.size));
+        }
+    }
+    for (const OptimizerState& state : stage.optimizers()) {
+        const ParameterTable& table = environment.models.at(state.model).table();
+        const parallel::ShardMap owners(table, data.size());
+        for (const ShardPiece& piece : owners.pieces(data.rank())) {
+            const Shape shape = table[piece.parameter].shape;
+            const auto add = [&](const char* kind, DeviceSpan<float> moments) {
+                collected.add(environment.compute, state.model, kind, piece.parameter,
+                              rows_of(piece, shape),
+                              moments_of(*state.optimizer, moments, piece, shape.cols));
+            };
+            add(kFirstMomentKind, state.optimizer->first_moments());
+            add(kSecondMomentKind, state.optimizer->second_moments());
+        }
+    }
+    return collected;
+}
+
+}  // namespace
+
+io::Path save_checkpoint(io::FileSystem& fs, const io::Path& directory,
+                         const Environment& environment, Stage& stage, io::RunState state) {
+    parallel::Communicator& data = environment.data();
+    for (const auto& [name, value] : stage.state()) state.values["stage." + name] = value;
+    for (const OptimizerState& optimizer : stage.optimizers()) {
+        state.values[optimizer.model + "." + kOptimizerSteps] = optimizer.optimizer->steps();
+    }
+    const UInt128 id = io::checkpoint_id(state);
+    io::Path folder = directory / (io::step_name(state.step) + ".tmp");
+    if (data.rank() == 0) folder = io::begin_step(fs, directory, state.step);
+    data.barrier("checkpoint:begin");
+
+    const Collected collected = collect(environment, stage);
+    const io::ShardEntry entry = io::write_shard(fs, folder, id, data.rank(), collected.items());
+    const std::vector<std::byte> encoded = io::encode(entry);
+    const auto gathered = data.gather_v("checkpoint:entries", encoded, 0);
+    io::Path path;
+    if (data.rank() == 0) {
+        io::Manifest manifest{.id = id, .state = std::move(state)};
+        for (const std::string& name : models_of(stage)) {
+            manifest.models.push_back(io::saved_model(name, environment.models.at(name).table()));
+        }
+        std::size_t at = 0;
+        for (const std::int64_t size : gathered.counts) {
+            manifest.files.push_back(io::decode_shard_entry(
+                std::span(gathered.values).subspan(at, static_cast<std::size_t>(size)),
+                folder.string()));
+            at += static_cast<std::size_t>(size);
+        }
+        path = io::commit(fs, directory, manifest);
+    }
+    data.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
+    return path;
+}
+
+void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
+                  model::Compute& compute) {
+    reader.require_same_model(name, weights.table());
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const Shape shape = weights.table()[id].shape;
+        std::vector<float> values(static_cast<std::size_t>(shape.size()));
+        reader.read(name, kWeightsKind, id, Box::whole(shape), DType::f32,
+                    std::as_writable_bytes(std::span(values)));
+        compute.device.kernels::Memory::upload<float>(std::span<const float>(values),
+                                                      weights.master_span(id), compute.stream);
+    }
+    weights.pack(compute);
+}
+
+void restore_stage(io::CheckpointReader& reader, const Environment& environment, Stage& stage) {
+    for (const std::string& name : models_of(stage)) {
+        load_weights(reader, name, environment.models.at(name), environment.compute);
+    }
+    const auto& saved = reader.state().values;
+    for (const OptimizerState& state : stage.optimizers()) {
+        const ParameterTable& table = environment.models.at(state.model).table();
+        const auto read = [&](const char* kind, DeviceSpan<float> moments) {
+            for (const ShardPiece& piece : state.optimizer->pieces()) {
+                std::vector<float> values(static_cast<std::size_t>(piece.size));
+                reader.read(state.model, kind, piece.parameter,
+                            rows_of(piece, table[piece.parameter].shape), DType::f32,
+                            std::as_writable_bytes(std::span(values)));
+                environment.compute.device.kernels::Memory::upload<float>(
+                    std::span<const float>(values), moments.subspan(piece.offset, piece.size),
+                    environment.compute.stream);
+            }
+        };
+        read(kFirstMomentKind, state.optimizer->first_moments());
+        read(kSecondMomentKind, state.optimizer->second_moments());
+        state.optimizer->set_steps(
+            std::get<std::int64_t>(saved.at(state.model + "." + kOptimizerSteps)));
+    }
+    std::map<std::string, io::StateValue> own;
+    constexpr std::string_view kPrefix = "stage.";
+    for (const auto& [name, value] : saved) {
+        if (name.starts_with(kPrefix)) own[name.substr(kPrefix.size())] = value;
+    }
+    stage.restore(own);
+}
+
+}  // namespace rankwise::stages

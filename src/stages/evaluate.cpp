@@ -1,0 +1,133 @@
+#include "src/stages/evaluate.hpp"
+
+#include <algorithm>
+#include <map>
+
+namespace rankwise::stages {
+namespace {
+
+/// Steps of evaluations lie apart from those of training, so that their streams differ (N7).
+constexpr std::uint32_t kEvaluationStep = 0xFFFFFFFFU;
+
+bool majority_is_right(std::span<const AnswerRecord> group) {
+    std::map<std::uint64_t, std::int64_t> votes;
+    for (const AnswerRecord& record : group) ++votes[record.answer_hash];
+    const AnswerRecord* winner = nullptr;
+    std::int64_t most = 0;
+    for (const AnswerRecord& record : group) {
+        if (votes[record.answer_hash] > most) {
+            most = votes[record.answer_hash];
+            winner = &record;
+        }
+    }
+    return winner != nullptr && winner->right != 0;
+}
+
+class Evaluate final : public Stage {
+  public:
+    Evaluate(const Environment& environment, const EvaluateOptions& options)
+        : environment_(environment), options_(options), rewards_(options.rewards.rewards()) {
+        require(environment.task.held_out != nullptr,
+                "an evaluate stage needs held-out problems: set [task] evaluation");
+    }
+    [[nodiscard]] std::int64_t steps() const override { return 1; }
+    StepResult step(std::int64_t index) override {
+        PhaseTimer timer(environment_, index);
+        EvaluationResult result =
+            evaluate(environment_, options_, environment_.models.at("policy"), rewards_, timer);
+        StepResult out;
+        out.rollouts_digest = digest_of(environment_, result.rollouts);
+        out.rollouts = std::move(result.rollouts);
+        out.evaluation = std::move(result.metrics);
+        out.samples = std::move(result.samples);
+        timer.finish(out.metrics);
+        return out;
+    }
+
+  private:
+    const Environment& environment_;
+    EvaluateOptions options_;
+    tasks::RewardSet rewards_;
+};
+
+}  // namespace
+
+void EvaluateOptions::declare(OptionList& list, const std::string& prefix) {
+    list.logical(prefix + "problems", &problems, "held-out problems to evaluate on; 0: all")
+        .at_least(0);
+    list.logical(prefix + "samples", &samples, "answers to each problem (k of pass@k and cons@k)")
+        .at_least(1);
+    sampling.declare(list, prefix);
+}
+
+OptionList EvaluateOptions::options() {
+    OptionList list;
+    declare(list);
+    rewards.declare(list);
+    return list;
+}
+
+EvaluationResult evaluate(const Environment& environment, const EvaluateOptions& options,
+                          const model::Weights& policy, tasks::RewardSet& rewards,
+                          PhaseTimer& timer) {
+    timer.enter("evaluate");
+    const tasks::Dataset& held_out = *environment.task.held_out;
+    std::int64_t count = held_out.size().value_or(options.problems);
+    if (options.problems > 0) count = std::min(count, options.problems);
+    std::vector<tasks::Problem> problems;
+    for (std::int64_t i = 0; i < count; ++i) problems.push_back(held_out.problem(i));
+
+    rollout::Generator generator(environment.compute, policy,
+                                 {.slots = environment.physical.slots,
+                                  .prefill_tokens = environment.physical.prefill_tokens,
+                                  .logits_bytes = environment.physical.head_bytes},
+                                 &environment.task.tokenizer,
+                                 environment.task.tokenizer.vocab_size());
+    Answers answers = generate_answers(environment, generator, problems,
+                                       narrow<std::int32_t>(options.samples), kEvaluationStep,
+                                       options.sampling.sampling(environment), rewards, 0, timer);
+    const auto k = static_cast<std::size_t>(options.samples);
+    std::vector<double> pass_1;
+    std::vector<double> pass_k;
+    std::vector<double> consensus;
+    std::vector<double> finished_format;
+    const auto format_at =
+        std::find(answers.score_names.begin(), answers.score_names.end(), "format") -
+        answers.score_names.begin();
+    const bool has_format = format_at < std::ssize(answers.score_names);
+    for (std::size_t g = 0; g + k <= answers.records.size(); g += k) {
+        const auto group = std::span(answers.records).subspan(g, k);
+        std::int64_t right = 0;
+        for (std::size_t s = 0; s < k; ++s) {
+            right += group[s].right;
+            if (has_format &&
+                group[s].finish_reason == static_cast<std::int64_t>(FinishReason::stop)) {
+                finished_format.push_back(answers.scores[(g + s) * answers.score_names.size() +
+                                                         static_cast<std::size_t>(format_at)]);
+            }
+        }
+        pass_1.push_back(static_cast<double>(right) / static_cast<double>(k));
+        pass_k.push_back(right > 0 ? 1.0 : 0.0);
+        consensus.push_back(majority_is_right(group) ? 1.0 : 0.0);
+    }
+    EvaluationResult out;
+    out.metrics.emplace_back("eval/pass@1", mean_of(pass_1));
+    if (k > 1) {
+        out.metrics.emplace_back(fmt::format("eval/pass@{}", k), mean_of(pass_k));
+        out.metrics.emplace_back(fmt::format("eval/cons@{}", k), mean_of(consensus));
+    }
+    if (has_format) out.metrics.emplace_back("eval/format_of_finished", mean_of(finished_format));
+    io::MetricLine others;
+    append_answer_metrics(answers, options.samples, others);
+    for (auto& [name, value] : others) out.metrics.emplace_back("eval/" + name, value);
+    out.samples = shown_samples(environment, problems, answers.mine, 4, true);
+    out.rollouts = std::move(answers.mine);
+    return out;
+}
+
+std::unique_ptr<Stage> make_evaluate(const Environment& environment,
+                                     const EvaluateOptions& options) {
+    return std::make_unique<Evaluate>(environment, options);
+}
+
+}  // namespace rankwise::stages

@@ -1,0 +1,36 @@
+// Stage `evaluate`, and the measurement that other stages make every n steps.
+#pragma once
+
+#include "src/stages/answers.hpp"
+#include "src/stages/sampling_options.hpp"
+
+namespace rankwise::stages {
+
+struct EvaluateOptions {
+    std::int64_t problems = 0;  ///< of the held-out set; 0: all
+    std::int64_t samples = 1;   ///< k answers a problem
+    SamplingSection sampling;
+    RewardSection rewards;
+
+    /// @param prefix  of the keys, where another stage holds these options ("eval_")
+    void declare(OptionList& list, const std::string& prefix = "");
+    [[nodiscard]] OptionList options();
+};
+
+/// eval/pass@1 (mean over problems of the share of right answers), eval/pass@k (share of problems
+/// with a right one among k), eval/cons@k (the most frequent final answer is right; of equally
+/// frequent ones the earliest), eval/format of finished answers, lengths, cut-off share and
+/// behaviour counts. Draws nothing from the training streams.
+struct EvaluationResult {
+    io::MetricLine metrics;
+    std::vector<ShownSample> samples;
+    std::vector<Trajectory> rollouts;
+};
+EvaluationResult evaluate(const Environment& environment, const EvaluateOptions& options,
+                          const model::Weights& policy, tasks::RewardSet& rewards,
+                          PhaseTimer& timer);
+
+[[nodiscard]] std::unique_ptr<Stage> make_evaluate(const Environment& environment,
+                                                   const EvaluateOptions& options);
+
+}  // namespace rankwise::stages

@@ -1,0 +1,81 @@
+#include "src/stages/ratio_check.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <tuple>
+
+namespace rankwise::stages {
+
+ParameterDigests parameter_digests(const model::Weights& weights, model::Compute& compute) {
+    ParameterDigests digests;
+    for (ParameterId id = 0; id < weights.table().count(); ++id)
+        digests.push_back(weights.digest(id, compute));
+    return digests;
+}
+
+void RatioCheck::add(const AnswerRecord& record, std::span<const float> sampled,
+                     std::span<const float> computed) {
+    ensure(sampled.size() == computed.size(), "{} log-probabilities were sampled, {} computed",
+           sampled.size(), computed.size());
+    for (std::size_t t = 0; t < sampled.size(); ++t) {
+        if (std::bit_cast<std::uint32_t>(sampled[t]) == std::bit_cast<std::uint32_t>(computed[t]))
+            continue;
+        const Difference difference{.group = record.group,
+                                    .sample = record.sample,
+                                    .token = static_cast<std::int64_t>(t),
+                                    .generated_by = record.rank,
+                                    .sampled = static_cast<double>(sampled[t]),
+                                    .computed = static_cast<double>(computed[t])};
+        const auto place = [](const Difference& d) {
+            return std::tuple(d.group, d.sample, d.token);
+        };
+        if (!first_ || place(difference) < place(*first_)) first_ = difference;
+        return;
+    }
+}
+
+void RatioCheck::require_exact(const Environment& environment, const model::Weights& weights,
+                               const ParameterDigests& at_generation) const {
+    parallel::Communicator& data = environment.data();
+    if (data.all_reduce_max("ratio check", std::int64_t{first_ ? 1 : 0}) == 0) return;
+    std::vector<Difference> mine;
+    if (first_) {
+        mine.push_back(*first_);
+        mine.back().computed_by = data.rank();
+    }
+    const std::vector<Difference> all = data.all_gather_v("ratio check", mine).values;
+    const Difference first =
+        *std::min_element(all.begin(), all.end(), [](const Difference& a, const Difference& b) {
+            return std::tuple(a.group, a.sample, a.token) < std::tuple(b.group, b.sample, b.token);
+        });
+    std::string cause = "no parameter has changed since generation: the two forward passes differ";
+    const ParameterDigests now = parameter_digests(weights, environment.compute);
+    for (std::size_t id = 0; id < now.size(); ++id) {
+        if (now[id] == at_generation[id]) continue;
+        const Parameter& parameter = weights.table()[static_cast<ParameterId>(id)];
+        cause = fmt::format("{} has changed on this rank since generation", parameter.name);
+        break;
+    }
+    throw BadNumbers(
+        fmt::format("the update computes another log-probability than the sampler used: token {} "
+                    "of answer {} to prompt {} of the "
+                    "step, sampled {:.9g} (data rank {}), computed {:.9g} (data rank {}); {}. "
+                    "Nothing was learnt from it: the last "
+                    "checkpoint is whole",
+                    first.token, first.sample, first.group, first.sampled, first.generated_by,
+                    first.computed, first.computed_by, cause));
+}
+
+void flip_bit(model::Weights& weights, model::Compute& compute) {
+    const ParameterId id = weights.parameters().layers.front().gate;
+    const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
+    std::vector<float> value = compute.device.kernels::Memory::download<float>(one, compute.stream);
+    // The highest bit of the fraction: small enough to look harmless, large enough to be seen
+    // through rounding.
+    value[0] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value[0]) ^ 0x00400000U);
+    compute.device.kernels::Memory::upload<float>(std::span<const float>(value), one,
+                                                  compute.stream);
+    weights.pack(compute);
+}
+
+}  // namespace rankwise::stages

@@ -1,0 +1,182 @@
+#include "src/stages/sft.hpp"
+
+#include <cmath>
+
+#include "src/base/philox.hpp"
+#include "src/stages/gather.hpp"
+#include "src/update/trainer.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+class Sft final : public Stage {
+  public:
+    Sft(const Environment& environment, const SftOptions& options)
+        : environment_(environment),
+          options_(options),
+          policy_(environment.models.at("policy")),
+          rewards_(options.evaluation.rewards.rewards()),
+          trainer_(environment.compute, policy_, environment.data(),
+                   trainer_options(environment, 1.0), options.optimizer.adamw()) {
+        require(environment.task.demonstrations != nullptr,
+                "an sft stage needs worked examples: set [task] demonstrations");
+        size_ = environment.task.demonstrations->size();
+        require(options.steps > 0 || size_.has_value(),
+                "an sft stage over examples without end needs `steps`");
+        steps_ =
+            options.steps > 0
+                ? options.steps
+                : std::max<std::int64_t>(
+                      1, static_cast<std::int64_t>(options.epochs * static_cast<double>(*size_)) /
+                             options.batch_size);
+        schedule_ = options.optimizer.schedule(steps_);
+        trainer_.gradient_owners().break_order(environment.faults.arrival_order);
+    }
+
+    [[nodiscard]] std::int64_t steps() const override { return steps_; }
+    [[nodiscard]] std::int64_t updates() const override { return trainer_.optimizer().steps(); }
+    [[nodiscard]] std::vector<OptimizerState> optimizers() override {
+        return {{"policy", &trainer_.optimizer()}};
+    }
+    [[nodiscard]] std::map<std::string, io::StateValue> state() const override {
+        return {{"num_tokens", tokens_seen_}};
+    }
+    void restore(const std::map<std::string, io::StateValue>& state) override {
+        tokens_seen_ = std::get<std::int64_t>(state.at("num_tokens"));
+    }
+
+    StepResult step(std::int64_t index) override {
+        PhaseTimer timer(environment_, index);
+        timer.enter("data");
+        const std::vector<tasks::Demonstration> batch = batch_of(index);
+        std::vector<update::SampleSize> sizes;
+        std::int64_t counted = 0;
+        for (std::size_t i = 0; i < batch.size(); ++i) {
+            const Parts parts = parts_of(batch[i]);
+            sizes.push_back(
+                {static_cast<std::int64_t>(i), std::ssize(parts.prompt), std::ssize(parts.answer)});
+            counted += std::ssize(parts.answer);
+        }
+        const update::PlanOptions plan_options{.chunk_tokens = options_.optimizer.chunk_tokens,
+                                               .chunk_multiple = options_.optimizer.chunk_multiple,
+                                               .share_prompts = false};
+        const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
+
+        timer.enter("update");
+        const double weight = 1.0 / static_cast<double>(counted);
+        std::vector<SampleValues<2>> values;  // sums over a sample's tokens: -log p, entropy
+        const update::MinibatchCallbacks callbacks{
+            .text =
+                [&](std::int64_t sample) {
+                    const Parts parts = parts_of(batch[static_cast<std::size_t>(sample)]);
+                    return update::SampleText{parts.prompt, parts.answer};
+                },
+            .loss =
+                [&](std::int64_t sample, std::span<const float> logprob,
+                    std::span<const float> entropy, std::span<float> coefficient) {
+                    SampleValues<2> sums{sample, {0.0, 0.0}};
+                    for (std::size_t t = 0; t < logprob.size(); ++t) {
+                        sums.values[0] -= static_cast<double>(logprob[t]);
+                        sums.values[1] += static_cast<double>(entropy[t]);
+                        coefficient[t] = static_cast<float>(-weight);
+                    }
+                    values.push_back(sums);
+                }};
+        const double lr = update::learning_rate(schedule_, trainer_.optimizer().steps());
+        const double norm = trainer_.step(plan, plan_options, callbacks, lr);
+        timer.enter("record");
+        const auto all = gather_by_sample(environment_.data(), values);
+        double loss = 0.0;
+        double entropy = 0.0;
+        for (const SampleValues<2>& sums : all) {
+            loss += sums.values[0];
+            entropy += sums.values[1];
+        }
+        if (!std::isfinite(loss))
+            throw BadNumbers("the loss is not finite: a weight or the data is damaged");
+        tokens_seen_ += counted;
+        StepResult result;
+        result.metrics = {{"loss", loss * weight},
+                          {"entropy", entropy * weight},
+                          {"grad_norm", norm},
+                          {"learning_rate", lr},
+                          {"num_tokens", tokens_seen_}};
+        if (options_.eval_steps > 0 && (index + 1) % options_.eval_steps == 0) {
+            EvaluationResult measured =
+                evaluate(environment_, options_.evaluation, policy_, rewards_, timer);
+            result.evaluation = std::move(measured.metrics);
+            result.samples = std::move(measured.samples);
+        }
+        const double seconds = timer.total_s();
+        timer.finish(result.metrics);
+        result.metrics.emplace_back("tokens_per_second", static_cast<double>(counted) / seconds);
+        return result;
+    }
+
+  private:
+    struct Parts {
+        std::span<const TokenId> prompt;
+        std::span<const TokenId> answer;
+    };
+
+    static update::TrainerOptions trainer_options(const Environment& environment,
+                                                  double temperature) {
+        return {.head = {.ids = environment.task.tokenizer.vocab_size(),
+                         .temperature = static_cast<float>(temperature),
+                         .block_bytes = environment.physical.head_bytes},
+                .recompute = environment.physical.recompute,
+                .zero = narrow<int>(environment.physical.zero)};
+    }
+
+    /// With train_on_prompt all tokens but the first count: they are the answer to a prompt of one
+    /// token.
+    [[nodiscard]] Parts parts_of(const tasks::Demonstration& example) {
+        if (!options_.train_on_prompt) return {example.prompt, example.response};
+        joined_.assign(example.prompt.begin(), example.prompt.end());
+        joined_.insert(joined_.end(), example.response.begin(), example.response.end());
+        return {std::span(joined_).first(1), std::span(joined_).subspan(1)};
+    }
+
+    [[nodiscard]] std::vector<tasks::Demonstration> batch_of(std::int64_t step) const {
+        std::vector<tasks::Demonstration> batch;
+        for (std::int64_t i = 0; i < options_.batch_size; ++i) {
+            batch.push_back(environment_.task.demonstrations->demonstration(
+                order_.index(step * options_.batch_size + i, size_, environment_.seed)));
+        }
+        return batch;
+    }
+
+    const Environment& environment_;
+    SftOptions options_;
+    model::Weights& policy_;
+    tasks::RewardSet rewards_;
+    update::Trainer trainer_;
+    update::Schedule schedule_;
+    std::optional<std::int64_t> size_;
+    std::int64_t steps_ = 0;
+    std::int64_t tokens_seen_ = 0;
+    mutable EpochOrder order_;
+    std::vector<TokenId> joined_;
+};
+
+}  // namespace
+
+OptionList SftOptions::options() {
+    OptionList list;
+    list.logical("batch_size", &batch_size, "worked examples a step").at_least(1);
+    list.logical("steps", &steps, "optimizer steps; 0: as many as `epochs` has").at_least(0);
+    list.logical("epochs", &epochs, "passes over the examples, when `steps` is 0").at_least(0);
+    list.logical("train_on_prompt", &train_on_prompt, "prompts count in the loss too");
+    optimizer.declare(list);
+    list.logical("eval_steps", &eval_steps, "evaluate after every so many steps; 0: never")
+        .at_least(0);
+    evaluation.declare(list, "eval_");
+    evaluation.rewards.declare(list);
+    return list;
+}
+
+std::unique_ptr<Stage> make_sft(const Environment& environment, const SftOptions& options) {
+    return std::make_unique<Sft>(environment, options);
+}
+
+}  // namespace rankwise::stages

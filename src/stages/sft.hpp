@@ -1,0 +1,26 @@
+// Stage `sft`: imitate worked examples.
+#pragma once
+
+#include "src/stages/evaluate.hpp"
+
+namespace rankwise::stages {
+
+struct SftOptions {
+    std::int64_t batch_size = 32;
+    std::int64_t steps = 0;  ///< 0: epochs * size / batch_size
+    double epochs = 1.0;
+    bool train_on_prompt = false;
+    OptimizerSection optimizer;
+    std::int64_t eval_steps = 0;  ///< evaluate every so many steps; 0: never
+    EvaluateOptions evaluation;
+
+    [[nodiscard]] OptionList options();
+};
+
+/// Mean over the batch's response tokens of -log p(token), AdamW. Batches go through the examples
+/// in order (a generator's order is random already); a finite file is shuffled anew in each epoch
+/// (purpose data_order).
+[[nodiscard]] std::unique_ptr<Stage> make_sft(const Environment& environment,
+                                              const SftOptions& options);
+
+}  // namespace rankwise::stages

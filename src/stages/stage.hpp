@@ -1,0 +1,128 @@
+// A stage of a run: some steps with one aim (imitate, reinforce, measure).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/manifest.hpp"
+#include "io/metrics.hpp"
+#include "parallel/mesh.hpp"
+#include "src/base/clock.hpp"
+#include "src/base/log.hpp"
+#include "src/model/model_set.hpp"
+#include "src/rollout/generator.hpp"
+#include "src/stages/task_data.hpp"
+#include "src/update/adamw.hpp"
+
+namespace rankwise::stages {
+
+/// Options that change no bit: how this run computes, not what.
+struct PhysicalOptions {
+    std::int64_t slots = 64;
+    std::int64_t prefill_tokens = 2048;
+    std::int64_t deal_interval = 1;
+    bool recompute = false;
+    std::int64_t head_bytes = 32 << 20;
+    std::int64_t zero = 1;
+};
+
+/// Faults that tests plant to see them caught. All off in a real run.
+struct PlantedFaults {
+    bool arrival_order =
+        false;  ///< chunk gradients are added in an order that depends on the rank: breaks N3
+    std::int64_t flip_weight_at =
+        -1;  ///< step after whose generation one bit of a weight is changed
+};
+
+/// What every stage is given. Passed by reference; outlives the stages.
+struct Environment {
+    model::Compute& compute;
+    const parallel::Mesh& mesh;
+    model::ModelSet& models;
+    const TaskData& task;
+    const Log& log;
+    const Clock& clock;
+    std::uint64_t seed = 0;
+    PhysicalOptions physical;
+    PlantedFaults faults;
+    /// What this rank does from now on: for the watchdog and the display.
+    std::function<void(std::string_view phase, std::int64_t step)> enter_phase;
+
+    [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
+};
+
+/// An answer to be shown to people.
+struct ShownSample {
+    std::string prompt;
+    std::string answer;
+    double reward = 0.0;
+    bool evaluation = false;
+};
+
+/// What a step leaves behind, besides weights. Metrics are the same on every rank.
+struct StepResult {
+    io::MetricLine metrics;
+    io::MetricLine evaluation;         ///< empty unless the stage measured itself in this step
+    std::vector<Trajectory> rollouts;  ///< this rank's, canonical order
+    UInt128 rollouts_digest;
+    std::vector<ShownSample> samples;  ///< on data rank 0
+};
+
+/// Tensors of a stage that a checkpoint keeps, beside the models' weights.
+struct OptimizerState {
+    std::string model;
+    update::Adamw* optimizer = nullptr;
+};
+
+/// Collective: every rank calls every member in the same order.
+class Stage {
+  public:
+    Stage() = default;
+    Stage(const Stage&) = delete;
+    Stage& operator=(const Stage&) = delete;
+    virtual ~Stage() = default;
+
+    [[nodiscard]] virtual std::int64_t steps() const = 0;
+    /// Steps come in order, from 0 or from where restore() left off.
+    virtual StepResult step(std::int64_t index) = 0;
+
+    /// Named scalars that a restart needs (cursors); and optimizers whose moments it needs.
+    [[nodiscard]] virtual std::map<std::string, io::StateValue> state() const { return {}; }
+    virtual void restore(const std::map<std::string, io::StateValue>& /*state*/) {}
+    [[nodiscard]] virtual std::vector<OptimizerState> optimizers() { return {}; }
+    /// Models besides the policy that a checkpoint must keep.
+    [[nodiscard]] virtual std::vector<std::string> models() const { return {}; }
+    /// Optimizer steps that the policy has taken in this stage.
+    [[nodiscard]] virtual std::int64_t updates() const { return 0; }
+};
+
+/// Times the phases of a step and tells the environment which one it is.
+class PhaseTimer {
+  public:
+    PhaseTimer(const Environment& environment, std::int64_t step)
+        : environment_(environment),
+          step_(step),
+          begin_s_(environment.clock.now_s()),
+          phase_begin_s_(begin_s_) {}
+    void enter(const std::string& phase);
+    /// Ends the last phase and appends time/<phase> and time/step.
+    void finish(io::MetricLine& metrics);
+    [[nodiscard]] double total_s() const { return environment_.clock.now_s() - begin_s_; }
+
+  private:
+    void close();
+
+    const Environment& environment_;
+    std::int64_t step_;
+    double begin_s_;
+    double phase_begin_s_;
+    std::string phase_;
+    std::vector<std::pair<std::string, double>> times_;
+};
+
+}  // namespace rankwise::stages

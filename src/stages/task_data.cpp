@@ -1,0 +1,110 @@
+#include "src/stages/task_data.hpp"
+
+#include "src/base/checked.hpp"
+#include "src/tasks/countdown.hpp"
+#include "src/tasks/jsonl_dataset.hpp"
+#include "src/tasks/prompt_template.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+TaskData load_countdown(const TaskOptions& options, std::uint64_t seed) {
+    namespace countdown = tasks::countdown;
+    const int hi = narrow<int>(options.largest_number);
+    const countdown::TeacherOptions teacher{.hi = hi,
+                                            .bias = options.teacher_bias,
+                                            .give_up = options.teacher_give_up,
+                                            .slip = options.teacher_slip,
+                                            .max_tries = narrow<int>(options.teacher_max_tries),
+                                            .max_tokens = options.teacher_max_tokens};
+    return {.kind = "countdown",
+            .tokenizer =
+                text::Tokenizer::from_json(countdown::tokenizer_json(), "the countdown vocabulary",
+                                           countdown::tokenizer_config_json()),
+            .train = std::make_unique<countdown::Training>(seed, hi),
+            .held_out = std::make_unique<countdown::HeldOut>(options.held_out, hi),
+            .demonstrations =
+                std::make_unique<countdown::Teacher>(seed, options.teacher_traces, teacher)};
+}
+
+TaskData load_json_lines(const TaskOptions& options, const std::string& model_folder) {
+    const std::string tokenizer = options.tokenizer.empty() ? model_folder : options.tokenizer;
+    require(!tokenizer.empty(),
+            "[task] tokenizer is not set, and no model folder is given that could hold one");
+    TaskData task{.kind = "json_lines", .tokenizer = text::Tokenizer::from_file(tokenizer)};
+    const tasks::JsonlOptions rows{
+        .task = "json_lines",
+        .prompt_template = options.prompt_template.empty() ? "prompt" : options.prompt_template,
+        .most_line_bytes = options.max_characters};
+    const auto dataset = [&](const std::string& file) {
+        return std::make_unique<tasks::JsonlDataset>(tasks::JsonlDataset::from_file(file, rows));
+    };
+    if (!options.train.empty()) task.train = dataset(options.train);
+    if (!options.evaluation.empty()) task.held_out = dataset(options.evaluation);
+    if (!options.demonstrations.empty()) {
+        task.demonstrations = std::make_unique<tasks::JsonlDemonstrations>(
+            tasks::JsonlDemonstrations::from_file(options.demonstrations, task.tokenizer, rows));
+    }
+    return task;
+}
+
+}  // namespace
+
+OptionList TaskOptions::options() {
+    OptionList list;
+    list.logical("kind", &kind,
+                 "where problems come from: countdown (made by a generator) or json_lines (files)")
+        .one_of({"countdown", "json_lines"});
+    list.logical("largest_number", &largest_number, "countdown: numbers are drawn from 1 to this")
+        .at_least(3)
+        .at_most(99);
+    list.logical("held_out", &held_out, "countdown: problems kept for evaluation").at_least(1);
+    list.logical("teacher_traces", &teacher_traces,
+                 "countdown: worked examples of the imperfect teacher")
+        .at_least(1);
+    list.logical("teacher_bias", &teacher_bias,
+                 "countdown: how much the teacher prefers tries near the target")
+        .at_least(0);
+    list.logical("teacher_give_up", &teacher_give_up,
+                 "countdown: probability of giving up after each miss")
+        .at_least(0)
+        .at_most(1);
+    list.logical("teacher_slip", &teacher_slip,
+                 "countdown: probability of an arithmetic slip in a step")
+        .at_least(0)
+        .at_most(1);
+    list.logical("teacher_max_tries", &teacher_max_tries,
+                 "countdown: most tries in a worked example")
+        .at_least(1);
+    list.logical("teacher_max_tokens", &teacher_max_tokens,
+                 "countdown: most tokens of a worked example")
+        .at_least(24);
+    list.logical("train", &train, "json_lines: file of problems to train on");
+    list.logical("evaluation", &evaluation, "json_lines: file of problems to evaluate on");
+    list.logical("demonstrations", &demonstrations,
+                 "json_lines: file of prompts with responses to imitate");
+    list.logical("prompt_template", &prompt_template,
+                 "json_lines: how a prompt is made; empty: the row's own");
+    list.logical("max_characters", &max_characters, "json_lines: bytes that a line may have")
+        .at_least(1);
+    list.logical("tokenizer", &tokenizer,
+                 "json_lines: tokenizer.json or its folder; empty: the model's");
+    return list;
+}
+
+TaskData load_task(const TaskOptions& options, const std::string& model_folder,
+                   std::uint64_t seed) {
+    if (options.kind == "countdown") return load_countdown(options, seed);
+    return load_json_lines(options, model_folder);
+}
+
+std::vector<std::pair<std::string, std::string>> tokenizer_files(const TaskData& task) {
+    std::vector<std::pair<std::string, std::string>> files{
+        {"tokenizer.json", task.tokenizer.json()}};
+    if (!task.tokenizer.config_json().empty()) {
+        files.emplace_back("tokenizer_config.json", task.tokenizer.config_json());
+    }
+    return files;
+}
+
+}  // namespace rankwise::stages

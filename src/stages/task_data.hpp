@@ -1,0 +1,61 @@
+// What a run trains on: problems, demonstrations, and the tokenizer of its models.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "src/base/options.hpp"
+#include "src/tasks/dataset.hpp"
+#include "src/text/tokenizer.hpp"
+
+namespace rankwise::stages {
+
+/// Options of [task]. `kind` chooses which of them count.
+struct TaskOptions {
+    std::string kind = "countdown";
+    // countdown
+    std::int64_t largest_number = 12;
+    std::int64_t held_out = 400;
+    std::int64_t teacher_traces = 80000;
+    double teacher_bias = 0.4;
+    double teacher_give_up = 0.2;
+    double teacher_slip = 0.01;
+    std::int64_t teacher_max_tries = 10;
+    std::int64_t teacher_max_tokens = 208;
+    // json_lines
+    std::string train;
+    std::string evaluation;
+    std::string demonstrations;
+    std::string prompt_template;
+    std::int64_t max_characters = 100000;
+    std::string tokenizer;  ///< folder or tokenizer.json; empty: the model folder's
+
+    [[nodiscard]] OptionList options();
+};
+
+/// Sources of text. Members that the kind does not provide are null.
+struct TaskData {
+    std::string kind;
+    text::Tokenizer tokenizer;
+    std::unique_ptr<tasks::Dataset> train;
+    std::unique_ptr<tasks::Dataset> held_out;
+    std::unique_ptr<tasks::DemonstrationSet> demonstrations;
+
+    /// Ids of a prompt, with what the tokenizer adds at the beginning.
+    [[nodiscard]] std::vector<TokenId> prompt_ids(const tasks::Problem& problem) const {
+        return tokenizer.encode(problem.prompt, true);
+    }
+};
+
+/// @param model_folder  where a tokenizer is looked for if the options name none; may be empty
+/// @throws BadInput naming file and line, or the option that is missing.
+[[nodiscard]] TaskData load_task(const TaskOptions& options, const std::string& model_folder,
+                                 std::uint64_t seed);
+
+/// Files of the tokenizer, to be written beside an exported model: name and contents.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> tokenizer_files(
+    const TaskData& task);
+
+}  // namespace rankwise::stages
