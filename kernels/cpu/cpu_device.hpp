@@ -80,8 +80,10 @@ class CpuDevice final : public Device {
     /// (checked) the other mapping.
     template <class T>
     [[nodiscard]] T* at(T* handle) const {
-        using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
-        return reinterpret_cast<T*>(reinterpret_cast<Byte*>(handle) + shift_);
+        // As integers: the handle of an empty matrix may be no address at all, and is followed by
+        // nobody.
+        return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(handle) +
+                                    static_cast<std::uintptr_t>(shift_));
     }
     template <class T>
     [[nodiscard]] T* at(DeviceSpan<T> span) const {

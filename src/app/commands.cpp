@@ -4,6 +4,18 @@ namespace rankwise::app {
 
 const std::vector<Command>& all_commands() {
     static const std::vector<Command> commands{
+        {.name = "train",
+         .summary = "runs the stages of a recipe, or goes on where it stopped",
+         .positional = "RECIPE",
+         .text = "Options of the recipe may be given as --section.key value; they go over the "
+                 "file. The same command "
+                 "again goes on from the newest checkpoint, on any number of ranks. USR1 or TERM "
+                 "saves and ends with "
+                 "code 3.",
+         .examples = {"mpirun -n 2 rankwise train configs/countdown.ini",
+                      "rankwise train configs/tiny.ini --run.directory /tmp/try --run.seed 2"},
+         .takes_settings = true,
+         .on_ranks = run_train},
         {.name = "report",
          .summary = "writes a run's report.html anew: curves, evaluations, answers",
          .positional = "RUN",

@@ -16,6 +16,7 @@ int run_compare(const Arguments& arguments);
 int run_grade(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_options(const Arguments& arguments);
+int run_train(const Arguments& arguments, Session& session);
 int run_report(const Arguments& arguments);
 int run_version(const Arguments& arguments);
 int run_view(const Arguments& arguments);

@@ -21,6 +21,9 @@ OptionList RunOptions::options() {
     list.operational("keep_every", &keep_every, "deletes only what is no longer read",
                      "checkpoints of multiples of this step are kept too; 0: none")
         .at_least(0);
+    list.operational("rollouts_every", &rollouts_every, "only says what is written down",
+                     "steps between rollout files; 0: none")
+        .at_least(0);
     list.operational("sample_every", &sample_every, "only says what is written down",
                      "steps between sample answers that are recorded and shown; 0: none")
         .at_least(0);

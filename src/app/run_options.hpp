@@ -17,6 +17,7 @@ struct RunOptions {
     std::int64_t checkpoint_every = 50;
     std::int64_t keep_last = 2;
     std::int64_t keep_every = 0;
+    std::int64_t rollouts_every = 1;
     std::int64_t sample_every = 10;
     std::string display = "auto";
     std::string log_level = "info";

@@ -1,7 +1,11 @@
 #include "src/app/sections.hpp"
 
+#include "src/app/engine_options.hpp"
 #include "src/app/recipe.hpp"
 #include "src/app/run_options.hpp"
+#include "src/stages/evaluate.hpp"
+#include "src/stages/grpo.hpp"
+#include "src/stages/sft.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -29,6 +33,16 @@ std::vector<DeclaredSection> declared_sections() {
     return {
         row<RunOptions>("run"),
         row<ResumeOptions>("resume"),
+        row<DeviceOptions>("device"),
+        row<ParallelOptions>("parallel"),
+        row<GenerationOptions>("generation"),
+        row<UpdateOptions>("update"),
+        row<FaultOptions>("faults"),
+        row<ModelOptions>("model.policy"),
+        row<stages::TaskOptions>("task"),
+        row<stages::SftOptions>("stage.NAME", "sft"),
+        row<stages::GrpoOptions>("stage.NAME", "grpo"),
+        row<stages::EvaluateOptions>("stage.NAME", "evaluate"),
     };
 }
 

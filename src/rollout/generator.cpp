@@ -316,10 +316,10 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
         sample_rows.push_back(
             {.key = slot.key,
              .position = static_cast<std::uint32_t>(slot.trajectory.tokens.size()),
-             .temperature = static_cast<float>(sampling.temperature),
+             .temperature = sampling.temperature,
              .top_k = sampling.top_k,
-             .top_p = static_cast<float>(sampling.top_p),
-             .min_p = static_cast<float>(sampling.min_p)});
+             .top_p = sampling.top_p,
+             .min_p = sampling.min_p});
     }
     device.rms_norm({.x = x,
                      .weight = weights_.final_norm(),
@@ -335,6 +335,7 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
     const Matrix logits = compute_.matrix(block, config.vocab_size);
     const DeviceSpan<float> statistics = compute_.arena.take<float>(block * leaf_count * 3);
     const DeviceSpan<float> target = compute_.arena.take<float>(block);
+    const DeviceSpan<float> sum = compute_.arena.take<float>(block);
     const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
     tokens.resize(static_cast<std::size_t>(rows));
     for (std::int64_t begin = 0; begin < rows; begin += block) {
@@ -361,7 +362,8 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
                                  .tree = tree,
                                  .rows = count,
                                  .target = target.subspan(0, count),
-                                 .logprob = logprob.subspan(begin, count)},
+                                 .logprob = logprob.subspan(begin, count),
+                                 .sum = sum.subspan(0, count)},
                                 compute_.stream);
     }
     logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);

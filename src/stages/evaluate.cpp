@@ -39,6 +39,7 @@ class Evaluate final : public Stage {
         out.rollouts_digest = digest_of(environment_, result.rollouts);
         out.rollouts = std::move(result.rollouts);
         out.evaluation = std::move(result.metrics);
+        out.evaluation_step = index + 1;
         out.samples = std::move(result.samples);
         timer.finish(out.metrics);
         return out;

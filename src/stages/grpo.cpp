@@ -84,7 +84,7 @@ class Grpo final : public Stage {
         PhaseTimer timer(environment_, index);
         StepResult result;
         if (index == 0 && options_.eval_steps > 0)
-            measure(timer, result);  // before anything is learnt
+            measure(timer, result, index);  // before anything is learnt
 
         timer.enter("generate");
         const ParameterDigests digests = parameter_digests(policy_, environment_.compute);
@@ -117,7 +117,7 @@ class Grpo final : public Stage {
         const bool last = index + 1 == options_.steps;
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last) &&
             index > 0) {
-            measure(timer, result);
+            measure(timer, result, index + 1);
         }
         timer.finish(result.metrics);
         result.metrics.emplace_back("tokens_per_second", static_cast<double>(tokens) / seconds);
@@ -125,10 +125,11 @@ class Grpo final : public Stage {
     }
 
   private:
-    void measure(PhaseTimer& timer, StepResult& result) {
+    void measure(PhaseTimer& timer, StepResult& result, std::int64_t steps_done) {
         EvaluationResult measured =
             evaluate(environment_, options_.evaluation, policy_, evaluation_rewards_, timer);
         result.evaluation = std::move(measured.metrics);
+        result.evaluation_step = steps_done;
         result.samples = std::move(measured.samples);
     }
 

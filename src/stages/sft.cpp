@@ -105,6 +105,7 @@ class Sft final : public Stage {
             EvaluationResult measured =
                 evaluate(environment_, options_.evaluation, policy_, rewards_, timer);
             result.evaluation = std::move(measured.metrics);
+            result.evaluation_step = index + 1;
             result.samples = std::move(measured.samples);
         }
         const double seconds = timer.total_s();

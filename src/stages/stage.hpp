@@ -68,6 +68,7 @@ struct ShownSample {
 struct StepResult {
     io::MetricLine metrics;
     io::MetricLine evaluation;         ///< empty unless the stage measured itself in this step
+    std::int64_t evaluation_step = 0;  ///< steps that were done when it did
     std::vector<Trajectory> rollouts;  ///< this rank's, canonical order
     UInt128 rollouts_digest;
     std::vector<ShownSample> samples;  ///< on data rank 0

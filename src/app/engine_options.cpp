@@ -1,0 +1,161 @@
+#include "src/app/engine_options.hpp"
+
+#include <cmath>
+
+#include "src/base/error.hpp"
+
+namespace rankwise::app {
+
+OptionList DeviceOptions::options() {
+    OptionList list;
+    list.physical("kind", &kind, {"cpu", "checked"},
+                  "cpu, or checked: the CPU over memory that host code cannot read")
+        .one_of({"cpu", "checked"});
+    list.physical("isa", &isa, {"automatic", "avx2"},
+                  "instruction set; automatic: the widest of the machine")
+        .one_of({"automatic", "avx2", "avx512"});
+    list.physical("threads", &threads, {"1", "2"}, "compute threads a rank")
+        .at_least(1)
+        .at_most(1024);
+    return list;
+}
+
+std::unique_ptr<kernels::Device> DeviceOptions::make() const {
+    kernels::Isa set = kernels::Isa::automatic;
+    if (isa == "avx2") set = kernels::Isa::avx2;
+    if (isa == "avx512") set = kernels::Isa::avx512;
+    return kernels::make_cpu_device(
+        {.isa = set, .threads = narrow<int>(threads), .checked = kind == "checked"});
+}
+
+OptionList ParallelOptions::options() {
+    OptionList list;
+    list.physical("data", &data, {"0"}, "data ranks; 0: all that the other axes leave").at_least(0);
+    list.physical("pipeline", &pipeline, {"1"}, "pipeline stages").at_least(1);
+    list.physical("tensor", &tensor, {"1"}, "tensor ranks").at_least(1);
+    list.physical("expert", &expert, {"1"}, "expert ranks").at_least(1);
+    list.physical("zero", &zero, {"0", "1"},
+                  "1: optimizer state is sharded over the data ranks; 0: it is not")
+        .at_least(0)
+        .at_most(1);
+    list.physical("thread_ranks", &thread_ranks, {"1", "2"},
+                  "ranks that are threads of one process, in a run that is started without mpirun")
+        .at_least(1);
+    return list;
+}
+
+parallel::MeshShape ParallelOptions::shape(int world) const {
+    require(pipeline == 1 && tensor == 1 && expert == 1,
+            "[parallel] pipeline, tensor and expert must be 1 in this version: models are split "
+            "over data ranks only");
+    return parallel::fill_data({.data = narrow<int>(data),
+                                .pipeline = narrow<int>(pipeline),
+                                .tensor = narrow<int>(tensor),
+                                .expert = narrow<int>(expert)},
+                               world);
+}
+
+OptionList GenerationOptions::options() {
+    OptionList list;
+    list.physical("slots", &slots, {"4", "64"}, "answers that a rank generates at a time")
+        .at_least(1);
+    list.physical("prefill_tokens", &prefill_tokens, {"2048", "7"},
+                  "most prompt tokens in one pass")
+        .at_least(1);
+    list.physical("deal_interval", &deal_interval, {"1", "5"},
+                  "decode steps between rounds of dealing prompts")
+        .at_least(1);
+    return list;
+}
+
+OptionList UpdateOptions::options() {
+    OptionList list;
+    list.physical("recompute", &recompute, {"none", "layer"},
+                  "layer: activations are computed again in the backward pass, for less memory")
+        .one_of({"none", "layer"});
+    list.physical("head_bytes", &head_bytes, {"33554432", "4096"},
+                  "most bytes of logits that are held at a time")
+        .at_least(1);
+    return list;
+}
+
+OptionList FaultOptions::options() {
+    OptionList list;
+    list.logical("break_rule", &break_rule,
+                 "for tests: breaks a rule of the exact order, so that layouts differ")
+        .one_of({"none", "chunk_order"});
+    list.logical("flip_weight_at", &flip_weight_at,
+                 "for tests: step after whose generation a weight's bit is flipped")
+        .at_least(-1);
+    return list;
+}
+
+OptionList ModelOptions::options() {
+    OptionList list;
+    list.logical("folder", &folder,
+                 "Hugging Face folder to start from; empty: random weights of the sizes below");
+    list.logical("family", &family, "layout of a random model").one_of({"llama", "qwen2", "qwen3"});
+    list.logical("hidden_size", &hidden_size, "width of the residual stream").at_least(1);
+    list.logical("num_hidden_layers", &num_hidden_layers, "decoder layers").at_least(1);
+    list.logical("num_attention_heads", &num_attention_heads, "query heads").at_least(1);
+    list.logical("num_key_value_heads", &num_key_value_heads, "key-value heads").at_least(1);
+    list.logical("head_dim", &head_dim, "width of a head; 0: hidden_size / heads").at_least(0);
+    list.logical("intermediate_size", &intermediate_size, "width of the MLP").at_least(1);
+    list.logical("max_position_embeddings", &max_position_embeddings, "longest context, in tokens")
+        .at_least(2);
+    list.logical("rope_theta", &rope_theta, "base of the rotary frequencies").at_least(1);
+    list.logical("rms_norm_eps", &rms_norm_eps, "added to the mean square").at_least(1e-20);
+    list.logical("tie_word_embeddings", &tie_word_embeddings, "the head is the embedding");
+    list.logical("reduction", &reduction, "radices of the tree of sums; empty: from the heads");
+    list.logical("init_std", &init_std, "standard deviation of random weights").at_least(0);
+    list.logical("init_scale_residual", &init_scale_residual,
+                 "o_proj and down_proj start smaller, by the root of twice the layers");
+    return list;
+}
+
+model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer) const {
+    model::ModelConfig config;
+    if (!folder.empty()) {
+        config = model::read_config(folder);
+    } else {
+        config.family = model::family_from_name(family, "[model.policy] family");
+        config.vocab_size = tokenizer.vocab_size();
+        config.hidden = hidden_size;
+        config.layers = num_hidden_layers;
+        config.heads = num_attention_heads;
+        config.kv_heads = num_key_value_heads;
+        config.head_dim = head_dim > 0 ? head_dim : hidden_size / num_attention_heads;
+        config.intermediate = intermediate_size;
+        config.max_position = max_position_embeddings;
+        config.rms_norm_eps = rms_norm_eps;
+        config.initializer_range = init_std;
+        config.tied = tie_word_embeddings;
+        config.qkv_bias = config.family == model::Family::qwen2;
+        config.qk_norm = config.family == model::Family::qwen3;
+        config.rope.theta = rope_theta;
+        config.bos = tokenizer.bos().value_or(-1);
+        config.eos.assign(tokenizer.eos_ids().begin(), tokenizer.eos_ids().end());
+    }
+    for (const double radix : reduction) {
+        require(radix >= 2.0 && radix == std::floor(radix),
+                "[model.policy] reduction: {} is no radix", radix);
+        config.reduction.push_back(static_cast<int>(radix));
+    }
+    model::validate(config, folder.empty() ? "[model.policy]" : folder);
+    require(tokenizer.vocab_size() <= config.vocab_size,
+            "the tokenizer has {} ids, but the model's vocabulary {}: they do not belong together",
+            tokenizer.vocab_size(), config.vocab_size);
+    return config;
+}
+
+void ModelOptions::fill(model::Weights& weights, std::uint64_t seed,
+                        model::Compute& compute) const {
+    if (folder.empty()) {
+        model::initialise(weights, {.std = init_std, .scale_residual = init_scale_residual}, seed,
+                          compute);
+    } else {
+        model::load_folder(weights, folder, compute);
+    }
+}
+
+}  // namespace rankwise::app

@@ -1,0 +1,81 @@
+// [device], [parallel], [generation], [update], [model.policy] and [faults]: how a run computes,
+// and with which model.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/device.hpp"
+#include "parallel/mesh.hpp"
+#include "src/base/options.hpp"
+#include "src/model/config.hpp"
+#include "src/model/initialise.hpp"
+#include "src/stages/stage.hpp"
+
+namespace rankwise::app {
+
+struct DeviceOptions {
+    std::string kind = "cpu";
+    std::string isa = "automatic";
+    std::int64_t threads = 1;
+    [[nodiscard]] OptionList options();
+    [[nodiscard]] std::unique_ptr<kernels::Device> make() const;
+};
+
+struct ParallelOptions {
+    std::int64_t data = 0;
+    std::int64_t pipeline = 1;
+    std::int64_t tensor = 1;
+    std::int64_t expert = 1;
+    std::int64_t zero = 1;
+    std::int64_t thread_ranks = 1;
+    [[nodiscard]] OptionList options();
+    /// @throws BadInput listing what fits, if the degrees do not fit the ranks or are not
+    /// supported.
+    [[nodiscard]] parallel::MeshShape shape(int world) const;
+};
+
+struct GenerationOptions {
+    std::int64_t slots = 128;
+    std::int64_t prefill_tokens = 2048;
+    std::int64_t deal_interval = 1;
+    [[nodiscard]] OptionList options();
+};
+
+struct UpdateOptions {
+    std::string recompute = "none";
+    std::int64_t head_bytes = 32 << 20;
+    [[nodiscard]] OptionList options();
+};
+
+struct FaultOptions {
+    std::string break_rule = "none";
+    std::int64_t flip_weight_at = -1;
+    [[nodiscard]] OptionList options();
+};
+
+struct ModelOptions {
+    std::string folder;
+    std::string family = "qwen2";
+    std::int64_t hidden_size = 128;
+    std::int64_t num_hidden_layers = 4;
+    std::int64_t num_attention_heads = 4;
+    std::int64_t num_key_value_heads = 2;
+    std::int64_t head_dim = 0;
+    std::int64_t intermediate_size = 384;
+    std::int64_t max_position_embeddings = 1024;
+    double rope_theta = 10000.0;
+    double rms_norm_eps = 1e-6;
+    bool tie_word_embeddings = true;
+    std::vector<double> reduction;
+    double init_std = 0.02;
+    bool init_scale_residual = true;
+    [[nodiscard]] OptionList options();
+    /// The folder's configuration, or the one that these options describe for a vocabulary.
+    [[nodiscard]] model::ModelConfig config(const text::Tokenizer& tokenizer) const;
+    /// Fills the weights: from the folder, or random.
+    void fill(model::Weights& weights, std::uint64_t seed, model::Compute& compute) const;
+};
+
+}  // namespace rankwise::app

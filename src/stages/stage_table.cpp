@@ -1,0 +1,31 @@
+#include "src/stages/stage_table.hpp"
+
+#include <array>
+
+#include "src/stages/evaluate.hpp"
+#include "src/stages/grpo.hpp"
+#include "src/stages/sft.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+template <class Options, auto Make>
+StageKind kind(std::string name) {
+    return {std::move(name), [] {
+                auto options = std::make_shared<Options>();
+                return StageRecipe{options->options(), [options](const Environment& environment) {
+                                       return Make(environment, *options);
+                                   }};
+            }};
+}
+
+}  // namespace
+
+std::span<const StageKind> stage_kinds() {
+    static const std::array kinds{kind<SftOptions, make_sft>("sft"),
+                                  kind<GrpoOptions, make_grpo>("grpo"),
+                                  kind<EvaluateOptions, make_evaluate>("evaluate")};
+    return kinds;
+}
+
+}  // namespace rankwise::stages
