@@ -95,6 +95,9 @@ OptionList ModelOptions::options() {
     list.logical("folder", &folder,
                  "Hugging Face folder to start from; empty: random weights of the sizes below");
     list.logical("family", &family, "layout of a random model").one_of({"llama", "qwen2", "qwen3"});
+    list.logical("vocab_size", &vocab_size,
+                 "rows of the embedding; 0: as many as the tokenizer has ids")
+        .at_least(0);
     list.logical("hidden_size", &hidden_size, "width of the residual stream").at_least(1);
     list.logical("num_hidden_layers", &num_hidden_layers, "decoder layers").at_least(1);
     list.logical("num_attention_heads", &num_attention_heads, "query heads").at_least(1);
@@ -119,7 +122,7 @@ model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer) const 
         config = model::read_config(folder);
     } else {
         config.family = model::family_from_name(family, "[model.policy] family");
-        config.vocab_size = tokenizer.vocab_size();
+        config.vocab_size = vocab_size > 0 ? vocab_size : tokenizer.vocab_size();
         config.hidden = hidden_size;
         config.layers = num_hidden_layers;
         config.heads = num_attention_heads;

@@ -58,6 +58,7 @@ struct FaultOptions {
 struct ModelOptions {
     std::string folder;
     std::string family = "qwen2";
+    std::int64_t vocab_size = 0;
     std::int64_t hidden_size = 128;
     std::int64_t num_hidden_layers = 4;
     std::int64_t num_attention_heads = 4;

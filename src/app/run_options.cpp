@@ -12,6 +12,10 @@ OptionList RunOptions::options() {
     list.operational("time_limit_s", &time_limit_s, "a stopped run goes on with the same bits",
                      "seconds after which the run saves and ends with code 3; 0: none")
         .at_least(0);
+    list.operational("stop_after_steps", &stop_after_steps,
+                     "a stopped run goes on with the same bits",
+                     "steps that this start does before it saves and ends with code 3; 0: no limit")
+        .at_least(0);
     list.operational("checkpoint_every", &checkpoint_every, "saving changes nothing",
                      "steps between checkpoints; 0: only when the run stops or a stage ends")
         .at_least(0);

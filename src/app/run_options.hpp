@@ -14,6 +14,7 @@ struct RunOptions {
     std::int64_t seed = 1;
     std::string directory;  ///< empty: runs/<name of the recipe's file>
     double time_limit_s = 0.0;
+    std::int64_t stop_after_steps = 0;
     std::int64_t checkpoint_every = 50;
     std::int64_t keep_last = 2;
     std::int64_t keep_every = 0;

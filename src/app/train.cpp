@@ -255,15 +255,20 @@ class TrainRun {
             const bool due = options_.run.checkpoint_every > 0 &&
                              (at.step + 1) % options_.run.checkpoint_every == 0;
             const StopReason reason = stop_.agreed(session_.world());
-            if (last || due || reason != StopReason::none) {
+            ++steps_done_;
+            const bool enough =
+                options_.run.stop_after_steps > 0 && steps_done_ >= options_.run.stop_after_steps;
+            const bool stopping = reason != StopReason::none || enough;
+            if (last || due || stopping) {
                 Position done = at;
                 ++done.step;
                 save(done, *stage);
                 saved = true;
             }
-            if (reason != StopReason::none && !(last && at.stage + 1 == options_.stages.size())) {
-                stop_text_ = fmt::format("stopped by {} after step {} of {}", name_of(reason),
-                                         at.step + 1, named.name);
+            if (stopping && !(last && at.stage + 1 == options_.stages.size())) {
+                stop_text_ = fmt::format("stopped by {} after step {} of {}",
+                                         enough ? "stop_after_steps" : name_of(reason), at.step + 1,
+                                         named.name);
                 return false;
             }
         }
@@ -461,6 +466,7 @@ class TrainRun {
     std::vector<io::MetricLine> pending_;
     std::vector<std::pair<std::string, io::MetricLine>> evaluation_lines_;
     std::string stop_text_;
+    std::int64_t steps_done_ = 0;  ///< of this start
 };
 
 int train_on(const Arguments& arguments, Session& session) {
