@@ -7,8 +7,9 @@ namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
 /// One tile: all leaves and the tree above them in registers; finished subtrees wait in `saved`.
-template <int R, int P>
-void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel, Prefetch prefetch) {
+template <int R, int P, bool kAhead>
+void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel,
+          [[maybe_unused]] Prefetch& prefetch) {
     alignas(64) float saved[kMaxLevels][R][P * kPanel];
     const std::int64_t columns = block.columns - panel * kPanel;
     const float* a = block.x + row * block.x_stride;
@@ -21,8 +22,12 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel, Prefet
     for (std::int64_t r = 0; r < block.run_count; ++r) {
         const MatmulRun& run = block.runs[r];
         if (run.begins_leaf && r > 0) clear<R, P>(c);
-        accumulate<R, P, 1>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count,
-                            prefetch);
+        if constexpr (kAhead) {
+            accumulate<R, P, 1>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count,
+                                prefetch);
+        } else {
+            accumulate<R, P>(c, a + run.x, block.x_stride, 1, b, block.panel_stride, run.count);
+        }
         b += run.count * kPanel;
         for (int n = 0; n < run.adds; ++n) {
             const auto& left = saved[run.add_levels[n]];
@@ -52,24 +57,27 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel, Prefet
     store_tile<R, P>(c, y, block.y_stride, columns);
 }
 
-using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel, Prefetch);
+using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel, Prefetch&);
 
+/// Tiles by panels - 1 and rows - 1.
+template <bool kAhead>
+constexpr TileFunction kTiles[4][kTileRows] = {
 #ifdef __AVX512F__
-constexpr TileFunction kTiles[4][kTileRows] = {
-    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>, tile<7, 1>,
-     tile<8, 1>},
-    {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>, tile<5, 2>, tile<6, 2>, tile<7, 2>,
-     tile<8, 2>},
-    {tile<1, 3>, tile<2, 3>, tile<3, 3>, tile<4, 3>, tile<5, 3>, tile<6, 3>, tile<7, 3>,
-     tile<8, 3>},
-    {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>, nullptr, nullptr}};
+    {tile<1, 1, kAhead>, tile<2, 1, kAhead>, tile<3, 1, kAhead>, tile<4, 1, kAhead>,
+     tile<5, 1, kAhead>, tile<6, 1, kAhead>, tile<7, 1, kAhead>, tile<8, 1, kAhead>},
+    {tile<1, 2, kAhead>, tile<2, 2, kAhead>, tile<3, 2, kAhead>, tile<4, 2, kAhead>,
+     tile<5, 2, kAhead>, tile<6, 2, kAhead>, tile<7, 2, kAhead>, tile<8, 2, kAhead>},
+    {tile<1, 3, kAhead>, tile<2, 3, kAhead>, tile<3, 3, kAhead>, tile<4, 3, kAhead>,
+     tile<5, 3, kAhead>, tile<6, 3, kAhead>, tile<7, 3, kAhead>, tile<8, 3, kAhead>},
+    {tile<1, 4, kAhead>, tile<2, 4, kAhead>}
 #else
-constexpr TileFunction kTiles[4][kTileRows] = {
-    {tile<1, 1>, tile<2, 1>, tile<3, 1>, tile<4, 1>, tile<5, 1>, tile<6, 1>},
-    {tile<1, 2>, tile<2, 2>, tile<3, 2>, nullptr, nullptr, nullptr},
-    {tile<1, 3>, tile<2, 3>, nullptr, nullptr, nullptr, nullptr},
-    {tile<1, 4>, nullptr, nullptr, nullptr, nullptr, nullptr}};
+    {tile<1, 1, kAhead>, tile<2, 1, kAhead>, tile<3, 1, kAhead>, tile<4, 1, kAhead>,
+     tile<5, 1, kAhead>, tile<6, 1, kAhead>},
+    {tile<1, 2, kAhead>, tile<2, 2, kAhead>, tile<3, 2, kAhead>},
+    {tile<1, 3, kAhead>, tile<2, 3, kAhead>},
+    {tile<1, 4, kAhead>}
 #endif
+};
 
 /// How many of `left` panels the next group takes, for blocks of `rows` rows: few rows leave
 /// registers for more columns, and no lone panel is left over where a group could share with it.
@@ -97,10 +105,11 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // With few rows the panels stream at the speed of the caches; what lies in the second-level one
-    // cache needs no help.
-    constexpr std::int64_t kCached = 96 * 1024;  // floats
+    // Small weights stay in the caches, and with few rows panels stream as fast as they come: there
+    // prefetching only costs.
+    constexpr std::int64_t kCached = std::int64_t{1} << 20;  // floats
     const bool ahead = rows > 4 && panels * block.panel_stride > kCached;
+    const auto& functions = ahead ? kTiles<true> : kTiles<false>;
     for (std::int64_t panel = 0; panel < panels;) {
         const std::int64_t width = group_panels(rows, panels - panel);
         const std::int64_t next = panel + width;
@@ -114,8 +123,9 @@ void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) 
         for (std::int64_t t = 0; t < tiles; ++t) {
             const std::int64_t begin = rows * t / tiles;
             const std::int64_t end = rows * (t + 1) / tiles;
-            kTiles[width - 1][end - begin - 1](block, first + begin, panel, prefetch);
-            prefetch.next += each;
+            Prefetch here = prefetch;
+            here.next += t * each;
+            functions[width - 1][end - begin - 1](block, first + begin, panel, here);
         }
         panel = next;
     }
