@@ -93,7 +93,7 @@ void CpuDevice::zero(DeviceSpan<std::byte> to, Stream&) {
 void CpuDevice::synchronize(Stream&) {}
 
 std::byte* CpuDevice::wire_address(std::byte* handle) const {
-    return at(handle);
+    return handle == nullptr ? nullptr : at(handle);
 }
 
 }  // namespace rankwise::kernels::cpu
