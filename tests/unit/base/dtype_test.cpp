@@ -23,7 +23,8 @@ TEST(DType, BfloatRoundsToNearestEven) {
     EXPECT_EQ(bf16_from_float(1.0F + 0x1p-8F), 0x3F80);            // a tie goes to the even side
     EXPECT_EQ(bf16_from_float(1.0F + 0x1p-7F + 0x1p-8F), 0x3F82);  // and so does this one
     EXPECT_EQ(float_from_bf16(0x3F80), 1.0F);
-    EXPECT_TRUE(std::isnan(float_from_bf16(bf16_from_float(std::numeric_limits<float>::quiet_NaN()))));
+    EXPECT_TRUE(
+        std::isnan(float_from_bf16(bf16_from_float(std::numeric_limits<float>::quiet_NaN()))));
     EXPECT_EQ(float_from_bf16(bf16_from_float(std::numeric_limits<float>::infinity())),
               std::numeric_limits<float>::infinity());
 }
