@@ -23,7 +23,7 @@ void PhaseTimer::close() {
 void PhaseTimer::finish(io::MetricLine& metrics) {
     close();
     for (const auto& [phase, seconds] : times_) metrics.emplace_back("time/" + phase, seconds);
-    metrics.emplace_back("time/step", total_s());
+    metrics.emplace_back("step_time", total_s());
 }
 
 }  // namespace rankwise::stages

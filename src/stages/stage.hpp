@@ -111,7 +111,7 @@ class PhaseTimer {
           begin_s_(environment.clock.now_s()),
           phase_begin_s_(begin_s_) {}
     void enter(const std::string& phase);
-    /// Ends the last phase and appends time/<phase> and time/step.
+    /// Ends the last phase and appends time/<phase> and step_time, in seconds.
     void finish(io::MetricLine& metrics);
     [[nodiscard]] double total_s() const { return environment_.clock.now_s() - begin_s_; }
 
