@@ -249,7 +249,7 @@ class TrainRun {
         bool saved = true;  // what a restart would find is what there is
         for (; at.step < stage->steps(); ++at.step) {
             stages::StepResult result = stage->step(at.step);
-            record(named, at, *stage, result, view);
+            record(named, at, result, view);
             saved = false;
             const bool last = at.step + 1 == stage->steps();
             const bool due = options_.run.checkpoint_every > 0 &&
@@ -281,8 +281,7 @@ class TrainRun {
     }
 
     void record(const TrainRecipe::NamedStage& named, const Position& at,
-                const stages::Stage& stage, stages::StepResult& result, StepView& view) {
-        (void)stage;
+                stages::StepResult& result, StepView& view) {
         const UInt128 weights = models_.at("policy").digest(*compute_);
         write_rollouts(named, at, result);
         if (session_.rank() != 0) return;

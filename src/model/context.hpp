@@ -16,6 +16,14 @@ struct Compute {
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {
         return {arena.take<float>(rows * cols), rows, cols};
     }
+    /// Copies one dense matrix onto another of the same size.
+    void copy(kernels::ConstMatrix from, kernels::Matrix to) const {
+        ensure(from.dense() && to.dense() && from.rows == to.rows && from.cols == to.cols,
+               "a copy of {} x {} to {} x {}", from.rows, from.cols, to.rows, to.cols);
+        const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
+        device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
+                    DeviceSpan<std::byte>(to.handle, bytes), stream);
+    }
 };
 
 }  // namespace rankwise::model

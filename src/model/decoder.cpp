@@ -8,12 +8,6 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
-void copy(Compute& compute, ConstMatrix from, Matrix to) {
-    const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
-    compute.device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
-                        DeviceSpan<std::byte>(to.handle, bytes), compute.stream);
-}
-
 Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch) {
     const Matrix x = compute.matrix(batch.rows(), weights.config().hidden);
     compute.device.embed({.table = weights.embedding(), .ids = batch.ids, .out = x},
@@ -51,7 +45,7 @@ TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadO
     for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
         if (recompute) {
             inputs_.push_back(compute.matrix(x_.rows, x_.cols));
-            copy(compute, x_, inputs_.back());
+            compute.copy(x_, inputs_.back());
             const kernels::Arena::Scope layer_scope(compute.arena);
             (void)layer_forward_keep(compute, weights, layer, batch, x_);
         } else {
@@ -79,7 +73,7 @@ void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gr
         }
         const kernels::Arena::Scope layer_scope(compute_.arena);
         const Matrix x = compute_.matrix(x_.rows, x_.cols);
-        copy(compute_, inputs_[at], x);
+        compute_.copy(inputs_[at], x);
         const LayerActivations kept = layer_forward_keep(compute_, weights_, layer, batch_, x);
         layer_backward(compute_, weights_, layer, batch_, kept, dx, gradients);
     }

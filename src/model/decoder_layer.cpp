@@ -70,14 +70,6 @@ LayerActivations allocate(Compute& compute, const ModelConfig& config, std::int6
     return kept;
 }
 
-void copy(Compute& compute, ConstMatrix from, Matrix to) {
-    ensure(from.dense() && to.dense() && from.rows == to.rows && from.cols == to.cols,
-           "a copy of {} x {} to {} x {}", from.rows, from.cols, to.rows, to.cols);
-    const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
-    compute.device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
-                        DeviceSpan<std::byte>(to.handle, bytes), compute.stream);
-}
-
 /// The copy of q and k as the backward pass of QK-norm needs them.
 void keep_raw(Compute& compute, const ModelConfig& config, const LayerActivations& kept) {
     // Adding to zeros would be a sum; a gather with the identity is a copy with a stride.
@@ -98,7 +90,7 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     kernels::Stream& stream = compute.stream;
     const QkvColumns columns(config);
 
-    if (keep) copy(compute, x, at.x_in);
+    if (keep) compute.copy(x, at.x_in);
     device.rms_norm({.x = x,
                      .weight = w.input_norm,
                      .eps = norm_eps(weights),
@@ -127,7 +119,7 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     device.matmul({.x = at.attention, .w = w.o, .y = x, .bias = w.o_bias, .output = Output::add},
                   stream);
 
-    if (keep) copy(compute, x, at.x_mid);
+    if (keep) compute.copy(x, at.x_mid);
     device.rms_norm({.x = x,
                      .weight = w.post_norm,
                      .eps = norm_eps(weights),

@@ -58,7 +58,7 @@ class LeafSums {
                 if (filled_[level]) {
                     compute_.device.add({.from = value, .to = nodes_[level]}, compute_.stream);
                 } else {
-                    copy(value, nodes_[level]);
+                    compute_.copy(value, nodes_[level]);
                     filled_[level] = true;
                 }
             }
@@ -67,16 +67,10 @@ class LeafSums {
             has_value = filled_[level];
         }
         ensure(has_value, "a sum over the vocabulary without any terms");
-        copy(value, total_);
+        compute_.copy(value, total_);
     }
 
   private:
-    void copy(ConstMatrix from, Matrix to) {
-        const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
-        compute_.device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
-                             DeviceSpan<std::byte>(to.handle, bytes), compute_.stream);
-    }
-
     Compute& compute_;
     const ReductionTree& tree_;
     Matrix total_;

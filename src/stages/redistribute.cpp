@@ -28,15 +28,7 @@ std::vector<AnswerTokens> redistribute(parallel::Communicator& data, const Answe
     const std::int64_t self = data.rank();
     // Both ends know all sizes from the records, so only tokens travel: to each rank its samples in
     // the plan's order.
-    std::vector<std::int64_t> learner(members.size());
-    for (std::size_t c = 0; c < plan.chunks.size(); ++c) {
-        for (std::int64_t b = plan.chunks[c].begin; b < plan.chunks[c].end; ++b) {
-            const Range samples = plan.bundles[static_cast<std::size_t>(b)].samples;
-            for (std::int64_t s = samples.begin; s < samples.end; ++s) {
-                learner[static_cast<std::size_t>(s)] = static_cast<std::int64_t>(c % ranks);
-            }
-        }
-    }
+    const std::vector<std::int64_t> learner = plan.ranks_of_samples(data.size());
     std::vector<std::vector<TokenId>> tokens_to(ranks);
     std::vector<std::vector<float>> logprobs_to(ranks);
     std::vector<std::int64_t> receive_counts(ranks, 0);

@@ -34,15 +34,16 @@ Range MinibatchPlan::chunk(std::int64_t wave, std::int64_t data_ranks, std::int6
     return chunks[static_cast<std::size_t>(index)];
 }
 
-std::int64_t MinibatchPlan::rank_of_sample(std::int64_t sample, std::int64_t data_ranks) const {
+std::vector<std::int64_t> MinibatchPlan::ranks_of_samples(std::int64_t data_ranks) const {
+    std::vector<std::int64_t> ranks;  // chunks, bundles and samples ascend together
     for (std::size_t c = 0; c < chunks.size(); ++c) {
-        const Range range = chunks[c];
-        if (range.empty()) continue;
-        if (sample < bundles[static_cast<std::size_t>(range.end - 1)].samples.end) {
-            return static_cast<std::int64_t>(c) % data_ranks;
+        for (std::int64_t b = chunks[c].begin; b < chunks[c].end; ++b) {
+            const Range samples = bundles[static_cast<std::size_t>(b)].samples;
+            ranks.insert(ranks.end(), static_cast<std::size_t>(samples.size()),
+                         static_cast<std::int64_t>(c) % data_ranks);
         }
     }
-    throw InternalError(fmt::format("sample {} is in no chunk", sample));
+    return ranks;
 }
 
 MinibatchPlan plan_minibatch(std::span<const SampleSize> samples, const PlanOptions& options) {

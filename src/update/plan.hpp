@@ -42,8 +42,8 @@ struct MinibatchPlan {
     }
     /// The chunk of a data rank in a wave; an empty range if it has none.
     [[nodiscard]] Range chunk(std::int64_t wave, std::int64_t data_ranks, std::int64_t rank) const;
-    /// The data rank that computes a sample.
-    [[nodiscard]] std::int64_t rank_of_sample(std::int64_t sample, std::int64_t data_ranks) const;
+    /// The data rank that computes each sample.
+    [[nodiscard]] std::vector<std::int64_t> ranks_of_samples(std::int64_t data_ranks) const;
 };
 
 /// Bundles are filled while their tokens <= chunk_tokens, with at least one sample. With T tokens

@@ -59,7 +59,8 @@ TEST(Plan, EverySampleHasOneRankForAnyNumberOfRanks) {
                     const Range range = plan.bundles[static_cast<std::size_t>(b)].samples;
                     for (std::int64_t s = range.begin; s < range.end; ++s) {
                         ++seen[static_cast<std::size_t>(s)];
-                        EXPECT_EQ(plan.rank_of_sample(s, ranks), rank);
+                        EXPECT_EQ(plan.ranks_of_samples(ranks).at(static_cast<std::size_t>(s)),
+                                  rank);
                     }
                 }
             }
