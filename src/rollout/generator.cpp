@@ -38,6 +38,8 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
                      std::int64_t ids)
     : compute_(compute), weights_(weights), options_(options), tokenizer_(tokenizer), ids_(ids) {
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
+    ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
+           options.prefill_tokens);
 }
 
 void Generator::prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling) {

@@ -62,6 +62,10 @@ class Generator {
     [[nodiscard]] const GeneratorCounts& counts() const { return counts_; }
     /// Bytes of the cache.
     [[nodiscard]] std::int64_t cache_bytes() const { return pool_ ? pool_->bytes() : 0; }
+    /// Pages of it that hold something; none between runs.
+    [[nodiscard]] std::int64_t pages_in_use() const {
+        return pool_ ? pool_->capacity() - pool_->free() : 0;
+    }
 
   private:
     struct Prompt {

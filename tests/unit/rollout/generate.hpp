@@ -1,0 +1,85 @@
+// Running the generator in tests: requests, one rank or several, and what every answer must equal.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <mutex>
+#include <set>
+
+#include "parallel/thread_world.hpp"
+#include "src/base/philox.hpp"
+#include "src/model/decoder.hpp"
+#include "src/rollout/generator.hpp"
+#include "tests/support/small_model.hpp"
+
+namespace rankwise::test {
+
+/// Random ids (never id 0, which tests use as the stop id).
+inline std::vector<TokenId> random_ids(std::int64_t count, std::uint64_t id,
+                                       std::int64_t vocabulary) {
+    RandomSequence random(RandomStream(7, Purpose::data_generation, id));
+    std::vector<TokenId> ids;
+    for (std::int64_t i = 0; i < count; ++i) {
+        ids.push_back(
+            static_cast<TokenId>(1 + random.below(static_cast<std::uint64_t>(vocabulary - 1))));
+    }
+    return ids;
+}
+
+/// A request for each prompt length, `samples` answers each.
+inline std::vector<rollout::Request> requests_of(const std::vector<std::int64_t>& lengths,
+                                                 std::int32_t samples,
+                                                 std::int64_t vocabulary = 37) {
+    std::vector<rollout::Request> requests;
+    for (std::size_t r = 0; r < lengths.size(); ++r) {
+        requests.push_back({.prompt_id = 100 + r,
+                            .group = static_cast<std::int64_t>(r),
+                            .samples = samples,
+                            .step = 3,
+                            .prompt = random_ids(lengths[r], r, vocabulary)});
+    }
+    return requests;
+}
+
+/// Everything on one rank, with a generator of its own.
+inline std::vector<Trajectory> generate(SmallModel& model,
+                                        const std::vector<rollout::Request>& requests,
+                                        const rollout::SamplingOptions& sampling,
+                                        const rollout::GeneratorOptions& options = {},
+                                        const text::Tokenizer* tokenizer = nullptr) {
+    rollout::Generator generator(model.compute, model.weights, options, tokenizer,
+                                 model.config.vocab_size);
+    rollout::LocalWork work(requests);
+    return generator.run(requests, sampling, work, 5, {});
+}
+
+/// Log-probabilities and entropies of answers by the scoring pass.
+inline model::Logprobs score(SmallModel& model, std::span<const Trajectory> trajectories,
+                             float temperature) {
+    model::Microbatch batch;
+    for (const Trajectory& trajectory : trajectories) {
+        model::append_sequence(batch, trajectory.tokens, trajectory.prompt_size());
+    }
+    return model::score(model.compute, model.weights,
+                        {.ids = model.config.vocab_size, .temperature = temperature}, batch);
+}
+
+/// What the sampler noted is what a scoring pass computes, bit for bit.
+inline void expect_exact_logprobs(SmallModel& model, std::span<const Trajectory> trajectories,
+                                  float temperature) {
+    const model::Logprobs scored = score(model, trajectories, temperature);
+    std::size_t at = 0;
+    for (const Trajectory& trajectory : trajectories) {
+        const auto prompt = static_cast<std::size_t>(trajectory.prompt_size());
+        ASSERT_EQ(trajectory.logprobs.size(), trajectory.tokens.size());
+        for (std::size_t t = 0; t < prompt; ++t) ASSERT_EQ(trajectory.logprobs[t], 0.0F);
+        for (std::size_t t = prompt; t < trajectory.tokens.size(); ++t) {
+            ASSERT_EQ(trajectory.logprobs[t], scored.logprob[at++])
+                << "group " << trajectory.group << ", sample " << trajectory.sample << ", token "
+                << t;
+        }
+    }
+    EXPECT_EQ(at, scored.logprob.size());
+}
+
+}  // namespace rankwise::test
