@@ -81,8 +81,52 @@ class LeafSums {
 
 }  // namespace
 
-void head_logits(Compute& compute, const Weights& weights, ConstMatrix hidden, Matrix logits) {
-    compute.device.matmul({.x = hidden, .w = weights.packed_head(), .y = logits}, compute.stream);
+void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& options,
+                   ConstMatrix hidden, const ChooseTargets& choose, const LogprobSpans& out) {
+    const ModelConfig& config = weights.config();
+    kernels::Device& device = compute.device;
+    const std::int64_t rows = hidden.rows;
+    const ReductionTree tree = config.tree();
+    const std::vector<Range> leaves = vocabulary_leaves(config);
+    const auto leaf_count = static_cast<std::int64_t>(leaves.size());
+    const std::vector<float> inverse = inverse_temperatures(options, rows);
+    const std::int64_t row_bytes = config.vocab_size * size_of(DType::f32);
+    const std::int64_t block = std::clamp<std::int64_t>(options.block_bytes / row_bytes, 1,
+                                                        std::max<std::int64_t>(rows, 1));
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix logits = compute.matrix(block, config.vocab_size);
+    const DeviceSpan<float> statistics = compute.arena.take<float>(block * leaf_count * 3);
+    const DeviceSpan<float> target = compute.arena.take<float>(block);
+    const auto part_of = [](DeviceSpan<float> span, std::int64_t begin, std::int64_t count) {
+        return span.empty() ? span : span.subspan(begin, count);
+    };
+    for (std::int64_t begin = 0; begin < rows; begin += block) {
+        const std::int64_t count = std::min(block, rows - begin);
+        const Range range{begin, begin + count};
+        const Matrix some = logits.row_range({0, count});
+        device.matmul({.x = hidden.row_range(range), .w = weights.packed_head(), .y = some},
+                      compute.stream);
+        const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
+        device.vocabulary_statistics(
+            {.logits = some,
+             .leaves = leaves,
+             .ids = options.ids,
+             .inverse_temperature = std::span(inverse).subspan(static_cast<std::size_t>(begin),
+                                                               static_cast<std::size_t>(count)),
+             .targets = choose(range, some),
+             .statistics = some_statistics,
+             .target = target.subspan(0, count)},
+            compute.stream);
+        device.merge_statistics({.statistics = some_statistics,
+                                 .tree = tree,
+                                 .rows = count,
+                                 .target = target.subspan(0, count),
+                                 .logprob = out.logprob.subspan(begin, count),
+                                 .entropy = part_of(out.entropy, begin, count),
+                                 .maximum = part_of(out.maximum, begin, count),
+                                 .sum = out.sum.subspan(begin, count)},
+                                compute.stream);
+    }
 }
 
 HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOptions& options,
@@ -107,43 +151,12 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
     device.gather_rows({.from = out.normed, .rows = rows_of(batch), .to = out.hidden},
                        compute.stream);
 
-    const ReductionTree tree = config.tree();
-    const std::vector<Range> leaves = vocabulary_leaves(config);
-    const auto leaf_count = static_cast<std::int64_t>(leaves.size());
     const std::vector<TokenId> targets = targets_of(batch);
-    const std::vector<float> inverse = inverse_temperatures(options, rows);
-    const std::int64_t row_bytes = config.vocab_size * size_of(DType::f32);
-    const std::int64_t block = std::clamp<std::int64_t>(options.block_bytes / row_bytes, 1,
-                                                        std::max<std::int64_t>(rows, 1));
-    const kernels::Arena::Scope scope(compute.arena);
-    const Matrix logits = compute.matrix(block, config.vocab_size);
-    const DeviceSpan<float> statistics = compute.arena.take<float>(block * leaf_count * 3);
-    const DeviceSpan<float> target = compute.arena.take<float>(block);
-    for (std::int64_t begin = 0; begin < rows; begin += block) {
-        const std::int64_t count = std::min(block, rows - begin);
-        const auto at = static_cast<std::size_t>(begin);
-        const auto size = static_cast<std::size_t>(count);
-        const Matrix some = logits.row_range({0, count});
-        head_logits(compute, weights, out.hidden.row_range({begin, begin + count}), some);
-        const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
-        device.vocabulary_statistics({.logits = some,
-                                      .leaves = leaves,
-                                      .ids = options.ids,
-                                      .inverse_temperature = std::span(inverse).subspan(at, size),
-                                      .targets = std::span(targets).subspan(at, size),
-                                      .statistics = some_statistics,
-                                      .target = target.subspan(0, count)},
-                                     compute.stream);
-        device.merge_statistics({.statistics = some_statistics,
-                                 .tree = tree,
-                                 .rows = count,
-                                 .target = target.subspan(0, count),
-                                 .logprob = out.logprob.subspan(begin, count),
-                                 .entropy = out.entropy.subspan(begin, count),
-                                 .maximum = out.maximum.subspan(begin, count),
-                                 .sum = out.sum.subspan(begin, count)},
-                                compute.stream);
-    }
+    const ChooseTargets known = [&](Range some, ConstMatrix) {
+        return std::span(targets).subspan(static_cast<std::size_t>(some.begin),
+                                          static_cast<std::size_t>(some.size()));
+    };
+    head_logprobs(compute, weights, options, out.hidden, known, out);
     return out;
 }
 

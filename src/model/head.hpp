@@ -1,6 +1,7 @@
 // The head: hidden states to log-probabilities, entropies and their gradients (NUMERICS N6).
 #pragma once
 
+#include <functional>
 #include <span>
 
 #include "src/model/gradients.hpp"
@@ -16,20 +17,33 @@ struct HeadOptions {
     std::int64_t block_bytes = 32 << 20;  ///< most bytes of logits held at a time (physical)
 };
 
-/// Log-probabilities of the head rows' targets; the two last for the backward pass.
-struct HeadOutputs {
+/// What log-softmax leaves of each row; `entropy` and `maximum` may be empty.
+struct LogprobSpans {
     DeviceSpan<float> logprob;  ///< [R]
     DeviceSpan<float> entropy;
     DeviceSpan<float> maximum;
     DeviceSpan<float> sum;
+};
+
+/// Targets of some rows, given their logits [rows, vocabulary]: known ones, or drawn there. Asked
+/// once a block of rows, ascending.
+using ChooseTargets =
+    std::function<std::span<const TokenId>(Range rows, kernels::ConstMatrix logits)>;
+
+/// Log-probabilities of targets under log-softmax(logits / temperature): the one function that
+/// sampler, scorer, reference and update share (N6). Goes by blocks of rows, so that the logits of
+/// all rows are never held.
+/// @param hidden  [R, hidden] normed
+void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& options,
+                   kernels::ConstMatrix hidden, const ChooseTargets& choose,
+                   const LogprobSpans& out);
+
+/// Log-probabilities of the head rows' targets, and what the backward pass needs.
+struct HeadOutputs : LogprobSpans {
     kernels::Matrix hidden;     ///< [R, hidden]: normed, gathered
     kernels::Matrix normed;     ///< [T, hidden]
     DeviceSpan<float> inv_rms;  ///< [T] of the final norm
 };
-
-/// Logits of some rows of normed hidden states: [rows, vocabulary].
-void head_logits(Compute& compute, const Weights& weights, kernels::ConstMatrix hidden,
-                 kernels::Matrix logits);
 
 /// Final norm, gather, log-softmax in blocks of rows. x: [T, hidden], the last layer's output.
 HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOptions& options,

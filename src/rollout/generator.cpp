@@ -22,10 +22,6 @@ std::int64_t length_limit(const Request& request, const SamplingOptions& samplin
     return std::min(size_of_prompt(request) + sampling.max_new_tokens, config.max_position);
 }
 
-float inverse_temperature(const SamplingOptions& sampling) {
-    return sampling.temperature == 0.0 ? 1.0F : 1.0F / static_cast<float>(sampling.temperature);
-}
-
 std::int64_t slot_of(std::span<const PageId> pages, std::int64_t position) {
     return std::int64_t{pages[static_cast<std::size_t>(position / kKeyBlock)]} * kKeyBlock +
            position % kKeyBlock;
@@ -328,46 +324,24 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
                      .eps = static_cast<float>(config.rms_norm_eps),
                      .y = x},
                     compute_.stream);
-    const ReductionTree tree = config.tree();
-    const std::vector<Range> leaves = model::vocabulary_leaves(config);
-    const auto leaf_count = static_cast<std::int64_t>(leaves.size());
-    const std::vector<float> inverse(static_cast<std::size_t>(rows), inverse_temperature(sampling));
-    const std::int64_t block = std::clamp<std::int64_t>(
-        options_.logits_bytes / (config.vocab_size * size_of(DType::f32)), 1, rows);
-    const Matrix logits = compute_.matrix(block, config.vocab_size);
-    const DeviceSpan<float> statistics = compute_.arena.take<float>(block * leaf_count * 3);
-    const DeviceSpan<float> target = compute_.arena.take<float>(block);
-    const DeviceSpan<float> sum = compute_.arena.take<float>(block);
-    const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
     tokens.resize(static_cast<std::size_t>(rows));
-    for (std::int64_t begin = 0; begin < rows; begin += block) {
-        const std::int64_t count = std::min(block, rows - begin);
-        const auto at = static_cast<std::size_t>(begin);
-        const auto size = static_cast<std::size_t>(count);
-        const Matrix some = logits.row_range({0, count});
-        model::head_logits(compute_, weights_, x.row_range({begin, begin + count}), some);
-        device.sample({.logits = some,
+    const model::HeadOptions head{.ids = ids_,
+                                  .temperature = static_cast<float>(sampling.temperature),
+                                  .block_bytes = options_.logits_bytes};
+    const model::ChooseTargets draw_some = [&](Range some, ConstMatrix logits) {
+        const auto at = static_cast<std::size_t>(some.begin);
+        const auto size = static_cast<std::size_t>(some.size());
+        const std::span<TokenId> drawn = std::span(tokens).subspan(at, size);
+        device.sample({.logits = logits,
                        .ids = ids_,
                        .rows = std::span(sample_rows).subspan(at, size),
-                       .tokens = std::span(tokens).subspan(at, size)},
+                       .tokens = drawn},
                       compute_.stream);
-        const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
-        device.vocabulary_statistics({.logits = some,
-                                      .leaves = leaves,
-                                      .ids = ids_,
-                                      .inverse_temperature = std::span(inverse).subspan(at, size),
-                                      .targets = std::span(tokens).subspan(at, size),
-                                      .statistics = some_statistics,
-                                      .target = target.subspan(0, count)},
-                                     compute_.stream);
-        device.merge_statistics({.statistics = some_statistics,
-                                 .tree = tree,
-                                 .rows = count,
-                                 .target = target.subspan(0, count),
-                                 .logprob = logprob.subspan(begin, count),
-                                 .sum = sum.subspan(0, count)},
-                                compute_.stream);
-    }
+        return std::span<const TokenId>(drawn);
+    };
+    const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
+    model::head_logprobs(compute_, weights_, head, x, draw_some,
+                         {.logprob = logprob, .sum = compute_.arena.take<float>(rows)});
     logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
 }
 
