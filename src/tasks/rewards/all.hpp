@@ -10,6 +10,7 @@ RewardEntry countdown_reward();
 RewardEntry format_reward();
 RewardEntry open_r1_format_reward();
 RewardEntry reasoning_steps_reward();
+RewardEntry repeated_tries_reward();
 RewardEntry repetition_penalty_reward();
 RewardEntry soft_overlong_reward();
 RewardEntry tag_count_reward();

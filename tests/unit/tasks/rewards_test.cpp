@@ -179,6 +179,19 @@ TEST(SoftOverlong, IsDaposEquation13) {
         "cache");
 }
 
+TEST(RepeatedTries, CostTheirShareOfTheTries) {
+    const auto penalty = [](const std::string& text) {
+        return reward({.name = "repeated_tries", .parameters = {}}, countdown::problem_of({.nums = {2, 7, 5}, .target = 10}, 0),
+                      {.text = text});
+    };
+    EXPECT_EQ(penalty("<think>"), 0.0);
+    EXPECT_EQ(penalty("<think>7-5=2,2-2=0 vs 10 low, wait 7+2=9,9+5=14 vs 10 high"), 0.0);
+    EXPECT_EQ(penalty("<think>7-5=2,2-2=0 vs 10 low, wait 7+2=9,9+5=14 vs 10 high, wait "
+                      "7-5=2,2-2=0 vs 10 low, wait 7+2=9,9+5=14 vs 10 high"),
+              -0.5);
+    EXPECT_EQ(make_reward({.name = "repeated_tries"})(Problem{}, {.text = "x"}), std::nullopt);
+}
+
 TEST(OpenR1Rewards, HoldAtTheirEdges) {
     EXPECT_EQ(on_text("open_r1_format", "<think>\n\n</think>\n<answer>\n\n</answer>\nmore"), 1.0);
     EXPECT_EQ(on_text("open_r1_format", "<think>\n</think>\n<answer>\n</answer>"), 0.0);
