@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <deque>
+#include <map>
 #include <numeric>
 
 namespace rankwise::stages {
@@ -30,27 +32,53 @@ std::uint64_t answer_hash(const std::string& text) {
     return xxh3_128(essence.data(), essence.size()).low;
 }
 
-void judge(const Environment& environment, std::span<const tasks::Problem> problems,
-           tasks::RewardSet& rewards, Answers& answers, std::vector<tasks::Counts>& behaviour,
-           std::vector<double>& scores) {
-    std::vector<tasks::ScoreRequest> asked;
-    for (const Trajectory& trajectory : answers.mine) {
-        const tasks::Problem& problem = problems[static_cast<std::size_t>(trajectory.group)];
-        asked.push_back({.problem = &problem,
-                         .answer = tasks::answer_of(trajectory, &environment.task.tokenizer),
-                         .sample = trajectory.sample});
-        behaviour.push_back(tasks::behaviour(problem, asked.back().answer));
+/// Judges answers while others are still being generated: each is handed to the scorers as it ends.
+class Judge {
+  public:
+    Judge(const Environment& environment, std::span<const tasks::Problem> problems,
+          tasks::RewardSet& rewards)
+        : environment_(environment), problems_(problems), rewards_(rewards) {}
+
+    void submit(const Trajectory& trajectory) {
+        // Of its own: scorers read it until it is collected, and the generator moves what it has.
+        const Trajectory& kept = kept_.emplace_back(trajectory);
+        const tasks::ScoreRequest request{
+            .problem = &problem_of(kept), .answer = answer_of(kept), .sample = kept.sample};
+        tickets_[place(kept)] = rewards_.submit(std::span(&request, 1));
     }
-    const std::vector<tasks::Judgement> judgements = rewards.judge(asked);
-    for (std::size_t i = 0; i < judgements.size(); ++i) {
-        Trajectory& trajectory = answers.mine[i];
-        trajectory.scores = judgements[i].scores;
-        trajectory.reward = judgements[i].reward;
-        for (const Score& score : trajectory.scores) {
-            scores.push_back(score.status == ScoreStatus::ok ? score.value : 0.0);
+
+    /// Scores and reward of each trajectory, and its behaviour, in their order. Waits for scorers.
+    void collect(std::vector<Trajectory>& trajectories, std::vector<tasks::Counts>& behaviour,
+                 std::vector<double>& scores) {
+        for (Trajectory& trajectory : trajectories) {
+            behaviour.push_back(tasks::behaviour(problem_of(trajectory), answer_of(trajectory)));
+            tasks::Judgement judgement =
+                std::move(rewards_.collect(tickets_.at(place(trajectory))).front());
+            trajectory.scores = std::move(judgement.scores);
+            trajectory.reward = judgement.reward;
+            for (const Score& score : trajectory.scores) {
+                scores.push_back(score.status == ScoreStatus::ok ? score.value : 0.0);
+            }
         }
     }
-}
+
+  private:
+    static std::pair<std::int64_t, std::int32_t> place(const Trajectory& trajectory) {
+        return {trajectory.group, trajectory.sample};
+    }
+    [[nodiscard]] const tasks::Problem& problem_of(const Trajectory& trajectory) const {
+        return problems_[static_cast<std::size_t>(trajectory.group)];
+    }
+    [[nodiscard]] tasks::Answer answer_of(const Trajectory& trajectory) const {
+        return tasks::answer_of(trajectory, &environment_.task.tokenizer);
+    }
+
+    const Environment& environment_;
+    std::span<const tasks::Problem> problems_;
+    tasks::RewardSet& rewards_;
+    std::deque<Trajectory> kept_;
+    std::map<std::pair<std::int64_t, std::int32_t>, tasks::Ticket> tickets_;
+};
 
 }  // namespace
 
@@ -72,7 +100,10 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     Answers answers;
     const rollout::GeneratorCounts before = generator.counts();
     rollout::DealtWork work(requests, data, environment.physical.deal_interval);
-    answers.mine = generator.run(requests, sampling, work, policy_version, {});
+    Judge judge(environment, problems, rewards);
+    answers.mine = generator.run(
+        requests, sampling, work, policy_version,
+        {.finished = [&](const Trajectory& trajectory) { judge.submit(trajectory); }});
     answers.counts = generator.counts();
     answers.counts.decode_rows -= before.decode_rows;
     answers.counts.decode_steps -= before.decode_steps;
@@ -82,7 +113,7 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     timer.enter("score");
     std::vector<tasks::Counts> own_behaviour;
     std::vector<double> own_scores;
-    judge(environment, problems, rewards, answers, own_behaviour, own_scores);
+    judge.collect(answers.mine, own_behaviour, own_scores);
     answers.score_names = rewards.names();
     std::vector<AnswerRecord> own;
     for (const Trajectory& trajectory : answers.mine) {
