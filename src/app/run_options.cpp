@@ -19,6 +19,10 @@ OptionList RunOptions::options() {
     list.operational("checkpoint_every", &checkpoint_every, "saving changes nothing",
                      "steps between checkpoints; 0: only when the run stops or a stage ends")
         .at_least(0);
+    list.operational("checkpoint_in_background", &checkpoint_in_background,
+                     "the files are the same",
+                     "checkpoints are written while the next step computes, from a copy of what a "
+                     "rank saves");
     list.operational("keep_last", &keep_last, "deletes only what is no longer read",
                      "newest checkpoints to keep")
         .at_least(1);

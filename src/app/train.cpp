@@ -130,6 +130,7 @@ class TrainRun {
         for (; at.stage < options_.stages.size(); ++at.stage) {
             if (!run_stage(at)) return save_and_leave();
         }
+        checkpointer_->finish();
         if (main_rank) {
             write_report(*fs_, directory_.paths());
             display_->note(summary());
@@ -185,6 +186,11 @@ class TrainRun {
                 if (display_ && phase == "evaluate") display_->activity("evaluating");
                 if (display_ && phase != "evaluate") display_->activity("");
             }});
+        checkpointer_ = std::make_unique<stages::Checkpointer>(
+            *fs_, directory_.paths().checkpoints(), *environment_,
+            stages::Retention{options_.run.keep_last, options_.run.keep_every},
+            options_.run.checkpoint_in_background,
+            [this](const io::Path& path) { log_.info("saved {}", path.string()); });
         log_.info("{} ranks, {}, model {} with {} parameters", session_.size(),
                   device_->description(), model::name_of(models_.at("policy").config().family),
                   models_.at("policy").table().elements());
@@ -254,6 +260,7 @@ class TrainRun {
             const bool last = at.step + 1 == stage->steps();
             const bool due = options_.run.checkpoint_every > 0 &&
                              (at.step + 1) % options_.run.checkpoint_every == 0;
+            checkpointer_->poll();
             const StopReason reason = stop_.agreed(session_.world());
             ++steps_done_;
             const bool enough =
@@ -376,13 +383,7 @@ class TrainRun {
                         {"run.stage_step", at.step},
                         {"run.steps_before", at.steps_before},
                         {"run.updates_before", at.updates_before}};
-        const io::Path path = stages::save_checkpoint(*fs_, directory_.paths().checkpoints(),
-                                                      *environment_, stage, std::move(state));
-        if (session_.rank() == 0) {
-            (void)io::prune(*fs_, directory_.paths().checkpoints(), options_.run.keep_last,
-                            options_.run.keep_every);
-            log_.info("saved {}", path.string());
-        }
+        checkpointer_->save(stage, std::move(state));
     }
 
     void export_model(const std::string& stage) {
@@ -397,6 +398,7 @@ class TrainRun {
     }
 
     int save_and_leave() {
+        checkpointer_->finish();
         if (session_.rank() == 0) {
             display_->note(fmt::format(
                 "{}; saved. The same command goes on from here, on any number of ranks.",
@@ -458,6 +460,7 @@ class TrainRun {
     model::ModelSet models_;
     std::unique_ptr<parallel::Mesh> mesh_;
     std::unique_ptr<stages::Environment> environment_;
+    std::unique_ptr<stages::Checkpointer> checkpointer_;
     std::unique_ptr<io::CheckpointReader> reader_;
     std::unique_ptr<Display> display_;
     std::unique_ptr<io::MetricsWriter> metrics_;

@@ -1,6 +1,7 @@
 #include "src/stages/checkpointing.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "parallel/shard_map.hpp"
 
@@ -85,39 +86,88 @@ Collected collect(const Environment& environment, Stage& stage) {
 
 }  // namespace
 
-io::Path save_checkpoint(io::FileSystem& fs, const io::Path& directory,
-                         const Environment& environment, Stage& stage, io::RunState state) {
-    parallel::Communicator& data = environment.data();
+/// A save under way. The job fills `entry`; the rest is set before it starts.
+struct Checkpointer::Pending {
+    io::Path folder;
+    io::Manifest manifest;
+    Collected parts;
+    io::ShardEntry entry;
+};
+
+Checkpointer::Checkpointer(io::FileSystem& fs, io::Path directory, const Environment& environment,
+                           Retention retention, bool background,
+                           std::function<void(const io::Path&)> saved)
+    : fs_(fs),
+      directory_(std::move(directory)),
+      environment_(environment),
+      retention_(retention),
+      background_(background),
+      saved_(std::move(saved)) {}
+
+void Checkpointer::save(Stage& stage, io::RunState state) {
+    finish();
+    parallel::Communicator& data = environment_.data();
     for (const auto& [name, value] : stage.state()) state.values["stage." + name] = value;
     for (const OptimizerState& optimizer : stage.optimizers()) {
         state.values[optimizer.model + "." + kOptimizerSteps] = optimizer.optimizer->steps();
     }
-    const UInt128 id = io::checkpoint_id(state);
-    io::Path folder = directory / (io::step_name(state.step) + ".tmp");
-    if (data.rank() == 0) folder = io::begin_step(fs, directory, state.step);
+    const auto pending = std::make_shared<Pending>();
+    pending->folder = directory_ / (io::step_name(state.step) + ".tmp");
+    pending->manifest.id = io::checkpoint_id(state);
+    pending->manifest.state = std::move(state);
+    for (const std::string& name : models_of(stage)) {
+        pending->manifest.models.push_back(
+            io::saved_model(name, environment_.models.at(name).table()));
+    }
+    if (data.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
     data.barrier("checkpoint:begin");
 
-    const Collected collected = collect(environment, stage);
-    const io::ShardEntry entry = io::write_shard(fs, folder, id, data.rank(), collected.items());
-    const std::vector<std::byte> encoded = io::encode(entry);
-    const auto gathered = data.gather_v("checkpoint:entries", encoded, 0);
-    io::Path path;
+    pending->parts = collect(environment_, stage);
+    pending_ = pending;
+    const auto write = [&fs = fs_, rank = data.rank(), pending] {
+        pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
+                                         pending->parts.items());
+        pending->parts = {};
+    };
+    if (background_) {
+        writer_.start(write);
+    } else {
+        write();
+        commit();
+    }
+}
+
+void Checkpointer::poll() {
+    if (!pending_) return;
+    const std::int64_t busy = writer_.busy() ? 1 : 0;
+    if (environment_.data().all_reduce_max("checkpoint:written", busy) == 0) finish();
+}
+
+void Checkpointer::finish() {
+    if (!pending_) return;
+    writer_.join();
+    commit();
+}
+
+void Checkpointer::commit() {
+    parallel::Communicator& data = environment_.data();
+    const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
+    // Whoever is here has written its part: what is gathered is the agreement that all have.
+    const std::vector<std::byte> entry = io::encode(pending->entry);
+    const auto gathered = data.gather_v("checkpoint:entries", entry, 0);
     if (data.rank() == 0) {
-        io::Manifest manifest{.id = id, .state = std::move(state)};
-        for (const std::string& name : models_of(stage)) {
-            manifest.models.push_back(io::saved_model(name, environment.models.at(name).table()));
-        }
         std::size_t at = 0;
         for (const std::int64_t size : gathered.counts) {
-            manifest.files.push_back(io::decode_shard_entry(
+            pending->manifest.files.push_back(io::decode_shard_entry(
                 std::span(gathered.values).subspan(at, static_cast<std::size_t>(size)),
-                folder.string()));
+                pending->folder.string()));
             at += static_cast<std::size_t>(size);
         }
-        path = io::commit(fs, directory, manifest);
+        const io::Path path = io::commit(fs_, directory_, pending->manifest);
+        (void)io::prune(fs_, directory_, retention_.keep_last, retention_.keep_every);
+        saved_(path);
     }
     data.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
-    return path;
 }
 
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,

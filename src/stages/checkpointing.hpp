@@ -2,8 +2,11 @@
 // manifest.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 
+#include "io/async_writer.hpp"
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_reader.hpp"
 #include "src/stages/stage.hpp"
@@ -15,12 +18,47 @@ inline constexpr const char* kWeightsKind = "weights";
 inline constexpr const char* kFirstMomentKind = "adam_m";
 inline constexpr const char* kSecondMomentKind = "adam_v";
 
-/// Collective. Every data rank writes the rows that it owns (the same whatever `zero` is); data
-/// rank 0 commits.
-/// @param state  what the run knows of itself; the stage's own scalars are added
-/// @return the checkpoint's path, on data rank 0
-io::Path save_checkpoint(io::FileSystem& fs, const io::Path& directory,
-                         const Environment& environment, Stage& stage, io::RunState state);
+/// Which checkpoints stay: io::prune.
+struct Retention {
+    std::int64_t keep_last = 1;
+    std::int64_t keep_every = 0;
+};
+
+/// Writes a run's checkpoints, while the next steps compute if `background`: what a rank saves is
+/// copied, and one I/O thread writes the copy. Every data rank writes the rows that it owns (the
+/// same whatever `zero` is); data rank 0 commits. Members are collective over the data axis.
+class Checkpointer {
+  public:
+    /// @param saved  told on data rank 0 of each checkpoint that has become whole
+    Checkpointer(io::FileSystem& fs, io::Path directory, const Environment& environment,
+                 Retention retention, bool background, std::function<void(const io::Path&)> saved);
+    Checkpointer(const Checkpointer&) = delete;
+    Checkpointer& operator=(const Checkpointer&) = delete;
+
+    /// Completes the save before, then starts this one. The stage and the models may change as soon
+    /// as it returns.
+    /// @param state  what the run knows of itself; the stage's own scalars are added
+    /// @throws EnvironmentError if files cannot be written: now, or from a later call.
+    void save(Stage& stage, io::RunState state);
+    /// Commits what is under way if every rank has written its part. For between steps: one small
+    /// reduction while a save is under way, nothing otherwise.
+    void poll();
+    /// Waits until the save under way is whole.
+    void finish();
+
+  private:
+    struct Pending;
+    void commit();
+
+    io::FileSystem& fs_;
+    io::Path directory_;
+    const Environment& environment_;
+    Retention retention_;
+    bool background_;
+    std::function<void(const io::Path&)> saved_;
+    std::shared_ptr<Pending> pending_;  ///< shared with the job
+    io::AsyncWriter writer_;            ///< last: its thread ends before what it uses
+};
 
 /// Reads one model's weights, whatever layout wrote them, and packs. Every rank reads for itself.
 /// @throws CorruptFile, BadInput as CheckpointReader.
