@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <map>
 
 #include "src/app/lines_display.hpp"
@@ -32,6 +33,17 @@ bool terminal_moves_cursor() {
     return !term.empty() && term != "dumb";
 }
 
+/// Open MPI's launcher gives its ranks a pseudo-terminal even where its own output is a file or a
+/// pipe. As their parent, or on another node as a daemon without terminal, it can be looked at.
+bool launcher_has_terminal() {
+    if (environment("OMPI_COMM_WORLD_SIZE").empty()) return true;
+    std::error_code error;
+    const std::filesystem::path output =
+        std::filesystem::read_symlink(fmt::format("/proc/{}/fd/1", getppid()), error);
+    return error || output.string().starts_with("/dev/pts/") ||
+           output.string().starts_with("/dev/tty");
+}
+
 /// 12345.6 → "12,346"
 std::string grouped(double value) {
     std::string digits = fmt::format("{:.0f}", value);
@@ -49,7 +61,8 @@ DisplayKind display_kind(std::string_view option, std::FILE* out) {
     if (option == "live") return DisplayKind::live;
     if (option == "lines") return DisplayKind::lines;
     if (option == "off") return DisplayKind::off;
-    const bool live = isatty(fileno(out)) != 0 && terminal_moves_cursor();
+    const bool live =
+        isatty(fileno(out)) != 0 && launcher_has_terminal() && terminal_moves_cursor();
     return live ? DisplayKind::live : DisplayKind::lines;
 }
 

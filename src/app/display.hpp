@@ -53,7 +53,8 @@ class Display {
 enum class DisplayKind : std::uint8_t { live, lines, off };
 
 /// What `[run] display` ("auto", "live", "lines", "off") means for this output: auto is live if
-/// `out` is a terminal that can move the cursor (TERM is set and not dumb).
+/// `out` is a terminal that can move the cursor (TERM is set and not dumb), and, under mpirun, so
+/// is the launcher's own output.
 [[nodiscard]] DisplayKind display_kind(std::string_view option, std::FILE* out);
 
 /// What the output can show.

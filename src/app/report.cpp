@@ -217,7 +217,7 @@ std::string stage_section(const std::vector<MetricRecord>& metrics, const std::s
 std::string answer_html(const SampleRecord& record) {
     return fmt::format(
         "<div class=\"answer {}\"><small>{}, step {} · reward {}</small><p>{}</p></div>",
-        record.sample.reward > 0.5 ? "good" : "bad", escape_html(record.stage), record.step,
+        record.right ? "good" : "bad", escape_html(record.stage), record.step,
         number_text(record.sample.reward), escape_html(record.sample.answer));
 }
 

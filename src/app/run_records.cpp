@@ -88,6 +88,7 @@ std::string to_json_line(const SampleRecord& record) {
               {"answer", record.sample.answer},
               {"reward", record.sample.reward}};
     if (record.evaluation) json["record"] = "evaluation";
+    json["right"] = record.right;
     return json.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -103,6 +104,7 @@ std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path)
                                    ? json["reward"].get<double>()
                                    : 0.0;
         record.evaluation = json.value("record", std::string()) == "evaluation";
+        record.right = json.value("right", false);
         records.push_back(std::move(record));
     });
     return records;

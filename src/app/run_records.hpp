@@ -40,6 +40,7 @@ struct SampleRecord {
     std::int64_t step = 0;
     SampleView sample = {};
     bool evaluation = false;  ///< of a held-out problem
+    bool right = false;       ///< the first reward is at least 1
 };
 
 /// Without the line end. Bytes that are not UTF-8 become U+FFFD.

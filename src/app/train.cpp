@@ -17,6 +17,7 @@
 #include "src/app/run_records.hpp"
 #include "src/app/session.hpp"
 #include "src/app/stop.hpp"
+#include "src/app/story.hpp"
 #include "src/base/numerics_version.hpp"
 #include "src/stages/checkpointing.hpp"
 #include "src/stages/stage_table.hpp"
@@ -69,7 +70,8 @@ struct TrainRecipe {
             common.logical(
                 "start_from", &stage->start_from,
                 "weights to start from: empty for what the stage before left (the first: "
-                "[model.policy]), random, or a model folder");
+                "[model.policy]), random, or a model: a Hugging Face folder, a checkpoint or a "
+                "run");
             recipe.bind("stage." + name, common);
             stage->kind = recipe.bind_kind("stage." + name, kinds);
             stages.push_back(std::move(stage));
@@ -88,6 +90,9 @@ struct Position {
 /// The metrics that people watch.
 constexpr const char* kWatched[] = {"loss", "reward", "completions/mean_length",
                                     "tokens_per_second"};
+
+/// Width of the story at the end: most terminals have it, and a log file reads well with it.
+constexpr std::size_t kStoryColumns = 100;
 
 class TrainRun {
   public:
@@ -158,9 +163,11 @@ class TrainRun {
             compute_ =
                 std::make_unique<model::Compute>(model::Compute{*device_, *stream_, *arena_});
             seed_ = static_cast<std::uint64_t>(options_.run.seed);
+            source_ = options_.model.source(*fs_);
             task_ = std::make_unique<stages::TaskData>(
-                stages::load_task(options_.task, options_.model.folder, seed_));
-            const model::ModelConfig config = options_.model.config(task_->tokenizer);
+                stages::load_task(options_.task, source_ ? &*source_ : nullptr, seed_));
+            const model::ModelConfig config =
+                options_.model.config(task_->tokenizer, source_ ? &*source_ : nullptr);
             models_.add("policy", std::make_unique<model::Weights>(
                                       *device_, config, model::Passes::forward_and_backward));
         });
@@ -200,7 +207,12 @@ class TrainRun {
         Position at;
         session_.start_together([&] {
             if (!resume_.checkpoint) {
-                options_.model.fill(models_.at("policy"), seed_, *compute_);
+                model::Weights& policy = models_.at("policy");
+                if (source_) {
+                    source_->load(policy, *compute_);
+                } else {
+                    options_.model.initialise(policy, seed_, *compute_);
+                }
                 return;
             }
             reader_ = std::make_unique<io::CheckpointReader>(*fs_, *resume_.checkpoint);
@@ -226,12 +238,16 @@ class TrainRun {
         model::Weights& policy = models_.at("policy");
         session_.start_together([&] {
             if (named.start_from == "random") {
-                ModelOptions random = options_.model;
-                random.folder.clear();
-                random.fill(policy, seed_, *compute_);
-            } else {
-                model::load_folder(policy, named.start_from, *compute_);
+                options_.model.initialise(policy, seed_, *compute_);
+                return;
             }
+            const auto source = stages::ModelSource::open(*fs_, named.start_from);
+            source.require_same_model(policy.config());
+            if (source.tokenizer()) {
+                stages::require_same_tokens(*source.tokenizer(), source.path().string(),
+                                            task_->tokenizer, "the run");
+            }
+            source.load(policy, *compute_);
         });
     }
 
@@ -299,7 +315,6 @@ class TrainRun {
             line.insert(line.end(), result.evaluation.begin(), result.evaluation.end());
             if (result.evaluation_step == done)
                 line.emplace_back("digest/weights", to_hex(weights));
-            evaluation_lines_.emplace_back(named.name, result.evaluation);
             pending_.push_back(std::move(line));
         }
         io::MetricLine line{{"stage", named.name}, {"step", done}};
@@ -331,7 +346,8 @@ class TrainRun {
                 samples_->append({.stage = named.name,
                                   .step = done,
                                   .sample = {sample.prompt, sample.answer, sample.reward},
-                                  .evaluation = sample.evaluation});
+                                  .evaluation = sample.evaluation,
+                                  .right = sample.right});
             }
             const stages::ShownSample& first = result.samples.front();
             view.sample = SampleView{first.prompt, first.answer, first.reward};
@@ -421,23 +437,13 @@ class TrainRun {
         display_->note(text);
     }
 
-    /// First and last evaluation of each stage, side by side.
+    /// What the whole run measured, earlier starts of it too.
     [[nodiscard]] std::string summary() const {
-        std::string text = "evaluations on problems never trained on:";
-        for (const auto& [stage, line] : evaluation_lines_) {
-            text += fmt::format("\n  {:<16}", stage);
-            for (const auto& [name, value] : line) {
-                const double* number = std::get_if<double>(&value);
-                static const std::vector<std::string> kShown{
-                    "eval/pass@1", "eval/completions/mean_length", "eval/self_corrected",
-                    "eval/format_of_finished", "eval/completions/clipped_ratio"};
-                if (number == nullptr ||
-                    std::find(kShown.begin(), kShown.end(), name) == kShown.end())
-                    continue;
-                text += fmt::format("  {} {:.3f}", short_name(name), *number);
-            }
-        }
-        return text + fmt::format("\nreport: {}", directory_.paths().report().string());
+        const RunPaths& paths = directory_.paths();
+        std::string text = run_story(read_metrics(*fs_, paths.metrics()),
+                                     read_samples(*fs_, paths.samples()), kStoryColumns);
+        if (!text.empty()) text += "\n";
+        return text + fmt::format("report: {}", paths.report().string());
     }
 
     Recipe& recipe_;
@@ -456,6 +462,7 @@ class TrainRun {
     std::unique_ptr<kernels::Stream> stream_;
     std::unique_ptr<kernels::Arena> arena_;
     std::unique_ptr<model::Compute> compute_;
+    std::optional<stages::ModelSource> source_;  ///< of [model.policy]; nothing: random
     std::unique_ptr<stages::TaskData> task_;
     model::ModelSet models_;
     std::unique_ptr<parallel::Mesh> mesh_;
@@ -466,7 +473,6 @@ class TrainRun {
     std::unique_ptr<io::MetricsWriter> metrics_;
     std::unique_ptr<SampleWriter> samples_;
     std::vector<io::MetricLine> pending_;
-    std::vector<std::pair<std::string, io::MetricLine>> evaluation_lines_;
     std::string stop_text_;
     std::int64_t steps_done_ = 0;  ///< of this start
 };

@@ -1,6 +1,7 @@
 #include "src/stages/answers.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <deque>
 #include <map>
@@ -30,6 +31,11 @@ std::uint64_t answer_hash(const std::string& text) {
     std::string essence(tagged.well_formed ? tagged.answer : std::string_view(text));
     std::erase(essence, ' ');
     return xxh3_128(essence.data(), essence.size()).low;
+}
+
+bool is_right(const Trajectory& trajectory) {
+    return !trajectory.scores.empty() && trajectory.scores.front().status == ScoreStatus::ok &&
+           trajectory.scores.front().value >= 1.0;
 }
 
 /// Judges answers while others are still being generated: each is handed to the scorers as it ends.
@@ -117,16 +123,13 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     answers.score_names = rewards.names();
     std::vector<AnswerRecord> own;
     for (const Trajectory& trajectory : answers.mine) {
-        const bool right = !trajectory.scores.empty() &&
-                           trajectory.scores.front().status == ScoreStatus::ok &&
-                           trajectory.scores.front().value >= 1.0;
         own.push_back({.group = trajectory.group,
                        .sample = trajectory.sample,
                        .rank = data.rank(),
                        .prompt_tokens = trajectory.prompt_size(),
                        .answer_tokens = trajectory.answer_size(),
                        .finish_reason = static_cast<std::int64_t>(trajectory.finish_reason),
-                       .right = right ? 1 : 0,
+                       .right = is_right(trajectory) ? 1 : 0,
                        .answer_hash = answer_hash(trajectory.text),
                        .reward = trajectory.reward});
     }
@@ -193,10 +196,12 @@ void append_answer_metrics(const Answers& answers, std::int64_t group_size,
     std::vector<double> rewards;
     std::vector<double> lengths;
     std::vector<double> finished_lengths;
+    std::vector<std::int64_t> prompts;
     std::int64_t cut = 0;
     for (const AnswerRecord& record : answers.records) {
         rewards.push_back(record.reward);
         lengths.push_back(static_cast<double>(record.answer_tokens));
+        prompts.push_back(record.prompt_tokens);
         const bool finished = record.finish_reason == static_cast<std::int64_t>(FinishReason::stop);
         if (finished) finished_lengths.push_back(static_cast<double>(record.answer_tokens));
         cut += finished ? 0 : 1;
@@ -228,6 +233,10 @@ void append_answer_metrics(const Answers& answers, std::int64_t group_size,
         metrics.emplace_back("rewards/" + answers.score_names[s] + "/mean", mean_of(values));
     }
     if (count > 0) {
+        metrics.emplace_back("prompts/min_length",
+                             *std::min_element(prompts.begin(), prompts.end()));
+        metrics.emplace_back("prompts/max_length",
+                             *std::max_element(prompts.begin(), prompts.end()));
         metrics.emplace_back("completions/mean_length", mean_of(lengths));
         metrics.emplace_back("completions/min_length",
                              *std::min_element(lengths.begin(), lengths.end()));
@@ -243,18 +252,34 @@ void append_answer_metrics(const Answers& answers, std::int64_t group_size,
 
 std::vector<ShownSample> shown_samples(const Environment& environment,
                                        std::span<const tasks::Problem> problems,
-                                       std::span<const Trajectory> mine, std::size_t most,
+                                       std::span<const Trajectory> mine, std::int64_t groups,
                                        bool evaluation) {
-    std::vector<ShownSample> shown;
-    if (environment.data().rank() != 0) return shown;
+    // Each answer as words: group, reward, right, size, tokens.
+    std::vector<std::int64_t> words;
     for (const Trajectory& trajectory : mine) {
-        if (shown.size() >= most) break;
-        if (trajectory.sample != 0) continue;
-        shown.push_back({.prompt = problems[static_cast<std::size_t>(trajectory.group)].prompt,
-                         .answer = environment.task.tokenizer.decode(trajectory.answer()),
-                         .reward = trajectory.reward,
-                         .evaluation = evaluation});
+        if (trajectory.sample != 0 || trajectory.group >= groups) continue;
+        words.push_back(trajectory.group);
+        words.push_back(std::bit_cast<std::int64_t>(trajectory.reward));
+        words.push_back(is_right(trajectory) ? 1 : 0);
+        words.push_back(trajectory.answer_size());
+        words.insert(words.end(), trajectory.answer().begin(), trajectory.answer().end());
     }
+    const std::vector<std::int64_t> all = environment.data().gather_v("samples", words, 0).values;
+    std::map<std::int64_t, ShownSample> by_group;
+    for (std::size_t at = 0; at < all.size();) {
+        const std::int64_t group = all[at];
+        const auto size = static_cast<std::size_t>(all[at + 3]);
+        const auto tokens = std::span(all).subspan(at + 4, size);
+        const std::vector<TokenId> ids(tokens.begin(), tokens.end());
+        by_group[group] = {.prompt = problems[static_cast<std::size_t>(group)].prompt,
+                           .answer = environment.task.tokenizer.decode(ids),
+                           .reward = std::bit_cast<double>(all[at + 1]),
+                           .right = all[at + 2] != 0,
+                           .evaluation = evaluation};
+        at += 4 + size;
+    }
+    std::vector<ShownSample> shown;
+    for (auto& [group, sample] : by_group) shown.push_back(std::move(sample));
     return shown;
 }
 

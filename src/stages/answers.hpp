@@ -54,10 +54,11 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
 void append_answer_metrics(const Answers& answers, std::int64_t group_size,
                            io::MetricLine& metrics);
 
-/// Some answers of data rank 0 for people: of the first groups.
+/// Answers for people: sample 0 of the first `groups` problems, on data rank 0 (elsewhere none).
+/// Collective.
 [[nodiscard]] std::vector<ShownSample> shown_samples(const Environment& environment,
                                                      std::span<const tasks::Problem> problems,
                                                      std::span<const Trajectory> mine,
-                                                     std::size_t most, bool evaluation);
+                                                     std::int64_t groups, bool evaluation);
 
 }  // namespace rankwise::stages

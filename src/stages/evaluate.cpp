@@ -9,6 +9,9 @@ namespace {
 /// Steps of evaluations lie apart from those of training, so that their streams differ (N7).
 constexpr std::uint32_t kEvaluationStep = 0xFFFFFFFFU;
 
+/// Answers that are recorded for people: enough that one of them tells the story of a run.
+constexpr std::int64_t kShownAnswers = 16;
+
 bool majority_is_right(std::span<const AnswerRecord> group) {
     std::map<std::uint64_t, std::int64_t> votes;
     for (const AnswerRecord& record : group) ++votes[record.answer_hash];
@@ -121,7 +124,7 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     io::MetricLine others;
     append_answer_metrics(answers, options.samples, others);
     for (auto& [name, value] : others) out.metrics.emplace_back("eval/" + name, value);
-    out.samples = shown_samples(environment, problems, answers.mine, 4, true);
+    out.samples = shown_samples(environment, problems, answers.mine, kShownAnswers, true);
     out.rollouts = std::move(answers.mine);
     return out;
 }

@@ -8,6 +8,7 @@
 #include "src/stages/gather.hpp"
 #include "src/stages/ratio_check.hpp"
 #include "src/stages/redistribute.hpp"
+#include "src/stages/update_counts.hpp"
 #include "src/update/advantages.hpp"
 #include "src/update/trainer.hpp"
 
@@ -103,7 +104,7 @@ class Grpo final : public Stage {
         append_answer_metrics(answers, options_.num_generations, result.metrics);
         result.metrics.insert(result.metrics.end(), learnt.begin(), learnt.end());
         result.metrics.emplace_back("num_tokens", tokens_seen_);
-        if (result.samples.empty())
+        if (result.evaluation.empty())
             result.samples = shown_samples(environment_, problems, answers.mine, 1, false);
         const double seconds = timer.total_s();
         std::int64_t tokens = 0;
@@ -255,6 +256,7 @@ class Grpo final : public Stage {
         for (const AnswerRecord& record : answers.records)
             items += counts(record) ? record.answer_tokens : 0;
         Totals totals;
+        const update::TokenCounts before = trainer_.counts();
         const std::int64_t updates = options_.num_minibatches * options_.num_iterations;
         for (std::int64_t pass = 0; pass < options_.num_iterations; ++pass) {
             bool fresh = pass == 0;
@@ -275,6 +277,7 @@ class Grpo final : public Stage {
             {"clip_ratio/region_mean", (totals.values[kLow] + totals.values[kHigh]) / tokens},
             {"sampling/sampling_logp_difference/max", totals.logp_difference}};
         if (reference_ != nullptr) metrics.emplace_back("kl", totals.values[kK3] / tokens);
+        totals.counts.append(environment_.data(), before, trainer_.counts(), metrics);
         return metrics;
     }
 
@@ -283,6 +286,7 @@ class Grpo final : public Stage {
         double norm = 0.0;
         double lr = 0.0;
         double logp_difference = 0.0;  ///< of the first minibatch: 0, or the run has ended
+        UpdateCounts counts;
     };
 
     void learn_minibatch(const Answers& answers, std::span<const std::int64_t> groups,
@@ -311,6 +315,7 @@ class Grpo final : public Stage {
         const update::PlanOptions plan_options{.chunk_tokens = options_.optimizer.chunk_tokens,
                                                .chunk_multiple = options_.optimizer.chunk_multiple};
         const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
+        totals.counts.add(sizes, plan);
         const std::vector<AnswerTokens> mine =
             redistribute(environment_.data(), answers, members, plan);
         std::vector<std::vector<TokenId>>

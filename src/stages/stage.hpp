@@ -61,6 +61,7 @@ struct ShownSample {
     std::string prompt;
     std::string answer;
     double reward = 0.0;
+    bool right = false;  ///< the first reward is at least 1
     bool evaluation = false;
 };
 
