@@ -181,8 +181,8 @@ TEST(SoftOverlong, IsDaposEquation13) {
 
 TEST(RepeatedTries, CostTheirShareOfTheTries) {
     const auto penalty = [](const std::string& text) {
-        return reward({.name = "repeated_tries", .parameters = {}}, countdown::problem_of({.nums = {2, 7, 5}, .target = 10}, 0),
-                      {.text = text});
+        return reward({.name = "repeated_tries", .parameters = {}},
+                      countdown::problem_of({.nums = {2, 7, 5}, .target = 10}, 0), {.text = text});
     };
     EXPECT_EQ(penalty("<think>"), 0.0);
     EXPECT_EQ(penalty("<think>7-5=2,2-2=0 vs 10 low, wait 7+2=9,9+5=14 vs 10 high"), 0.0);
