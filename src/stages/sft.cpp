@@ -4,6 +4,7 @@
 
 #include "src/base/philox.hpp"
 #include "src/stages/gather.hpp"
+#include "src/stages/update_counts.hpp"
 #include "src/update/trainer.hpp"
 
 namespace rankwise::stages {
@@ -61,6 +62,8 @@ class Sft final : public Stage {
                                                .chunk_multiple = options_.optimizer.chunk_multiple,
                                                .share_prompts = false};
         const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
+        UpdateCounts counts;
+        counts.add(sizes, plan);
 
         timer.enter("update");
         const double weight = 1.0 / static_cast<double>(counted);
@@ -83,6 +86,7 @@ class Sft final : public Stage {
                     values.push_back(sums);
                 }};
         const double lr = update::learning_rate(schedule_, trainer_.optimizer().steps());
+        const update::TokenCounts before = trainer_.counts();
         const double norm = trainer_.step(plan, plan_options, callbacks, lr);
         timer.enter("record");
         const auto all = gather_by_sample(environment_.data(), values);
@@ -101,6 +105,7 @@ class Sft final : public Stage {
                           {"grad_norm", norm},
                           {"learning_rate", lr},
                           {"num_tokens", tokens_seen_}};
+        counts.append(environment_.data(), before, trainer_.counts(), result.metrics);
         if (options_.eval_steps > 0 && (index + 1) % options_.eval_steps == 0) {
             EvaluationResult measured =
                 evaluate(environment_, options_.evaluation, policy_, rewards_, timer);

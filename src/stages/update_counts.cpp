@@ -1,0 +1,36 @@
+#include "src/stages/update_counts.hpp"
+
+#include <algorithm>
+
+namespace rankwise::stages {
+
+void UpdateCounts::add(std::span<const update::SampleSize> samples,
+                       const update::MinibatchPlan& plan) {
+    chunks_ += std::count_if(plan.chunks.begin(), plan.chunks.end(),
+                             [](const Range& chunk) { return !chunk.empty(); });
+    bundles_ += std::ssize(plan.bundles);
+    const auto group_of = [&](const update::Bundle& bundle) {
+        return samples[static_cast<std::size_t>(bundle.samples.begin)].group;
+    };
+    // A group is cut where a bundle begins with its second or a later sample; counted once a group.
+    for (std::size_t b = 1; b < plan.bundles.size(); ++b) {
+        const std::int64_t group = group_of(plan.bundles[b]);
+        const bool goes_on = group == group_of(plan.bundles[b - 1]);
+        const bool counted = b >= 2 && group == group_of(plan.bundles[b - 2]);
+        groups_cut_ += goes_on && !counted ? 1 : 0;
+    }
+}
+
+void UpdateCounts::append(parallel::Communicator& data, const update::TokenCounts& before,
+                          const update::TokenCounts& after, io::MetricLine& metrics) const {
+    const std::int64_t rows = data.all_reduce_sum("update tokens", after.rows - before.rows);
+    const std::int64_t shared =
+        data.all_reduce_sum("update tokens shared", after.shared_rows - before.shared_rows);
+    metrics.emplace_back("update/chunks", chunks_);
+    metrics.emplace_back("update/bundles", bundles_);
+    metrics.emplace_back("update/groups_cut", groups_cut_);
+    metrics.emplace_back("update/tokens", rows);
+    metrics.emplace_back("update/tokens_shared", shared);
+}
+
+}  // namespace rankwise::stages

@@ -1,0 +1,37 @@
+// How a step's minibatches were cut and what computing them took: metrics that say whether prompts
+// are shared and whether there are chunks enough for the ranks.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "io/metrics.hpp"
+#include "parallel/communicator.hpp"
+#include "src/update/trainer.hpp"
+
+namespace rankwise::stages {
+
+/// Counts of one step. They depend on the plans alone, not on the layout.
+class UpdateCounts {
+  public:
+    /// Notes the plan of an update. The same on every rank.
+    void add(std::span<const update::SampleSize> samples, const update::MinibatchPlan& plan);
+
+    /// Collective. Appends, summed over the step's updates:
+    ///  * update/chunks: micro-batches that hold something; more data ranks than an update has
+    ///    would idle;
+    ///  * update/bundles, update/groups_cut: prompts with their answers, each computed together;
+    ///    groups whose answers are in more than one of them (their prompt is computed again);
+    ///  * update/tokens, update/tokens_shared: rows that went through the layers; rows that
+    ///    computing a prompt once for its answers saved.
+    /// @param before, after  of this rank's trainer, around the step
+    void append(parallel::Communicator& data, const update::TokenCounts& before,
+                const update::TokenCounts& after, io::MetricLine& metrics) const;
+
+  private:
+    std::int64_t chunks_ = 0;
+    std::int64_t bundles_ = 0;
+    std::int64_t groups_cut_ = 0;
+};
+
+}  // namespace rankwise::stages
