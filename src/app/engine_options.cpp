@@ -93,7 +93,8 @@ OptionList FaultOptions::options() {
 OptionList ModelOptions::options() {
     OptionList list;
     list.logical("folder", &folder,
-                 "Hugging Face folder to start from; empty: random weights of the sizes below");
+                 "model to start from: a Hugging Face folder, a checkpoint, or a run, which stands "
+                 "for its newest checkpoint; empty: random weights of the sizes below");
     list.logical("family", &family, "layout of a random model").one_of({"llama", "qwen2", "qwen3"});
     list.logical("vocab_size", &vocab_size,
                  "rows of the embedding; 0: as many as the tokenizer has ids")
@@ -116,10 +117,16 @@ OptionList ModelOptions::options() {
     return list;
 }
 
-model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer) const {
+std::optional<stages::ModelSource> ModelOptions::source(io::FileSystem& fs) const {
+    if (folder.empty()) return std::nullopt;
+    return stages::ModelSource::open(fs, folder);
+}
+
+model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer,
+                                        const stages::ModelSource* source) const {
     model::ModelConfig config;
-    if (!folder.empty()) {
-        config = model::read_config(folder);
+    if (source != nullptr) {
+        config = source->config();
     } else {
         config.family = model::family_from_name(family, "[model.policy] family");
         config.vocab_size = vocab_size > 0 ? vocab_size : tokenizer.vocab_size();
@@ -139,6 +146,7 @@ model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer) const 
         config.bos = tokenizer.bos().value_or(-1);
         config.eos.assign(tokenizer.eos_ids().begin(), tokenizer.eos_ids().end());
     }
+    if (!reduction.empty()) config.reduction.clear();
     for (const double radix : reduction) {
         require(radix >= 2.0 && radix == std::floor(radix),
                 "[model.policy] reduction: {} is no radix", radix);
@@ -151,14 +159,10 @@ model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer) const 
     return config;
 }
 
-void ModelOptions::fill(model::Weights& weights, std::uint64_t seed,
-                        model::Compute& compute) const {
-    if (folder.empty()) {
-        model::initialise(weights, {.std = init_std, .scale_residual = init_scale_residual}, seed,
-                          compute);
-    } else {
-        model::load_folder(weights, folder, compute);
-    }
+void ModelOptions::initialise(model::Weights& weights, std::uint64_t seed,
+                              model::Compute& compute) const {
+    model::initialise(weights, {.std = init_std, .scale_residual = init_scale_residual}, seed,
+                      compute);
 }
 
 }  // namespace rankwise::app

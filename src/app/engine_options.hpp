@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "kernels/device.hpp"
@@ -11,6 +12,7 @@
 #include "src/base/options.hpp"
 #include "src/model/config.hpp"
 #include "src/model/initialise.hpp"
+#include "src/stages/model_source.hpp"
 #include "src/stages/stage.hpp"
 
 namespace rankwise::app {
@@ -73,10 +75,14 @@ struct ModelOptions {
     double init_std = 0.02;
     bool init_scale_residual = true;
     [[nodiscard]] OptionList options();
-    /// The folder's configuration, or the one that these options describe for a vocabulary.
-    [[nodiscard]] model::ModelConfig config(const text::Tokenizer& tokenizer) const;
-    /// Fills the weights: from the folder, or random.
-    void fill(model::Weights& weights, std::uint64_t seed, model::Compute& compute) const;
+    /// The model that `folder` names; nothing: random weights.
+    [[nodiscard]] std::optional<stages::ModelSource> source(io::FileSystem& fs) const;
+    /// The source's configuration, or the one that these options describe for a vocabulary.
+    /// @param source  null: random weights
+    [[nodiscard]] model::ModelConfig config(const text::Tokenizer& tokenizer,
+                                            const stages::ModelSource* source) const;
+    /// Fills the weights with random numbers.
+    void initialise(model::Weights& weights, std::uint64_t seed, model::Compute& compute) const;
 };
 
 }  // namespace rankwise::app

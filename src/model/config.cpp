@@ -1,8 +1,11 @@
 #include "src/model/config.hpp"
 
+#include <algorithm>
 #include <array>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <sstream>
 #include <string_view>
 #include <utility>
@@ -22,15 +25,19 @@ constexpr std::array<std::pair<Family, const char*>, 3> kArchitectures{
      {Family::qwen2, "Qwen2ForCausalLM"},
      {Family::qwen3, "Qwen3ForCausalLM"}}};
 
-Json read_json(const std::filesystem::path& path) {
+std::string read_text(const std::filesystem::path& path) {
     std::ifstream file(path);
     require(file.good(), "{}: cannot be read; a model folder needs it", path.string());
     std::stringstream text;
     text << file.rdbuf();
+    return text.str();
+}
+
+Json parse(std::string_view text, const std::string& where) {
     try {
-        return Json::parse(text.str());
+        return Json::parse(text);
     } catch (const Json::exception& problem) {
-        throw BadInput(fmt::format("{}: is not valid JSON: {}", path.string(), problem.what()));
+        throw BadInput(fmt::format("{}: is not valid JSON: {}", where, problem.what()));
     }
 }
 
@@ -157,21 +164,20 @@ void validate(const ModelConfig& config, const std::string& where) {
             leaves, config.heads);
 }
 
-ModelConfig read_config(const std::filesystem::path& folder) {
-    const std::filesystem::path path = folder / "config.json";
-    const Json json = read_json(path);
-    const Fields fields(json, path.string());
+ModelConfig config_from_json(std::string_view text, const std::string& where) {
+    const Json json = parse(text, where);
+    const Fields fields(json, where);
     ModelConfig config;
-    config.family = family_from_name(fields.get<std::string>("model_type"), path.string());
+    config.family = family_from_name(fields.get<std::string>("model_type"), where);
     const auto activation = fields.get<std::string>("hidden_act", "silu");
-    require(activation == "silu", "{}: hidden_act is \"{}\"; only \"silu\" is known", path.string(),
+    require(activation == "silu", "{}: hidden_act is \"{}\"; only \"silu\" is known", where,
             activation);
     config.vocab_size = fields.get<std::int64_t>("vocab_size");
     config.hidden = fields.get<std::int64_t>("hidden_size");
     config.layers = fields.get<std::int64_t>("num_hidden_layers");
     config.heads = fields.get<std::int64_t>("num_attention_heads");
     config.kv_heads = fields.get<std::int64_t>("num_key_value_heads", config.heads);
-    require(config.heads > 0, "{}: num_attention_heads must be positive", path.string());
+    require(config.heads > 0, "{}: num_attention_heads must be positive", where);
     config.head_dim = fields.get<std::int64_t>("head_dim", config.hidden / config.heads);
     config.intermediate = fields.get<std::int64_t>("intermediate_size");
     config.max_position = fields.get<std::int64_t>("max_position_embeddings", 2048);
@@ -186,17 +192,24 @@ ModelConfig read_config(const std::filesystem::path& folder) {
     config.bos = fields.has("bos_token_id") ? fields.get<TokenId>("bos_token_id") : -1;
     config.eos = fields.ids("eos_token_id");
     read_rope(fields, config);
-    const std::filesystem::path generation = folder / "generation_config.json";
-    if (std::filesystem::exists(generation)) {
-        const Json more = read_json(generation);
-        const Fields extra(more, generation.string());
-        if (extra.has("eos_token_id")) config.eos = extra.ids("eos_token_id");
-    }
-    validate(config, path.string());
+    config.reduction = fields.get<std::vector<int>>("rankwise_reduction", {});
+    validate(config, where);
     return config;
 }
 
-std::string to_json(const ModelConfig& config) {
+ModelConfig read_config(const std::filesystem::path& folder) {
+    const std::filesystem::path path = folder / "config.json";
+    ModelConfig config = config_from_json(read_text(path), path.string());
+    const std::filesystem::path generation = folder / "generation_config.json";
+    if (std::filesystem::exists(generation)) {
+        const Json more = parse(read_text(generation), generation.string());
+        const Fields extra(more, generation.string());
+        if (extra.has("eos_token_id")) config.eos = extra.ids("eos_token_id");
+    }
+    return config;
+}
+
+std::string to_json(const ModelConfig& config, DType dtype) {
     nlohmann::ordered_json json;
     for (const auto& [value, name] : kArchitectures) {
         if (value == config.family) json["architectures"] = {name};
@@ -239,11 +252,34 @@ std::string to_json(const ModelConfig& config) {
         }
         json["rope_scaling"] = scaling;
     }
-    json["torch_dtype"] = "float32";
+    ensure(dtype == DType::f32 || dtype == DType::bf16, "a config.json for {} tensors",
+           name_of(dtype));
+    json["torch_dtype"] = dtype == DType::bf16 ? "bfloat16" : "float32";
     if (config.bos >= 0) json["bos_token_id"] = config.bos;
     if (config.eos.size() == 1) json["eos_token_id"] = config.eos.front();
     if (config.eos.size() > 1) json["eos_token_id"] = config.eos;
+    if (!config.reduction.empty()) json["rankwise_reduction"] = config.reduction;
     return json.dump(2) + "\n";
+}
+
+std::vector<std::string> differences(const ModelConfig& a, const ModelConfig& b) {
+    constexpr std::array<std::string_view, 4> kNoMatter{"initializer_range", "bos_token_id",
+                                                        "eos_token_id", "rankwise_reduction"};
+    const Json in_a = Json::parse(to_json(a));
+    const Json in_b = Json::parse(to_json(b));
+    std::set<std::string> keys;
+    for (const auto& json : {std::cref(in_a), std::cref(in_b)}) {
+        for (const auto& entry : json.get().items()) keys.insert(entry.key());
+    }
+    std::vector<std::string> list;
+    for (const std::string& key : keys) {
+        if (std::find(kNoMatter.begin(), kNoMatter.end(), key) != kNoMatter.end()) continue;
+        const Json left = in_a.value(key, Json());
+        const Json right = in_b.value(key, Json());
+        if (left == right) continue;
+        list.push_back(fmt::format("{} is {} and {}", key, left.dump(), right.dump()));
+    }
+    return list;
 }
 
 }  // namespace rankwise::model

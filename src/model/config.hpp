@@ -4,8 +4,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "src/base/dtype.hpp"
 #include "src/base/reduction.hpp"
 #include "src/base/trajectory.hpp"
 
@@ -72,8 +74,18 @@ void validate(const ModelConfig& config, const std::string& where);
 /// the architecture is not known (lists those that are).
 [[nodiscard]] ModelConfig read_config(const std::filesystem::path& folder);
 
-/// The same as text for a config.json.
-[[nodiscard]] std::string to_json(const ModelConfig& config);
+/// The same from the text of a config.json; `where` stands for the file in messages.
+[[nodiscard]] ModelConfig config_from_json(std::string_view text, const std::string& where);
+
+/// The text of a config.json that reads back equal. `dtype` is that of the tensors beside it. A
+/// reduction list that is not derived from the heads stands under "rankwise_reduction", which
+/// others ignore.
+[[nodiscard]] std::string to_json(const ModelConfig& config, DType dtype = DType::f32);
+
+/// Where two configurations are not of the same model: "rope_theta is 10000 and 500000", a line
+/// each, under the keys of config.json. What does not change what a model computes (ends, the width
+/// of fresh weights, the order of sums) does not count.
+[[nodiscard]] std::vector<std::string> differences(const ModelConfig& a, const ModelConfig& b);
 
 /// "llama", "qwen2", "qwen3": the config key model_type.
 [[nodiscard]] const char* name_of(Family family);

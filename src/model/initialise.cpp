@@ -106,29 +106,40 @@ void load_folder(Weights& weights, const std::filesystem::path& folder, Compute&
     weights.pack(compute);
 }
 
-void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
-                   Compute& compute) {
+void export_folder(const ModelConfig& config, const ReadRows& read, io::FileSystem& fs,
+                   const std::filesystem::path& folder, const ExportOptions& options) {
     fs.create_directories(folder);
-    io::replace_file(fs, folder / "config.json", io::bytes_of(to_json(weights.config())));
+    io::replace_file(fs, folder / "config.json", io::bytes_of(to_json(config, options.dtype)));
+    const ParameterTable table = decoder_parameters(config).table;
     std::vector<io::SafetensorsWriter::Tensor> layout;
-    for (const Parameter& parameter : weights.table().rows()) {
-        layout.push_back({parameter.name, parameter.shape, DType::f32});
+    for (const Parameter& parameter : table.rows()) {
+        layout.push_back({parameter.name, parameter.shape, options.dtype});
     }
-    io::SafetensorsWriter writer(fs, folder, std::move(layout));
-    for (ParameterId id = 0; id < weights.table().count(); ++id) {
-        const Parameter& parameter = weights.table()[id];
-        const kernels::ConstMatrix master = weights.master(id);
-        for (std::int64_t begin = 0; begin < master.rows; begin += kRowsAtOnce) {
-            const std::int64_t rows = std::min(kRowsAtOnce, master.rows - begin);
-            const kernels::ConstMatrix part = master.row_range({begin, begin + rows});
-            const std::vector<float> values = compute.device.Memory::download<float>(
-                DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
-                                        rows * master.cols),
-                compute.stream);
-            writer.write_rows(parameter.name, begin, values);
+    io::SafetensorsWriter writer(fs, folder, std::move(layout), options.max_file_bytes);
+    std::vector<float> values;
+    for (ParameterId id = 0; id < table.count(); ++id) {
+        const Shape shape = table[id].shape;
+        for (std::int64_t begin = 0; begin < shape.rows; begin += kRowsAtOnce) {
+            const Range rows{begin, std::min(begin + kRowsAtOnce, shape.rows)};
+            values.resize(static_cast<std::size_t>(rows.size() * shape.cols));
+            read(id, rows, values);
+            writer.write_rows(table[id].name, begin, values);
         }
     }
     writer.finish();
+}
+
+void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
+                   Compute& compute) {
+    const ReadRows read = [&](ParameterId id, Range rows, std::span<float> values) {
+        const kernels::ConstMatrix part = weights.master(id).row_range(rows);
+        const std::vector<float> downloaded = compute.device.Memory::download<float>(
+            DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
+                                    rows.size() * part.cols),
+            compute.stream);
+        std::copy(downloaded.begin(), downloaded.end(), values.begin());
+    };
+    export_folder(weights.config(), read, fs, folder);
 }
 
 }  // namespace rankwise::model

@@ -1,7 +1,9 @@
 // Where a model's weights come from: random numbers, or a Hugging Face folder.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 
 #include "io/fs.hpp"
@@ -24,8 +26,21 @@ void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed
 /// that is no parameter of the model (a rotary table or a copy of a tied embedding is no problem).
 void load_folder(Weights& weights, const std::filesystem::path& folder, Compute& compute);
 
-/// Writes config.json and safetensors (F32) into `folder`, replacing what is there. The tokenizer
-/// is the caller's to write.
+/// How a folder is written.
+struct ExportOptions {
+    DType dtype = DType::f32;  ///< or bf16, to nearest even
+    /// A new file begins before one that would grow beyond this.
+    std::int64_t max_file_bytes = std::int64_t{5} << 30U;
+};
+
+/// Gives rows of a parameter as floats, row by row.
+using ReadRows = std::function<void(ParameterId id, Range rows, std::span<float> values)>;
+
+/// Writes config.json and safetensors of a model into `folder`, replacing what is there, a few rows
+/// at a time: nobody needs the whole model in memory. The tokenizer is the caller's to write.
+void export_folder(const ModelConfig& config, const ReadRows& read, io::FileSystem& fs,
+                   const std::filesystem::path& folder, const ExportOptions& options = {});
+/// The same of weights on a device.
 void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
                    Compute& compute);
 

@@ -86,6 +86,14 @@ Collected collect(const Environment& environment, Stage& stage) {
 
 }  // namespace
 
+std::string config_value(const std::string& model) {
+    return "model." + model + "/config.json";
+}
+
+std::string tokenizer_value(const std::string& file) {
+    return "tokenizer/" + file;
+}
+
 /// A save under way. The job fills `entry`; the rest is set before it starts.
 struct Checkpointer::Pending {
     io::Path folder;
@@ -111,11 +119,15 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     for (const OptimizerState& optimizer : stage.optimizers()) {
         state.values[optimizer.model + "." + kOptimizerSteps] = optimizer.optimizer->steps();
     }
+    for (const auto& [name, text] : environment_.task.tokenizer.files())
+        state.values[tokenizer_value(name)] = text;
     const auto pending = std::make_shared<Pending>();
     pending->folder = directory_ / (io::step_name(state.step) + ".tmp");
     pending->manifest.id = io::checkpoint_id(state);
     pending->manifest.state = std::move(state);
     for (const std::string& name : models_of(stage)) {
+        pending->manifest.state.values[config_value(name)] =
+            model::to_json(environment_.models.at(name).config());
         pending->manifest.models.push_back(
             io::saved_model(name, environment_.models.at(name).table()));
     }

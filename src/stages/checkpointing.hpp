@@ -18,6 +18,11 @@ inline constexpr const char* kWeightsKind = "weights";
 inline constexpr const char* kFirstMomentKind = "adam_m";
 inline constexpr const char* kSecondMomentKind = "adam_v";
 
+/// Names of what a checkpoint keeps, among its state's values, so that its models can be used
+/// without the recipe: a model's config.json, and the tokenizer's files.
+[[nodiscard]] std::string config_value(const std::string& model);
+[[nodiscard]] std::string tokenizer_value(const std::string& file);
+
 /// Which checkpoints stay: io::prune.
 struct Retention {
     std::int64_t keep_last = 1;

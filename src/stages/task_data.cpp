@@ -27,11 +27,17 @@ TaskData load_countdown(const TaskOptions& options, std::uint64_t seed) {
                 std::make_unique<countdown::Teacher>(seed, options.teacher_traces, teacher)};
 }
 
-TaskData load_json_lines(const TaskOptions& options, const std::string& model_folder) {
-    const std::string tokenizer = options.tokenizer.empty() ? model_folder : options.tokenizer;
-    require(!tokenizer.empty(),
-            "[task] tokenizer is not set, and no model folder is given that could hold one");
-    TaskData task{.kind = "json_lines", .tokenizer = text::Tokenizer::from_file(tokenizer)};
+text::Tokenizer tokenizer_of(const TaskOptions& options, const ModelSource* model) {
+    if (!options.tokenizer.empty()) return text::Tokenizer::from_file(options.tokenizer);
+    require(model != nullptr,
+            "[task] tokenizer is not set, and no model is given that could hold one");
+    require(model->tokenizer().has_value(),
+            "[task] tokenizer is not set, and {} holds no tokenizer.json", model->path().string());
+    return *model->tokenizer();
+}
+
+TaskData load_json_lines(const TaskOptions& options, const ModelSource* model) {
+    TaskData task{.kind = "json_lines", .tokenizer = tokenizer_of(options, model)};
     const tasks::JsonlOptions rows{
         .task = "json_lines",
         .prompt_template = options.prompt_template.empty() ? "prompt" : options.prompt_template,
@@ -92,19 +98,18 @@ OptionList TaskOptions::options() {
     return list;
 }
 
-TaskData load_task(const TaskOptions& options, const std::string& model_folder,
-                   std::uint64_t seed) {
-    if (options.kind == "countdown") return load_countdown(options, seed);
-    return load_json_lines(options, model_folder);
+TaskData load_task(const TaskOptions& options, const ModelSource* model, std::uint64_t seed) {
+    TaskData task = options.kind == "countdown" ? load_countdown(options, seed)
+                                                : load_json_lines(options, model);
+    if (model != nullptr && model->tokenizer()) {
+        require_same_tokens(*model->tokenizer(), model->path().string(), task.tokenizer,
+                            "the task " + task.kind);
+    }
+    return task;
 }
 
 std::vector<std::pair<std::string, std::string>> tokenizer_files(const TaskData& task) {
-    std::vector<std::pair<std::string, std::string>> files{
-        {"tokenizer.json", task.tokenizer.json()}};
-    if (!task.tokenizer.config_json().empty()) {
-        files.emplace_back("tokenizer_config.json", task.tokenizer.config_json());
-    }
-    return files;
+    return task.tokenizer.files();
 }
 
 }  // namespace rankwise::stages

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "src/base/options.hpp"
+#include "src/stages/model_source.hpp"
 #include "src/tasks/dataset.hpp"
 #include "src/text/tokenizer.hpp"
 
@@ -49,9 +50,10 @@ struct TaskData {
     }
 };
 
-/// @param model_folder  where a tokenizer is looked for if the options name none; may be empty
-/// @throws BadInput naming file and line, or the option that is missing.
-[[nodiscard]] TaskData load_task(const TaskOptions& options, const std::string& model_folder,
+/// @param model  whose tokenizer is taken if the options name none; null: the model is random
+/// @throws BadInput naming file and line, or the option that is missing; if the model's tokenizer
+/// has other tokens than the task's.
+[[nodiscard]] TaskData load_task(const TaskOptions& options, const ModelSource* model,
                                  std::uint64_t seed);
 
 /// Files of the tokenizer, to be written beside an exported model: name and contents.

@@ -19,6 +19,7 @@ struct Tokenizer::Parts {
     std::string name;
     std::string json;
     std::string config_json;
+    std::string generation_json;
     Vocabulary model_vocabulary;  // what the model may produce
     Vocabulary vocabulary;        // with the added tokens
     std::unordered_set<TokenId> special;
@@ -38,6 +39,10 @@ struct Tokenizer::Parts {
 namespace {
 
 using Parts = Tokenizer::Parts;
+
+constexpr const char* kTokenizerFile = "tokenizer.json";
+constexpr const char* kConfigFile = "tokenizer_config.json";
+constexpr const char* kGenerationFile = "generation_config.json";
 
 void read_model(const Json& model, Parts& parts, std::string_view where) {
     // Files of old have no "type"; they are BPE if they have merges.
@@ -123,9 +128,9 @@ std::vector<TokenId> configured_ids(const Json& config, const char* key, std::st
     return ids;
 }
 
-void read_generation_config(const std::filesystem::path& path, Parts& parts) {
-    const std::string where = path.string();
-    const Json config = parse_object(read_file(path), where);
+void read_generation_config(std::string text, const std::string& where, Parts& parts) {
+    parts.generation_json = std::move(text);
+    const Json config = parse_object(parts.generation_json, where);
     const auto first_of = [&](const char* key) -> std::optional<TokenId> {
         const auto ids = configured_ids(config, key, where);
         if (ids.empty()) return std::nullopt;
@@ -159,27 +164,27 @@ void encode_plain(const Parts& parts, std::string_view text, bool at_start,
 Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
     std::error_code error;
     const bool folder = std::filesystem::is_directory(path, error);
-    const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
+    const std::filesystem::path file = folder ? path / kTokenizerFile : path;
     std::shared_ptr<Parts> parts = read_parts(read_file(file), file.string());
-    const auto beside = [&](const char* name) { return file.parent_path() / name; };
-    if (std::filesystem::exists(beside("tokenizer_config.json"), error)) {
-        const std::filesystem::path config = beside("tokenizer_config.json");
-        read_tokenizer_config(read_file(config), config.string(), *parts);
-    }
-    if (std::filesystem::exists(beside("generation_config.json"), error)) {
-        read_generation_config(beside("generation_config.json"), *parts);
-    }
+    const auto read_beside = [&](const char* name, const auto& read) {
+        const std::filesystem::path beside = file.parent_path() / name;
+        if (std::filesystem::exists(beside, error))
+            read(read_file(beside), beside.string(), *parts);
+    };
+    read_beside(kConfigFile, read_tokenizer_config);
+    read_beside(kGenerationFile, read_generation_config);
     settle_eos_ids(*parts);
     return Tokenizer(std::move(parts));
 }
 
 Tokenizer Tokenizer::from_json(std::string_view tokenizer_json, std::string name,
-                               std::string config_json) {
+                               std::string config_json, std::string generation_json) {
     std::shared_ptr<Parts> parts = read_parts(tokenizer_json, name);
-    if (!config_json.empty()) {
+    if (!config_json.empty())
         read_tokenizer_config(std::move(config_json), name + " (configuration)", *parts);
-        settle_eos_ids(*parts);
-    }
+    if (!generation_json.empty())
+        read_generation_config(std::move(generation_json), name + " (generation)", *parts);
+    settle_eos_ids(*parts);
     return Tokenizer(std::move(parts));
 }
 
@@ -243,11 +248,12 @@ std::span<const TokenId> Tokenizer::eos_ids() const {
 std::optional<TokenId> Tokenizer::pad() const {
     return parts_->pad;
 }
-const std::string& Tokenizer::json() const {
-    return parts_->json;
-}
-const std::string& Tokenizer::config_json() const {
-    return parts_->config_json;
+std::vector<std::pair<std::string, std::string>> Tokenizer::files() const {
+    std::vector<std::pair<std::string, std::string>> files{{kTokenizerFile, parts_->json}};
+    if (!parts_->config_json.empty()) files.emplace_back(kConfigFile, parts_->config_json);
+    if (!parts_->generation_json.empty())
+        files.emplace_back(kGenerationFile, parts_->generation_json);
+    return files;
 }
 
 struct StreamDecoder::State {

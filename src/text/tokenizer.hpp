@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "src/base/trajectory.hpp"
@@ -31,10 +32,12 @@ class Tokenizer {
     /// @throws BadInput (file, what was expected, what was found) if it is missing, malformed or of
     /// an unknown kind.
     [[nodiscard]] static Tokenizer from_file(const std::filesystem::path& path);
-    /// The same from memory; `name` stands for the file in messages. `config_json` is what
-    /// tokenizer_config.json would hold, or empty.
+    /// The same from memory; `name` stands for the file in messages. `config_json` and
+    /// `generation_json` are what tokenizer_config.json and generation_config.json would hold, or
+    /// empty.
     [[nodiscard]] static Tokenizer from_json(std::string_view tokenizer_json, std::string name,
-                                             std::string config_json = {});
+                                             std::string config_json = {},
+                                             std::string generation_json = {});
 
     /// The ids of `text` (UTF-8). Special tokens written out in the text are recognised. With
     /// `add_special_tokens` what the post-processor adds (BOS) is added, and what `add_bos_token` /
@@ -66,10 +69,9 @@ class Tokenizer {
     [[nodiscard]] std::span<const TokenId> eos_ids() const;
     [[nodiscard]] std::optional<TokenId> pad() const;
 
-    /// The file's bytes, to be written beside an exported model.
-    [[nodiscard]] const std::string& json() const;
-    /// tokenizer_config.json's bytes, or empty.
-    [[nodiscard]] const std::string& config_json() const;
+    /// Names and bytes of the files it was read from: tokenizer.json, and those beside it that
+    /// there were. Written into a folder, they read back as the same tokenizer.
+    [[nodiscard]] std::vector<std::pair<std::string, std::string>> files() const;
 
     struct Parts;  ///< private to src/text
     explicit Tokenizer(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}

@@ -131,9 +131,28 @@ TEST_F(TokenizerFiles, TakesEndsFromTheFilesBesideIt) {
         EXPECT_EQ(std::vector<TokenId>(tokenizer.eos_ids().begin(), tokenizer.eos_ids().end()),
                   (std::vector<TokenId>{5, 2}));
         EXPECT_EQ(tokenizer.encode("a", true), (std::vector<TokenId>{4, 0, 5}));
-        EXPECT_EQ(tokenizer.json(), small().dump());
-        EXPECT_NE(tokenizer.config_json().find("add_eos_token"), std::string::npos);
     }
+}
+
+TEST_F(TokenizerFiles, TellsItsFilesWhichReadBackAsTheSameTokenizer) {
+    const std::string config =
+        R"({"bos_token": "<s>", "eos_token": "</s>", "add_eos_token": true})";
+    const std::string generation = R"({"eos_token_id": [2, 5], "pad_token_id": 1})";
+    EXPECT_EQ(Tokenizer::from_file(folder_).files().size(), 1U);
+    write("tokenizer_config.json", config);
+    write("generation_config.json", generation);
+    const auto files = Tokenizer::from_file(folder_).files();
+    ASSERT_EQ(files.size(), 3U);
+    EXPECT_EQ(files[0], std::pair(std::string("tokenizer.json"), small().dump()));
+    EXPECT_EQ(files[1], std::pair(std::string("tokenizer_config.json"), config));
+    EXPECT_EQ(files[2], std::pair(std::string("generation_config.json"), generation));
+    const Tokenizer copy =
+        Tokenizer::from_json(files[0].second, "copy", files[1].second, files[2].second);
+    EXPECT_EQ(copy.encode("a", true), (std::vector<TokenId>{4, 0, 5}));
+    EXPECT_EQ(copy.pad(), 1);
+    EXPECT_EQ(std::vector<TokenId>(copy.eos_ids().begin(), copy.eos_ids().end()),
+              (std::vector<TokenId>{5, 2}));
+    EXPECT_EQ(copy.files(), files);
 }
 
 TEST(Tokenizer, TakesAConfigurationFromMemory) {
