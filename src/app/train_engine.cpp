@@ -1,0 +1,74 @@
+#include "src/app/train_engine.hpp"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace rankwise::app {
+
+TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session& session,
+                         const Log& log, const Clock& clock, EnterPhase enter_phase)
+    : recipe_(recipe), fs_(fs) {
+    session.start_together([&] { build(session.size()); });
+    mesh_ = std::make_unique<parallel::Mesh>(session.world(), shape_);
+    environment_ = std::make_unique<stages::Environment>(
+        stages::Environment{.compute = *compute_,
+                            .mesh = *mesh_,
+                            .models = models_,
+                            .task = *task_,
+                            .log = log,
+                            .clock = clock,
+                            .seed = static_cast<std::uint64_t>(recipe.run.seed),
+                            .physical = {.slots = recipe.generation.slots,
+                                         .prefill_tokens = recipe.generation.prefill_tokens,
+                                         .deal_interval = recipe.generation.deal_interval,
+                                         .recompute = recipe.update.recompute == "layer",
+                                         .head_bytes = recipe.update.head_bytes,
+                                         .zero = recipe.parallel.zero},
+                            .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
+                                       .flip_weight_at = recipe.faults.flip_weight_at},
+                            .enter_phase = std::move(enter_phase)});
+    log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
+             model::name_of(policy().config().family), policy().table().elements());
+}
+
+void TrainEngine::build(int ranks) {
+    shape_ = recipe_.parallel.shape(ranks);
+    const std::vector<std::string> problems = parallel::check_shape(shape_, ranks);
+    if (!problems.empty()) throw Problems(problems);
+    device_ = recipe_.device.make();
+    stream_ = device_->make_stream();
+    arena_ = std::make_unique<kernels::Arena>(*device_);
+    compute_ = std::make_unique<model::Compute>(model::Compute{*device_, *stream_, *arena_});
+    source_ = recipe_.model.source(fs_);
+    const stages::ModelSource* source = source_ ? &*source_ : nullptr;
+    task_ = std::make_unique<stages::TaskData>(
+        stages::load_task(recipe_.task, source, static_cast<std::uint64_t>(recipe_.run.seed)));
+    const model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
+    models_.add("policy", std::make_unique<model::Weights>(*device_, config,
+                                                           model::Passes::forward_and_backward));
+}
+
+void TrainEngine::load_policy() {
+    if (source_) {
+        source_->load(policy(), *compute_);
+    } else {
+        recipe_.model.initialise(policy(), environment_->seed, *compute_);
+    }
+}
+
+void TrainEngine::load_policy(const std::string& start_from) {
+    if (start_from == "random") {
+        recipe_.model.initialise(policy(), environment_->seed, *compute_);
+        return;
+    }
+    const auto source = stages::ModelSource::open(fs_, start_from);
+    source.require_same_model(policy().config());
+    if (source.tokenizer()) {
+        stages::require_same_tokens(*source.tokenizer(), source.path().string(), task_->tokenizer,
+                                    "the run");
+    }
+    source.load(policy(), *compute_);
+}
+
+}  // namespace rankwise::app
