@@ -1,0 +1,117 @@
+"""Runs the program as a user does, and looks at what it says and what it leaves. For the tests of this folder.
+
+A test file ends with program.main(); CMake gives it the program and the source folder.
+"""
+import atexit
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = pathlib.Path(sys.argv[1])
+SOURCE = pathlib.Path(sys.argv[2])
+SMALL = SOURCE / "tests/fault/small.ini"
+_shared = []
+LONGEST_END_S = 10.0  # from an error to the end of the job
+
+
+def _ranks(count):
+    return [str(SOURCE / "tests/support/run_ranks"), str(count)]
+
+
+class Result:
+    def __init__(self, code, out, err, seconds):
+        self.code, self.out, self.err, self.seconds = code, out, err, seconds
+
+    def __str__(self):
+        return f"exit code {self.code} after {self.seconds:.1f} s\n--- out\n{self.out}\n--- err\n{self.err}"
+
+    def messages(self):
+        """The program's own error messages: lines that begin as it begins them, each with the lines that follow it."""
+        text = re.split(r"^-{20,}$|^\[[\w.-]+:\d+\] ", self.err, flags=re.M)[0]  # what mpirun adds comes after
+        found = re.split(r"^(?=rankwise[ :]|\[rank \d+/\d+ )", text, flags=re.M)
+        return [part.strip() for part in found if part.startswith(("rankwise", "[rank "))]
+
+
+class Case(unittest.TestCase):
+    """A test with a folder of its own, and a run in it."""
+
+    maxDiff = None
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="rankwise_fault_"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.run_directory = self.folder / "run"
+
+    # ---- running
+    def command(self, *options, ranks=1, recipe=SMALL, directory=None):
+        words = [] if ranks == 0 else _ranks(ranks) if ranks > 1 else []
+        directory = self.run_directory if directory is None else directory
+        return [*words, str(PROGRAM), "train", str(recipe), "--run.directory", str(directory), *map(str, options)]
+
+    def execute(self, command, timeout=60):
+        begin = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=timeout, cwd=self.folder)
+        return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - begin)
+
+    def train(self, *options, timeout=60, **where):
+        return self.execute(self.command(*options, **where), timeout)
+
+    def start(self, command):
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+                                cwd=self.folder)
+
+    def done(self, *options, **where):
+        """A run that has to succeed."""
+        result = self.train(*options, **where)
+        self.assertEqual(result.code, 0, result)
+        return result
+
+    # ---- what it says
+    def assert_refused(self, result, code, *words):
+        """Ended with `code` and exactly one message, which holds `words`; in time."""
+        self.assertEqual(result.code, code, result)
+        messages = result.messages()
+        self.assertEqual(len(messages), 1, result)
+        for word in words:
+            self.assertIn(str(word), messages[0], result)
+        self.assertLess(result.seconds, LONGEST_END_S, result)
+        return messages[0]
+
+    # ---- what it leaves
+    def checkpoint(self, step, directory=None):
+        return (directory or self.run_directory) / f"checkpoints/step_{step:08}"
+
+    def digests(self, directory=None):
+        """(stage, step, digest of weights, digest of rollouts) of every step, in the order of the file."""
+        rows = []
+        with open((directory or self.run_directory) / "metrics.jsonl") as file:
+            for line in file:
+                row = json.loads(line)
+                if "record" not in row:
+                    rows.append((row["stage"], row["step"], row["digest/weights"], row["digest/rollouts"]))
+        return rows
+
+
+def shared_model():
+    """A model folder that a small run has exported; made once a test program, removed at its end."""
+    if not _shared:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="rankwise_model_"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        command = [str(PROGRAM), "train", str(SMALL), "--run.directory", str(folder / "run"), "--run.stages", "imitate"]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
+        (folder / "run/models/imitate").rename(folder / "model")
+        _shared.append(folder / "model")
+    return _shared[0]
+
+
+def main():
+    sys.argv[1:] = sys.argv[3:]
+    unittest.main()
