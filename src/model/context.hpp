@@ -1,6 +1,9 @@
 // What model code computes with.
 #pragma once
 
+#include <functional>
+#include <string_view>
+
 #include "kernels/device.hpp"
 
 namespace rankwise::model {
@@ -11,6 +14,9 @@ struct Compute {
     kernels::Device& device;
     kernels::Stream& stream;
     kernels::Arena& arena;
+    /// Shown what each operation of a layer gave, where two passes are compared; otherwise empty.
+    std::function<void(std::int64_t layer, std::string_view op, kernels::ConstMatrix value)> probe =
+        {};
 
     /// A dense f32 matrix in scratch memory, valid until the enclosing Arena::Scope ends.
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {

@@ -89,6 +89,9 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const QkvColumns columns(config);
+    const auto show = [&](std::string_view op, ConstMatrix value) {
+        if (compute.probe) compute.probe(layer, op, value);
+    };
 
     if (keep) compute.copy(x, at.x_in);
     device.rms_norm({.x = x,
@@ -115,9 +118,12 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
         norm_heads(columns.k, config.kv_heads, w.k_norm, at.inv_rms_k);
     }
     rotate(compute, weights, positions, at.qkv, false);
+    show("qkv", at.qkv);
     attention(at.qkv, at.attention);
+    show("attention", at.attention);
     device.matmul({.x = at.attention, .w = w.o, .y = x, .bias = w.o_bias, .output = Output::add},
                   stream);
+    show("o_proj", x);
 
     if (keep) compute.copy(x, at.x_mid);
     device.rms_norm({.x = x,
@@ -128,10 +134,12 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
                     stream);
     device.matmul({.x = at.normed_post, .w = w.gate_up, .y = at.gate_up, .bias = w.gate_up_bias},
                   stream);
+    show("gate_up", at.gate_up);
     device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
     device.matmul(
         {.x = at.activated, .w = w.down, .y = x, .bias = w.down_bias, .output = Output::add},
         stream);
+    show("down_proj", x);
 }
 
 /// Weight and bias gradients of stacked linear layers: rows of `dy` in the columns of each.

@@ -10,20 +10,6 @@
 namespace rankwise::stages {
 namespace {
 
-std::vector<rollout::Request> requests_of(const Environment& environment,
-                                          std::span<const tasks::Problem> problems,
-                                          std::int32_t samples, std::uint32_t step) {
-    std::vector<rollout::Request> requests;
-    for (std::size_t i = 0; i < problems.size(); ++i) {
-        requests.push_back({.prompt_id = problems[i].id,
-                            .group = static_cast<std::int64_t>(i),
-                            .samples = samples,
-                            .step = step,
-                            .prompt = environment.task.prompt_ids(problems[i])});
-    }
-    return requests;
-}
-
 /// The final answer as a vote counts it: what stands between the answer tags, without spaces; else
 /// the whole text.
 std::uint64_t answer_hash(const std::string& text) {
@@ -87,6 +73,20 @@ class Judge {
 };
 
 }  // namespace
+
+std::vector<rollout::Request> requests_of(const Environment& environment,
+                                          std::span<const tasks::Problem> problems,
+                                          std::int32_t samples, std::uint32_t step) {
+    std::vector<rollout::Request> requests;
+    for (std::size_t i = 0; i < problems.size(); ++i) {
+        requests.push_back({.prompt_id = problems[i].id,
+                            .group = static_cast<std::int64_t>(i),
+                            .samples = samples,
+                            .step = step,
+                            .prompt = environment.task.prompt_ids(problems[i])});
+    }
+    return requests;
+}
 
 double mean_of(std::span<const double> values) {
     if (values.empty()) return 0.0;

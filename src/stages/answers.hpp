@@ -36,6 +36,11 @@ struct Answers {
     rollout::GeneratorCounts counts;       ///< of this rank
 };
 
+/// What is asked of the generator: `samples` answers to each problem, in their order.
+[[nodiscard]] std::vector<rollout::Request> requests_of(const Environment& environment,
+                                                        std::span<const tasks::Problem> problems,
+                                                        std::int32_t samples, std::uint32_t step);
+
 /// Asks for `samples` answers to each problem. Collective over the data axis.
 /// @param step    step in which the problems were drawn (N7)
 Answers generate_answers(const Environment& environment, rollout::Generator& generator,

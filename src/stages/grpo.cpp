@@ -206,7 +206,10 @@ class Grpo final : public Stage {
 
     void plant_fault(std::int64_t index) {
         if (index != environment_.faults.flip_weight_at) return;
-        flip_bit(policy_, environment_.compute);
+        // The packed copy of the last rank alone: what a fault of its memory would do.
+        const bool packed = environment_.faults.flip_packed;
+        if (packed && environment_.data().rank() + 1 != environment_.data().size()) return;
+        flip_bit(policy_, environment_.compute, packed ? WeightCopy::packed : WeightCopy::master);
     }
 
     void give_advantages(Answers& answers) {
@@ -261,7 +264,7 @@ class Grpo final : public Stage {
         for (std::int64_t pass = 0; pass < options_.num_iterations; ++pass) {
             bool fresh = pass == 0;
             for (const std::vector<std::int64_t>& groups : split_groups(index, pass)) {
-                learn_minibatch(answers, groups, items, fresh ? &digests : nullptr, problems,
+                learn_minibatch(answers, index, groups, items, fresh ? &digests : nullptr, problems,
                                 totals, timer);
                 fresh = false;
             }
@@ -289,10 +292,10 @@ class Grpo final : public Stage {
         UpdateCounts counts;
     };
 
-    void learn_minibatch(const Answers& answers, std::span<const std::int64_t> groups,
-                         std::int64_t items, const ParameterDigests* fresh,
-                         std::span<const tasks::Problem> problems, Totals& totals,
-                         PhaseTimer& timer) {
+    void learn_minibatch(const Answers& answers, std::int64_t index,
+                         std::span<const std::int64_t> groups, std::int64_t items,
+                         const ParameterDigests* fresh, std::span<const tasks::Problem> problems,
+                         Totals& totals, PhaseTimer& timer) {
         update::LossCounts loss_counts{
             .items = items,
             .steps_per_generation = options_.num_minibatches,
@@ -369,8 +372,20 @@ class Grpo final : public Stage {
                 values.push_back(sums);
             }};
         totals.lr = update::learning_rate(schedule_, trainer_.optimizer().steps());
+        const auto answer_text = [&](std::int64_t group, std::int64_t sample) {
+            const tasks::Problem& problem = problems[static_cast<std::size_t>(group)];
+            const auto record = static_cast<std::size_t>(group * options_.num_generations + sample);
+            const auto member = std::find(members.begin(), members.end(), record);
+            return std::pair(requests_of(environment_, std::span(&problem, 1),
+                                         narrow<std::int32_t>(options_.num_generations),
+                                         narrow<std::uint32_t>(index))
+                                 .front(),
+                             mine[static_cast<std::size_t>(member - members.begin())].tokens);
+        };
         const auto before_update = [&] {
-            if (fresh != nullptr) check.require_exact(environment_, policy_, *fresh);
+            if (fresh == nullptr) return;
+            check.require_exact(environment_, policy_, *fresh, head_,
+                                options_.sampling.sampling(environment_), answer_text);
         };
         totals.norm += trainer_.step(plan, plan_options, callbacks, totals.lr, before_update);
         for (const SampleValues<kValues>& sums : gather_by_sample(environment_.data(), values)) {

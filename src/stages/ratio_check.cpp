@@ -5,6 +5,24 @@
 #include <tuple>
 
 namespace rankwise::stages {
+namespace {
+
+/// "NAME has changed on data rank 1 since generation", of the lowest such rank; empty if none has.
+/// Collective.
+std::string changed_parameter(parallel::Communicator& data, const model::Weights& weights,
+                              const ParameterDigests& at_generation, model::Compute& compute) {
+    const ParameterDigests now = parameter_digests(weights, compute);
+    const auto [here, there] = std::mismatch(now.begin(), now.end(), at_generation.begin());
+    const std::vector<std::int64_t> mine{here == now.end() ? -1 : here - now.begin()};
+    const std::vector<std::int64_t> all = data.all_gather_v("ratio check:weights", mine).values;
+    const auto changed =
+        std::find_if(all.begin(), all.end(), [](std::int64_t id) { return id >= 0; });
+    if (changed == all.end()) return {};
+    return fmt::format("{} has changed on data rank {} since generation",
+                       weights.table()[narrow<ParameterId>(*changed)].name, changed - all.begin());
+}
+
+}  // namespace
 
 ParameterDigests parameter_digests(const model::Weights& weights, model::Compute& compute) {
     ParameterDigests digests;
@@ -35,7 +53,10 @@ void RatioCheck::add(const AnswerRecord& record, std::span<const float> sampled,
 }
 
 void RatioCheck::require_exact(const Environment& environment, const model::Weights& weights,
-                               const ParameterDigests& at_generation) const {
+                               const ParameterDigests& at_generation,
+                               const model::HeadOptions& head,
+                               const rollout::SamplingOptions& sampling,
+                               const AnswerText& text) const {
     parallel::Communicator& data = environment.data();
     if (data.all_reduce_max("ratio check", std::int64_t{first_ ? 1 : 0}) == 0) return;
     std::vector<Difference> mine;
@@ -48,13 +69,19 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
         *std::min_element(all.begin(), all.end(), [](const Difference& a, const Difference& b) {
             return std::tuple(a.group, a.sample, a.token) < std::tuple(b.group, b.sample, b.token);
         });
-    std::string cause = "no parameter has changed since generation: the two forward passes differ";
-    const ParameterDigests now = parameter_digests(weights, environment.compute);
-    for (std::size_t id = 0; id < now.size(); ++id) {
-        if (now[id] == at_generation[id]) continue;
-        const Parameter& parameter = weights.table()[static_cast<ParameterId>(id)];
-        cause = fmt::format("{} has changed on this rank since generation", parameter.name);
-        break;
+    std::string cause = changed_parameter(data, weights, at_generation, environment.compute);
+    if (cause.empty()) {
+        auto [request, tokens] = text(first.group, first.sample);
+        cause = "no parameter has changed since generation; " +
+                retrace(environment, weights, head, sampling,
+                        {.request = std::move(request),
+                         .sample = narrow<std::int32_t>(first.sample),
+                         .tokens = std::move(tokens),
+                         .token = first.token,
+                         .generated_by = narrow<int>(first.generated_by),
+                         .computed_by = narrow<int>(first.computed_by),
+                         .sampled = static_cast<float>(first.sampled),
+                         .computed = static_cast<float>(first.computed)});
     }
     throw BadNumbers(
         fmt::format("the update computes another log-probability than the sampler used: token {} "
@@ -66,16 +93,20 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
                     first.computed, first.computed_by, cause));
 }
 
-void flip_bit(model::Weights& weights, model::Compute& compute) {
+void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy) {
     const ParameterId id = weights.parameters().layers.front().gate;
     const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
-    std::vector<float> value = compute.device.kernels::Memory::download<float>(one, compute.stream);
+    const std::vector<float> before =
+        compute.device.kernels::Memory::download<float>(one, compute.stream);
+    const auto write = [&](float value) {
+        compute.device.kernels::Memory::upload<float>(std::span<const float>(&value, 1), one,
+                                                      compute.stream);
+    };
     // The highest bit of the fraction: small enough to look harmless, large enough to be seen
     // through rounding.
-    value[0] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value[0]) ^ 0x00400000U);
-    compute.device.kernels::Memory::upload<float>(std::span<const float>(value), one,
-                                                  compute.stream);
+    write(std::bit_cast<float>(std::bit_cast<std::uint32_t>(before[0]) ^ 0x00400000U));
     weights.pack(compute);
+    if (copy == WeightCopy::packed) write(before[0]);
 }
 
 }  // namespace rankwise::stages

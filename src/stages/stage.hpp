@@ -36,7 +36,8 @@ struct PlantedFaults {
     bool arrival_order =
         false;  ///< chunk gradients are added in an order that depends on the rank: breaks N3
     std::int64_t flip_weight_at =
-        -1;  ///< step after whose generation one bit of a weight is changed
+        -1;                    ///< step after whose generation one bit of a weight is changed
+    bool flip_packed = false;  ///< on the last data rank's packed copy alone, not in the masters
 };
 
 /// What every stage is given. Passed by reference; outlives the stages.
@@ -50,7 +51,8 @@ struct Environment {
     std::uint64_t seed = 0;
     PhysicalOptions physical;
     PlantedFaults faults;
-    /// What this rank does from now on: for the watchdog and the display.
+    /// What this rank does from now on: for the watchdog and the display. The first step is 1, as
+    /// in metrics.
     std::function<void(std::string_view phase, std::int64_t step)> enter_phase;
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }

@@ -1,0 +1,236 @@
+#include "src/stages/retrace.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <map>
+#include <optional>
+
+#include "src/model/decoder.hpp"
+#include "src/rollout/generator.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+/// What a pass gave: of each operation (in the order of the pass) one digest a row.
+class Trace {
+  public:
+    /// Watches `compute` while it lives.
+    explicit Trace(model::Compute& compute) : compute_(compute) {
+        compute.probe = [this](std::int64_t layer, std::string_view op, kernels::ConstMatrix x) {
+            add(layer, op, x);
+        };
+    }
+    Trace(const Trace&) = delete;
+    Trace& operator=(const Trace&) = delete;
+    ~Trace() { stop(); }
+    void stop() { compute_.probe = nullptr; }
+
+    struct Place {
+        std::int64_t layer = 0;
+        std::string op;
+    };
+    [[nodiscard]] const std::vector<Place>& places() const { return places_; }
+    /// Digests of an operation's rows, in the order in which they were computed.
+    [[nodiscard]] const std::vector<UInt128>& rows(std::size_t place) const { return rows_[place]; }
+
+  private:
+    void add(std::int64_t layer, std::string_view op, kernels::ConstMatrix x) {
+        const auto same = std::find_if(places_.begin(), places_.end(), [&](const Place& place) {
+            return place.layer == layer && place.op == op;
+        });
+        const auto at = static_cast<std::size_t>(same - places_.begin());
+        if (same == places_.end()) {
+            places_.push_back({layer, std::string(op)});
+            rows_.emplace_back();
+        }
+        ensure(x.dense(), "a probe of a matrix that is not dense");
+        const std::vector<float> values = compute_.device.kernels::Memory::download<float>(
+            DeviceSpan<const float>(x.handle, x.rows * x.cols), compute_.stream);
+        const auto row_bytes = static_cast<std::uint64_t>(x.cols) * sizeof(float);
+        for (std::int64_t row = 0; row < x.rows; ++row)
+            rows_[at].push_back(xxh3_128(values.data() + row * x.cols, row_bytes));
+    }
+
+    model::Compute& compute_;
+    std::vector<Place> places_;
+    std::vector<std::vector<UInt128>> rows_;
+};
+
+/// The rows that predict the answer's tokens: [operation][token].
+struct AnswerTrace {
+    std::vector<Trace::Place> places;
+    std::vector<std::vector<UInt128>> rows;
+    std::vector<float> logprobs;
+};
+
+AnswerTrace trained(const Environment& environment, const model::Weights& weights,
+                    const model::HeadOptions& head, const DisputedAnswer& answer) {
+    model::Microbatch batch;
+    model::append(batch, {.prompt = answer.request.prompt, .answers = {answer.tokens}});
+    Trace trace(environment.compute);
+    AnswerTrace out;
+    out.logprobs = model::score(environment.compute, weights, head, batch).logprob;
+    trace.stop();
+    out.places = trace.places();
+    for (std::size_t place = 0; place < out.places.size(); ++place) {
+        std::vector<UInt128>& rows = out.rows.emplace_back();
+        for (const model::HeadRow& row : batch.head)
+            rows.push_back(trace.rows(place)[static_cast<std::size_t>(row.row)]);
+    }
+    return out;
+}
+
+/// One sample of the one request.
+class OneSample final : public rollout::WorkSource {
+  public:
+    explicit OneSample(std::int32_t sample) : sample_(sample) {}
+    std::vector<rollout::WorkUnit> poll(std::int64_t free_slots, bool /*idle*/) override {
+        if (free_slots == 0 || given_) return {};
+        given_ = true;
+        return {{.request = 0, .sample = sample_}};
+    }
+    [[nodiscard]] bool exhausted() const override { return given_; }
+
+  private:
+    std::int32_t sample_;
+    bool given_ = false;
+};
+
+AnswerTrace generated(const Environment& environment, const model::Weights& weights,
+                      const model::HeadOptions& head, const rollout::SamplingOptions& sampling,
+                      const DisputedAnswer& answer) {
+    rollout::Generator generator(environment.compute, weights,
+                                 {.slots = 1,
+                                  .prefill_tokens = environment.physical.prefill_tokens,
+                                  .logits_bytes = environment.physical.head_bytes},
+                                 &environment.task.tokenizer, head.ids);
+    OneSample work(answer.sample);
+    Trace trace(environment.compute);
+    const std::vector<Trajectory> trajectories =
+        generator.run(std::span(&answer.request, 1), sampling, work, 0, {});
+    trace.stop();
+    const Trajectory& again = trajectories.front();
+    AnswerTrace out;
+    out.places = trace.places();
+    const std::int64_t size = again.answer_size();
+    out.logprobs.assign(again.logprobs.end() - size, again.logprobs.end());
+    for (std::size_t place = 0; place < out.places.size(); ++place) {
+        // Rows of the prompt came before.
+        const std::vector<UInt128>& rows = trace.rows(place);
+        out.rows.emplace_back(rows.end() - size, rows.end());
+    }
+    return out;
+}
+
+/// The first operation whose rows differ, at the first token for which any does; -1: none.
+std::int64_t first_difference(const AnswerTrace& a, const AnswerTrace& b) {
+    const std::size_t tokens = std::min(a.logprobs.size(), b.logprobs.size());
+    for (std::size_t token = 0; token < tokens; ++token) {
+        for (std::size_t place = 0; place < a.places.size(); ++place) {
+            if (a.rows[place][token] != b.rows[place][token])
+                return static_cast<std::int64_t>(place);
+        }
+    }
+    return -1;
+}
+
+std::string name_of(const Trace::Place& place) {
+    return fmt::format("layer {}, {}", place.layer, place.op);
+}
+
+/// Ranks whose passes differ from those of most: data rank → first operation.
+std::map<int, std::size_t> odd_ranks(parallel::Communicator& data, const AnswerTrace& trace) {
+    std::vector<UInt128> mine;
+    for (const std::vector<UInt128>& rows : trace.rows)
+        mine.push_back(xxh3_128(rows.data(), rows.size() * sizeof(UInt128)));
+    const std::vector<UInt128> all = data.all_gather_v("retrace:ranks", mine).values;
+    const std::size_t places = mine.size();
+    const auto of_rank = [&](int rank) {
+        return std::span(all).subspan(static_cast<std::size_t>(rank) * places, places);
+    };
+    const auto alike = [&](int a, int b) {
+        return std::equal(of_rank(a).begin(), of_rank(a).end(), of_rank(b).begin());
+    };
+    int common = 0;
+    int most = 0;
+    for (int rank = 0; rank < data.size(); ++rank) {
+        int count = 0;
+        for (int other = 0; other < data.size(); ++other) count += alike(rank, other) ? 1 : 0;
+        if (count > most) {
+            most = count;
+            common = rank;
+        }
+    }
+    std::map<int, std::size_t> odd;
+    for (int rank = 0; rank < data.size(); ++rank) {
+        const auto [here, there] =
+            std::mismatch(of_rank(rank).begin(), of_rank(rank).end(), of_rank(common).begin());
+        if (here != of_rank(rank).end())
+            odd[rank] = static_cast<std::size_t>(here - of_rank(rank).begin());
+    }
+    return odd;
+}
+
+}  // namespace
+
+std::string retrace(const Environment& environment, const model::Weights& weights,
+                    const model::HeadOptions& head, const rollout::SamplingOptions& sampling,
+                    DisputedAnswer answer) {
+    parallel::Communicator& data = environment.data();
+    std::vector<std::int64_t> size{std::ssize(answer.tokens)};
+    data.broadcast("retrace:size", size, answer.computed_by);
+    answer.tokens.resize(static_cast<std::size_t>(size.front()));
+    data.broadcast("retrace:answer", answer.tokens, answer.computed_by);
+
+    const AnswerTrace training = trained(environment, weights, head, answer);
+    const std::map<int, std::size_t> odd = odd_ranks(data, training);
+    const auto token = static_cast<std::size_t>(answer.token);
+    // What each of the two ranks found: the first operation, and the value of the token.
+    struct Finding {
+        std::int64_t place = -1;
+        float value = 0.0F;
+    };
+    std::vector<Finding> generation(1);
+    if (data.rank() == answer.generated_by) {
+        const AnswerTrace again = generated(environment, weights, head, sampling, answer);
+        generation[0].place = first_difference(again, training);
+        if (token < again.logprobs.size()) generation[0].value = again.logprobs[token];
+    }
+    std::vector<Finding> update(1);
+    if (data.rank() == answer.computed_by) update[0].value = training.logprobs[token];
+    data.broadcast("retrace:generated", generation, answer.generated_by);
+    data.broadcast("retrace:computed", update, answer.computed_by);
+
+    const auto differs = [](float a, float b) {
+        return std::bit_cast<std::uint32_t>(a) != std::bit_cast<std::uint32_t>(b);
+    };
+    if (!odd.empty()) {
+        const auto& [rank, place] = *odd.begin();
+        return fmt::format("computed again, data rank {} differs from {} first in {}", rank,
+                           data.size() == 2 ? "the other" : "most",
+                           name_of(training.places[place]));
+    }
+    if (generation[0].place >= 0) {
+        const auto place = static_cast<std::size_t>(generation[0].place);
+        return fmt::format(
+            "computed again, generation and training differ on data rank {} first "
+            "in {}",
+            answer.generated_by, name_of(training.places[place]));
+    }
+    if (differs(generation[0].value, answer.sampled)) {
+        return fmt::format(
+            "generated again on data rank {} it is {:.9g}: what the sampler read "
+            "(packed weights, cache) has changed since",
+            answer.generated_by, static_cast<double>(generation[0].value));
+    }
+    if (differs(update[0].value, answer.computed)) {
+        return fmt::format(
+            "computed again alone on data rank {} it is {:.9g}: the value depends "
+            "on what is computed beside it, or its memory was damaged",
+            answer.computed_by, static_cast<double>(update[0].value));
+    }
+    return "computed again, both values are the same as before in every layer: they part in the "
+           "head";
+}
+
+}  // namespace rankwise::stages
