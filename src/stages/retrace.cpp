@@ -44,11 +44,13 @@ class Trace {
             rows_.emplace_back();
         }
         ensure(x.dense(), "a probe of a matrix that is not dense");
-        const std::vector<float> values = compute_.device.kernels::Memory::download<float>(
-            DeviceSpan<const float>(x.handle, x.rows * x.cols), compute_.stream);
-        const auto row_bytes = static_cast<std::uint64_t>(x.cols) * sizeof(float);
-        for (std::int64_t row = 0; row < x.rows; ++row)
-            rows_[at].push_back(xxh3_128(values.data() + row * x.cols, row_bytes));
+        const auto row_bytes = x.cols * size_of(x.dtype);
+        const std::vector<std::byte> values = compute_.device.kernels::Memory::download<std::byte>(
+            DeviceSpan<const std::byte>(x.handle, x.rows * row_bytes), compute_.stream);
+        for (std::int64_t row = 0; row < x.rows; ++row) {
+            rows_[at].push_back(
+                xxh3_128(values.data() + row * row_bytes, static_cast<std::uint64_t>(row_bytes)));
+        }
     }
 
     model::Compute& compute_;
