@@ -86,7 +86,8 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
     const ModelConfig& config = weights.config();
     kernels::Device& device = compute.device;
     const std::int64_t rows = hidden.rows;
-    const ReductionTree tree = config.tree();
+    ReductionTree tree = config.tree();
+    if (options.break_order) tree.radices = {tree.leaves()};
     const std::vector<Range> leaves = vocabulary_leaves(config);
     const auto leaf_count = static_cast<std::int64_t>(leaves.size());
     const std::vector<float> inverse = inverse_temperatures(options, rows);

@@ -15,6 +15,7 @@ struct HeadOptions {
     std::int64_t ids = 0;      ///< ids of the tokenizer; padded vocabulary rows beyond are excluded
     float temperature = 1.0F;  ///< 0 counts as 1
     std::int64_t block_bytes = 32 << 20;  ///< most bytes of logits held at a time (physical)
+    bool break_order = false;  ///< for tests: leaves are merged left to right, without the tree
 };
 
 /// What log-softmax leaves of each row; `entropy` and `maximum` may be empty.

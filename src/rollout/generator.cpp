@@ -327,7 +327,8 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
     tokens.resize(static_cast<std::size_t>(rows));
     const model::HeadOptions head{.ids = ids_,
                                   .temperature = static_cast<float>(sampling.temperature),
-                                  .block_bytes = options_.logits_bytes};
+                                  .block_bytes = options_.logits_bytes,
+                                  .break_order = options_.break_order && rows > 1};
     const model::ChooseTargets draw_some = [&](Range some, ConstMatrix logits) {
         const auto at = static_cast<std::size_t>(some.begin);
         const auto size = static_cast<std::size_t>(some.size());

@@ -23,6 +23,8 @@ struct GeneratorOptions {
     std::int64_t slots = 64;               ///< answers generated at a time
     std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
     std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
+    bool break_order = false;  ///< for tests: log-probabilities of several answers at a time are
+                               ///< summed in another order than those of one (breaks N6)
 };
 
 /// Work done by this rank.

@@ -35,6 +35,8 @@ struct PhysicalOptions {
 struct PlantedFaults {
     bool arrival_order =
         false;  ///< chunk gradients are added in an order that depends on the rank: breaks N3
+    bool draw_order =
+        false;  ///< a batch's log-probabilities are summed otherwise than one's: breaks N6
     std::int64_t flip_weight_at =
         -1;                    ///< step after whose generation one bit of a weight is changed
     bool flip_packed = false;  ///< on the last data rank's packed copy alone, not in the masters
