@@ -81,16 +81,26 @@ OptionList UpdateOptions::options() {
 
 OptionList FaultOptions::options() {
     OptionList list;
-    list.logical(
-            "break_rule", &break_rule,
-            "for tests: breaks a rule of the exact order, so that layouts differ: gradients of "
-            "chunks added in the order of ranks, leaves added without their tree by ranks of "
-            "several threads, log-probabilities of several answers at a time summed otherwise "
-            "than those of one")
-        .one_of({"none", "chunk_order", "leaf_order", "sampling_order"});
+    list.logical("break_rule", &break_rule,
+                 "for tests: breaks a rule of the exact order, so that layouts differ")
+        .one_of({"none", "chunk_order"});
     list.logical("flip_weight_at", &flip_weight_at,
                  "for tests: step after whose generation a weight's bit is flipped")
         .at_least(-1);
+    list.operational("throw_in", &throw_in, "ends a run, and changes nothing before",
+                     "for tests: phase in which a rank fails")
+        .one_of({"none", "build", "restore", "data", "generate", "score", "advantages", "reference",
+                 "update", "record", "evaluate", "checkpoint", "export"});
+    list.operational("throw_at", &throw_at, "ends a run, and changes nothing before",
+                     "for tests: step in which it fails; 0: the first that has the phase")
+        .at_least(0);
+    list.operational("throw_rank", &throw_rank, "ends a run, and changes nothing before",
+                     "for tests: the rank that fails")
+        .at_least(0);
+    list.operational("throw_as", &throw_as, "ends a run, and changes nothing before",
+                     "for tests: error: it throws; kill: it dies without a word; hang: it stops "
+                     "moving")
+        .one_of({"error", "kill", "hang"});
     return list;
 }
 

@@ -1,5 +1,5 @@
-// `rankwise train`: the stages of a recipe, one after another, with
-// checkpoints, metrics, display and report.
+// `rankwise train`: the stages of a recipe, one after another, with checkpoints, metrics, display
+// and report.
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -7,6 +7,7 @@
 #include "parallel/thread_world.hpp"
 #include "src/app/commands.hpp"
 #include "src/app/display.hpp"
+#include "src/app/planted_fault.hpp"
 #include "src/app/report.hpp"
 #include "src/app/run_directory.hpp"
 #include "src/app/session.hpp"
@@ -29,6 +30,7 @@ class TrainRun {
           fs_(io::posix_file_system()),
           clock_(std::make_shared<SteadyClock>()),
           stop_(options.run.time_limit_s, clock_),
+          fault_(options.faults, session.rank()),
           directory_(*fs_,
                      options.run.directory.empty() ? default_directory(recipe_file)
                                                    : io::Path(options.run.directory),
@@ -80,6 +82,7 @@ class TrainRun {
 
     void enter_phase(std::string_view phase, std::int64_t step) {
         if (session_.recorder()) session_.recorder()->set_phase(phase, step);
+        fault_.enter(phase, step);
         if (display_) display_->activity(phase == "evaluate" ? "evaluating" : "");
     }
 
@@ -91,6 +94,7 @@ class TrainRun {
                 engine_.load_policy();
                 return;
             }
+            enter_phase("restore", 0);
             reader_ = std::make_unique<io::CheckpointReader>(*fs_, *resume_.checkpoint);
             const auto& values = reader_->state().values;
             const auto number = [&](const char* name) {
@@ -156,7 +160,7 @@ class TrainRun {
             }
         }
         if (!saved) save(at, *stage);
-        export_model(named.name);
+        export_model(named.name, at);
         at.steps_before += stage->steps();
         at.updates_before += stage->updates();
         at.step = 0;
@@ -181,7 +185,8 @@ class TrainRun {
         checkpointer_.save(stage, std::move(state));
     }
 
-    void export_model(const std::string& stage) {
+    void export_model(const std::string& stage, const Position& at) {
+        enter_phase("export", at.step);
         if (session_.rank() == 0) {
             const io::Path folder = directory_.paths().models() / stage;
             model::export_folder(engine_.policy(), *fs_, folder, engine_.compute());
@@ -221,6 +226,7 @@ class TrainRun {
     std::unique_ptr<io::FileSystem> fs_;
     std::shared_ptr<const Clock> clock_;
     StopConditions stop_;
+    PlantedFault fault_;
     RunDirectory directory_;
     ResumePoint resume_;
     Log log_;
@@ -257,8 +263,7 @@ int run_train(const Arguments& arguments, Session& session) {
             thread_ranks = std::atoll(setting.value.c_str());
     }
     if (thread_ranks <= 1 || session.size() > 1) return train_on(arguments, session);
-    // Ranks as threads of this process: the same program over another
-    // communicator.
+    // Ranks as threads of this process: the same program over another communicator.
     int code = 0;
     parallel::ThreadWorld world(static_cast<int>(thread_ranks));
     world.run([&](parallel::Communicator& communicator) {

@@ -9,7 +9,10 @@ namespace rankwise::app {
 TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session& session,
                          const Log& log, const Clock& clock, EnterPhase enter_phase)
     : recipe_(recipe), fs_(fs) {
-    session.start_together([&] { build(session.size()); });
+    session.start_together([&] {
+        enter_phase("build", 0);
+        build(session.size());
+    });
     mesh_ = std::make_unique<parallel::Mesh>(session.world(), shape_);
     environment_ = std::make_unique<stages::Environment>(
         stages::Environment{.compute = *compute_,
@@ -26,7 +29,6 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session&
                                          .head_bytes = recipe.update.head_bytes,
                                          .zero = recipe.parallel.zero},
                             .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
-                                       .draw_order = recipe.faults.break_rule == "sampling_order",
                                        .flip_weight_at = recipe.faults.flip_weight_at},
                             .enter_phase = std::move(enter_phase)});
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
@@ -45,9 +47,7 @@ void TrainEngine::build(int ranks) {
     const stages::ModelSource* source = source_ ? &*source_ : nullptr;
     task_ = std::make_unique<stages::TaskData>(
         stages::load_task(recipe_.task, source, static_cast<std::uint64_t>(recipe_.run.seed)));
-    model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
-    if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
-        config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
+    const model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
     models_.add("policy", std::make_unique<model::Weights>(*device_, config,
                                                            model::Passes::forward_and_backward));
 }

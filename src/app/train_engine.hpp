@@ -1,5 +1,4 @@
-// What a run computes with: device, ranks, data and model, as its recipe asks
-// for them.
+// What a run computes with: device, ranks, data and model, as its recipe asks for them.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +36,7 @@ class TrainEngine {
 
     /// Gives the policy the weights that [model.policy] names.
     void load_policy();
-    /// Gives it those that a stage starts from: "random", or a model of the same
-    /// sizes.
+    /// Gives it those that a stage starts from: "random", or a model of the same sizes.
     /// @throws BadInput, CorruptFile as ModelSource.
     void load_policy(const std::string& start_from);
 

@@ -33,8 +33,8 @@ struct TrainRecipe {
     stages::TaskOptions task;
     std::vector<std::unique_ptr<NamedStage>> stages;  ///< in the order in which they run
 
-    /// Reads every section; [run] stages says which stages there are. Problems
-    /// stay in `recipe`, whose finish() throws them.
+    /// Reads every section; [run] stages says which stages there are. Problems stay in `recipe`,
+    /// whose finish() throws them.
     void bind(Recipe& recipe);
 };
 

@@ -19,8 +19,7 @@ constexpr const char* kWatched[] = {"loss",
                                     "eval/pass@1",
                                     "rewards/countdown/mean"};
 
-/// Width of the story at the end: most terminals have it, and a log file reads
-/// well with it.
+/// Width of the story at the end: most terminals have it, and a log file reads well with it.
 constexpr std::size_t kStoryColumns = 100;
 
 void append_watched(const io::MetricLine& line,

@@ -1,5 +1,4 @@
-// What a training run writes down of its steps: metrics and samples on rank 0,
-// rollouts on all.
+// What a training run writes down of its steps: metrics and samples on rank 0, rollouts on all.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +21,13 @@ namespace rankwise::app {
 class TrainRecords {
   public:
     /// Rank 0 opens metrics and samples.
-    /// @param resumed  a restart writes behind this step: lines after it, which
-    /// the run that died left, go away
+    /// @param resumed  a restart writes behind this step: lines after it, which the run that died
+    /// left, go away
     TrainRecords(io::FileSystem& fs, const RunPaths& paths, const RunOptions& options,
                  UInt128 options_digest, int rank, std::optional<io::MetricPosition> resumed);
 
-    /// A step that is done. Collective. `view` is what rank 0 shows of it: its
-    /// step, metrics and sample are set.
+    /// A step that is done. Collective. `view` is what rank 0 shows of it: its step, metrics and
+    /// sample are set.
     /// @param at  its `step` is the one that has just been done
     void step(const NamedStage& named, const Position& at, const stages::StepResult& result,
               const UInt128& weights, const stages::Environment& environment, StepView& view);
@@ -36,8 +35,7 @@ class TrainRecords {
     /// Returns when the metrics so far are on the disk.
     void sync();
 
-    /// What the whole run measured, earlier starts of it too: for rank 0 at the
-    /// end.
+    /// What the whole run measured, earlier starts of it too: for rank 0 at the end.
     [[nodiscard]] std::string summary() const;
 
   private:

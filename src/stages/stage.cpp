@@ -5,7 +5,7 @@ namespace rankwise::stages {
 void PhaseTimer::enter(const std::string& phase) {
     close();
     phase_ = phase;
-    if (environment_.enter_phase) environment_.enter_phase(phase, step_);
+    if (environment_.enter_phase) environment_.enter_phase(phase, step_ + 1);
 }
 
 void PhaseTimer::close() {
