@@ -81,9 +81,13 @@ OptionList UpdateOptions::options() {
 
 OptionList FaultOptions::options() {
     OptionList list;
-    list.logical("break_rule", &break_rule,
-                 "for tests: breaks a rule of the exact order, so that layouts differ")
-        .one_of({"none", "chunk_order"});
+    list.logical(
+            "break_rule", &break_rule,
+            "for tests: breaks a rule of the exact order, so that layouts differ: gradients of "
+            "chunks added in the order of ranks, leaves added without their tree by ranks of "
+            "several threads, log-probabilities of several answers at a time summed otherwise "
+            "than those of one")
+        .one_of({"none", "chunk_order", "leaf_order", "sampling_order"});
     list.logical("flip_weight_at", &flip_weight_at,
                  "for tests: step after whose generation a weight's bit is flipped")
         .at_least(-1);

@@ -29,6 +29,7 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session&
                                          .head_bytes = recipe.update.head_bytes,
                                          .zero = recipe.parallel.zero},
                             .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
+                                       .draw_order = recipe.faults.break_rule == "sampling_order",
                                        .flip_weight_at = recipe.faults.flip_weight_at},
                             .enter_phase = std::move(enter_phase)});
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
@@ -47,7 +48,9 @@ void TrainEngine::build(int ranks) {
     const stages::ModelSource* source = source_ ? &*source_ : nullptr;
     task_ = std::make_unique<stages::TaskData>(
         stages::load_task(recipe_.task, source, static_cast<std::uint64_t>(recipe_.run.seed)));
-    const model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
+    model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
+    if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
+        config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
     models_.add("policy", std::make_unique<model::Weights>(*device_, config,
                                                            model::Passes::forward_and_backward));
 }
