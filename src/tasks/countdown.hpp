@@ -97,12 +97,19 @@ struct TeacherOptions {
     double slip = 0.01;    ///< probability of an arithmetic slip per step
     int max_tries = 10;
     std::int64_t max_tokens = 208;  ///< longer traces are drawn again
+    double tagged = 1.0;            ///< share of traces with the tags of thought and answer
+    double checked = 1.0;           ///< share of traces that compare each try with the target
 };
 
 /// One imperfect search, from <think> to <eos>: tries in a random order that mildly prefers values
 /// near the target, slips, stops at a hit or gives up.
 [[nodiscard]] std::vector<TokenId> teacher_trace(RandomSequence& random, const Puzzle& puzzle,
                                                  const TeacherOptions& options);
+
+/// A trace in a poorer form: without the tags (the expression follows the search), or without the
+/// comparison of each try with the target.
+[[nodiscard]] std::vector<TokenId> raw_form(std::span<const TokenId> trace, bool tagged,
+                                            bool checked);
 
 // ---- data sets; all of them depend on (seed, index) alone
 /// Problems for training, without end; none is held out.

@@ -34,6 +34,10 @@ void check(const TeacherOptions& options) {
     require(probability(options.give_up), "give_up: expected a probability, found {}",
             options.give_up);
     require(probability(options.slip), "slip: expected a probability, found {}", options.slip);
+    require(probability(options.tagged), "tagged: expected a probability, found {}",
+            options.tagged);
+    require(probability(options.checked), "checked: expected a probability, found {}",
+            options.checked);
     require(options.max_tries >= 1, "max_tries: expected at least 1, found {}", options.max_tries);
 }
 
@@ -93,6 +97,10 @@ Demonstration Teacher::demonstration(std::int64_t index) const {
     for (int trace = 0; trace < kMostTraces; ++trace) {
         const Puzzle puzzle = sample_puzzle(random, options_.hi, false);
         std::vector<TokenId> response = teacher_trace(random, puzzle, options_);
+        // Drawn only where forms are mixed: other traces stay what they were.
+        const bool tagged = options_.tagged >= 1.0 || random.uniform() < options_.tagged;
+        const bool checked = options_.checked >= 1.0 || random.uniform() < options_.checked;
+        if (!tagged || !checked) response = raw_form(response, tagged, checked);
         if (std::ssize(response) <= options_.max_tokens)
             return {id, prompt_of(puzzle), std::move(response)};
     }

@@ -115,4 +115,23 @@ std::vector<TokenId> teacher_trace(RandomSequence& random, const Puzzle& puzzle,
     return out;
 }
 
+std::vector<TokenId> raw_form(std::span<const TokenId> trace, bool tagged, bool checked) {
+    static const std::array<TokenId, 4> tags{id_of("<think>"), id_of("</think>"), id_of("<answer>"),
+                                             id_of("</answer>")};
+    static const TokenId versus = id_of(" vs ");
+    static const std::array<TokenId, 2> misses{id_of(" low,"), id_of(" high,")};
+    std::vector<TokenId> out;
+    for (std::size_t at = 0; at < trace.size(); ++at) {
+        const TokenId id = trace[at];
+        if (!tagged && std::find(tags.begin(), tags.end(), id) != tags.end()) continue;
+        if (!checked && id == versus) {
+            ++at;  // the target
+            continue;
+        }
+        if (!checked && std::find(misses.begin(), misses.end(), id) != misses.end()) continue;
+        out.push_back(id);
+    }
+    return out;
+}
+
 }  // namespace rankwise::tasks::countdown

@@ -77,10 +77,10 @@ Parameters parse_parameters(std::string_view list, std::string_view whole) {
 
 std::span<const RewardEntry> reward_table() {
     static const std::vector<RewardEntry> table = {
-        code_format_reward(),        countdown_reward(),       format_reward(),
-        open_r1_format_reward(),     reasoning_steps_reward(), repeated_tries_reward(),
-        repetition_penalty_reward(), soft_overlong_reward(),   tag_count_reward(),
-        think_format_reward(),       tinyzero_reward(),
+        code_format_reward(),    countdown_reward(),          format_reward(),
+        open_r1_format_reward(), readable_reward(),           reasoning_steps_reward(),
+        repeated_tries_reward(), repetition_penalty_reward(), soft_overlong_reward(),
+        tag_count_reward(),      think_format_reward(),       tinyzero_reward(),
     };
     return table;
 }

@@ -9,6 +9,7 @@ RewardEntry code_format_reward();
 RewardEntry countdown_reward();
 RewardEntry format_reward();
 RewardEntry open_r1_format_reward();
+RewardEntry readable_reward();
 RewardEntry reasoning_steps_reward();
 RewardEntry repeated_tries_reward();
 RewardEntry repetition_penalty_reward();

@@ -258,5 +258,38 @@ TEST(CountdownData, RefusesWhatCannotBeDrawn) {
     EXPECT_THROW(static_cast<void>(HeldOut(5).problem(-1)), InternalError);
 }
 
+TEST(CountdownTeacher, RawFormsLackTagsOrComparisons) {
+    const auto ids = [](const std::string& text) {
+        return text::Tokenizer::from_json(tokenizer_json(), "countdown", tokenizer_config_json())
+            .encode(text);
+    };
+    const std::vector<TokenId> trace =
+        ids("<think>7-5=2,2-2=0 vs 10 low, wait 5-2=3,7+3=10 vs 10 "
+            "yes</think><answer>7+(5-2)</answer><eos>");
+    EXPECT_EQ(text_of(raw_form(trace, true, true)), text_of(trace));
+    EXPECT_EQ(text_of(raw_form(trace, false, true)),
+              "7-5=2,2-2=0 vs 10 low, wait 5-2=3,7+3=10 vs 10 yes7+(5-2)<eos>");
+    EXPECT_EQ(text_of(raw_form(trace, true, false)),
+              "<think>7-5=2,2-2=0 wait 5-2=3,7+3=10 yes</think><answer>7+(5-2)</answer><eos>");
+    for (const bool tagged : {false, true}) {
+        const std::vector<TokenId> raw = raw_form(trace, tagged, false);
+        EXPECT_EQ(ids(text_of(raw)), raw);
+    }
+}
+
+TEST(CountdownTeacher, MixesFormsByTheirShares) {
+    const Teacher teacher(1, 400, {.tagged = 0.3, .checked = 0.5});
+    std::int64_t tagged = 0;
+    std::int64_t checked = 0;
+    for (std::int64_t i = 0; i < 400; ++i) {
+        const std::vector<TokenId> response = teacher.demonstration(i).response;
+        tagged += std::count(response.begin(), response.end(), id_of("<think>"));
+        checked += std::count(response.begin(), response.end(), id_of(" vs ")) > 0 ? 1 : 0;
+    }
+    EXPECT_NEAR(static_cast<double>(tagged), 120.0, 40.0);
+    EXPECT_NEAR(static_cast<double>(checked), 200.0, 45.0);
+    EXPECT_THROW_WITH(Teacher(1, 10, {.tagged = 1.5}), BadInput, "tagged");
+}
+
 }  // namespace
 }  // namespace rankwise::tasks::countdown

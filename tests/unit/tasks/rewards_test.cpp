@@ -192,6 +192,25 @@ TEST(RepeatedTries, CostTheirShareOfTheTries) {
     EXPECT_EQ(make_reward({.name = "repeated_tries"})(Problem{}, {.text = "x"}), std::nullopt);
 }
 
+TEST(Readable, IsTheShareOfTriesThatAreWrittenOut) {
+    const auto share = [](const std::string& thought) {
+        return reward({.name = "readable", .parameters = {}},
+                      countdown::problem_of({.nums = {2, 7, 5}, .target = 10}, 0),
+                      {.text = "<think>" + thought + "</think><answer>7+(5-2)</answer>"});
+    };
+    EXPECT_EQ(share("5-2=3,7+3=10 vs 10 yes"), 1.0);
+    EXPECT_EQ(share("7-5=2,2-2=0 vs 10 low, give up"), 1.0);
+    EXPECT_EQ(share("7-5=2,2-2=0 vs 10 low, wait 5-2=3,7+3=10 vs 10 yes"), 1.0);
+    EXPECT_EQ(share("7-5=2,2-2=0 wait 5-2=3,7+3=10 vs 10 yes"), 0.5);
+    EXPECT_EQ(share("5-2=3,7+3=10 yes"), 0.0);
+    EXPECT_EQ(share(""), 0.0);
+    EXPECT_EQ(reward({.name = "readable", .parameters = {}},
+                     countdown::problem_of({.nums = {2, 7, 5}, .target = 10}, 0),
+                     {.text = "5-2=3,7+3=10 vs 10 yes7+(5-2)"}),
+              0.0);
+    EXPECT_EQ(make_reward({.name = "readable"})(Problem{}, {.text = "x"}), std::nullopt);
+}
+
 TEST(OpenR1Rewards, HoldAtTheirEdges) {
     EXPECT_EQ(on_text("open_r1_format", "<think>\n\n</think>\n<answer>\n\n</answer>\nmore"), 1.0);
     EXPECT_EQ(on_text("open_r1_format", "<think>\n</think>\n<answer>\n</answer>"), 0.0);
