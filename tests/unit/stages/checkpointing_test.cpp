@@ -1,0 +1,97 @@
+#include "src/stages/checkpointing.hpp"
+
+#include <filesystem>
+
+#include "src/stages/ratio_check.hpp"
+#include "tests/unit/stages/toy_run.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+/// A stage with nothing but the policy.
+class Idle final : public Stage {
+  public:
+    [[nodiscard]] std::int64_t steps() const override { return 1; }
+    StepResult step(std::int64_t) override { return {}; }
+};
+
+class Checkpoints : public testing::Test {
+  protected:
+    Checkpoints()
+        : folder_(std::filesystem::temp_directory_path() /
+                  fmt::format("rankwise_checkpointing_{}", getpid())) {
+        std::filesystem::remove_all(folder_);
+        std::filesystem::create_directories(folder_);
+    }
+    ~Checkpoints() override { std::filesystem::remove_all(folder_); }
+
+    UInt128 saved_digest(test::ToyRun& run, std::int64_t step) {
+        io::CheckpointReader reader(*fs_, folder_ / io::step_name(step));
+        test::ToyRun other(run.environment.data());
+        load_weights(reader, "policy", other.models.at("policy"), other.model.compute);
+        return other.digest("policy");
+    }
+
+    std::filesystem::path folder_;
+    std::unique_ptr<io::FileSystem> fs_ = io::posix_file_system();
+};
+
+TEST_F(Checkpoints, HoldTheStateAtTheSaveWhateverTheRunDoesMeanwhile) {
+    for (const bool background : {false, true}) {
+        test::on_one_rank([&](test::ToyRun& run) {
+            std::vector<io::Path> saved;
+            Checkpointer checkpointer(*fs_, folder_, run.environment, {.keep_last = 2}, background,
+                                      [&](const io::Path& path) { saved.push_back(path); });
+            Idle stage;
+            const UInt128 at_save = run.digest("policy");
+            checkpointer.save(stage, {.stage = "idle", .step = 1});
+            flip_bit(run.models.at("policy"), run.model.compute, WeightCopy::master);
+            EXPECT_NE(run.digest("policy"), at_save);
+            checkpointer.finish();
+            ASSERT_EQ(saved.size(), 1U);
+            EXPECT_EQ(saved.front().filename(), io::step_name(1));
+            EXPECT_EQ(saved_digest(run, 1), at_save);
+            checkpointer.finish();
+            checkpointer.poll();
+            EXPECT_EQ(saved.size(), 1U) << "nothing is under way any more";
+        });
+    }
+}
+
+TEST_F(Checkpoints, ASaveCompletesTheOneBeforeAndTheOldestGo) {
+    parallel::ThreadWorld world(3);
+    world.run([&](parallel::Communicator& communicator) {
+        test::ToyRun run(communicator);
+        Checkpointer checkpointer(*fs_, folder_, run.environment, {.keep_last = 2}, true,
+                                  [](const io::Path&) {});
+        Idle stage;
+        for (std::int64_t step = 1; step <= 4; ++step) {
+            checkpointer.save(stage, {.stage = "idle", .step = step});
+            if (step == 4) break;
+            EXPECT_EQ(std::filesystem::exists(folder_ / io::step_name(step - 1)), step > 1);
+        }
+        checkpointer.finish();
+        communicator.barrier("test");
+        EXPECT_FALSE(std::filesystem::exists(folder_ / io::step_name(2)));
+        EXPECT_TRUE(std::filesystem::exists(folder_ / io::step_name(3)));
+        EXPECT_TRUE(std::filesystem::exists(folder_ / io::step_name(4)));
+        communicator.barrier("test");
+    });
+}
+
+TEST_F(Checkpoints, WhatCannotBeWrittenInTheBackgroundIsThrownByALaterCall) {
+    test::on_one_rank([&](test::ToyRun& run) {
+        Checkpointer checkpointer(*fs_, folder_, run.environment, {}, true, [](const io::Path&) {
+            ADD_FAILURE() << "a checkpoint that could not be written is not whole";
+        });
+        Idle stage;
+        // The folder goes away while the run goes on: on a real machine, a file system that fails.
+        std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
+        checkpointer.save(stage, {.stage = "idle", .step = 1});
+        std::filesystem::remove_all(folder_);
+        EXPECT_THROW(checkpointer.finish(), Error);
+    });
+}
+
+}  // namespace
+}  // namespace rankwise::stages
