@@ -41,6 +41,7 @@ struct Command {
     std::vector<CommandOption> options = {};
     std::vector<std::string> examples = {};
     bool takes_settings = false;  ///< accepts --section.key value
+    std::string settings = {};    ///< what they set, for --help; empty: options of a recipe
     /// Runs in one process, without MPI. @return the exit code.
     int (*alone)(const Arguments&) = nullptr;
     /// Runs on every rank.

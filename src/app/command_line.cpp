@@ -254,7 +254,9 @@ std::string command_help(const Command& command) {
     }
     if (command.takes_settings) {
         rows.emplace_back("--section.key VALUE",
-                          "sets an option of the recipe; goes over what the file says");
+                          command.settings.empty()
+                              ? "sets an option of the recipe; goes over what the file says"
+                              : command.settings);
     }
     rows.emplace_back("--help", "this text");
     std::size_t column = 0;

@@ -1,6 +1,12 @@
 #include "src/app/commands.hpp"
 
 namespace rankwise::app {
+namespace {
+
+constexpr const char* kHowToCompute =
+    "an option of [device] or [generation]: how it is computed, never what (rankwise options)";
+
+}  // namespace
 
 const std::vector<Command>& all_commands() {
     static const std::vector<Command> commands{
@@ -16,6 +22,75 @@ const std::vector<Command>& all_commands() {
                       "rankwise train configs/tiny.ini --run.directory /tmp/try --run.seed 2"},
          .takes_settings = true,
          .on_ranks = run_train},
+        {.name = "generate",
+         .summary = "answers prompts with a model, as text that flows or as JSON lines",
+         .positional = "MODEL",
+         .text =
+             "MODEL is a Hugging Face folder, a checkpoint, or a run, which stands for its newest "
+             "checkpoint. Prompts are given as they are: there are no chat templates yet, so the "
+             "model goes on from the text.\n"
+             "One prompt a line, or a JSON object a line with \"prompt\" (text) or "
+             "\"prompt_tokens\" (ids); its other fields are passed on. \"prompt_id\" (or \"id\") "
+             "and "
+             "\"step\" name the random streams of its answers, as in a run's rollouts; without "
+             "them "
+             "it is the row's number and 0. The same model, prompt, names, seed and sampling give "
+             "the same tokens and log-probabilities on any number of ranks.\n"
+             "A terminal without --prompt and --file is a dialogue of single lines. Under mpirun "
+             "prompts are dealt over the ranks, and answers are written when a round is done.",
+         .options = {{"prompt", "TEXT", "one prompt"},
+                     {"file", "PATH", "prompts; - or nothing: standard input"},
+                     {"format", "NAME",
+                      "of the prompts: text or json; default: json if the file is *.jsonl or "
+                      "*.json"},
+                     {"samples", "K", "answers to each prompt; default 1"},
+                     {"max-tokens", "N", "most tokens of an answer; default 256"},
+                     {"temperature", "T", "0: the most likely token; default 1"},
+                     {"top-k", "K", "draw among this many most likely tokens; default 0: all"},
+                     {"top-p", "P",
+                      "draw among the most likely tokens with this total probability; default 1"},
+                     {"min-p", "P",
+                      "drop tokens less likely than this share of the most likely; default 0"},
+                     {"stop", "TEXTS",
+                      "texts that end an answer and belong to it, with commas between them"},
+                     {"seed", "N", "default 1"},
+                     {"json", "", "writes JSON lines: completion, finish_reason, tokens, logprobs"},
+                     {"tokenizer", "PATH",
+                      "folder or tokenizer.json to take instead of the "
+                      "model's"},
+                     {"output", "FILE", "default: standard output"}},
+         .examples = {"rankwise generate models/qwen --prompt 'Once upon a time' --top-p 0.9",
+                      "rankwise generate runs/countdown --prompt '3,5,7->22' --device.threads 2",
+                      "mpirun -n 2 rankwise generate models/qwen --file problems.jsonl \\\n"
+                      "      --samples 8 --json --output answers.jsonl"},
+         .takes_settings = true,
+         .settings = kHowToCompute,
+         .on_ranks = run_generate},
+        {.name = "score",
+         .summary = "gives each token of texts its log-probability and entropy under a model",
+         .positional = "MODEL",
+         .text =
+             "MODEL as of rankwise generate. Each row is a JSON object: \"prompt\" or "
+             "\"prompt_tokens\", and \"completion\" or \"tokens\", of which every token is scored; "
+             "or "
+             "\"text\" by itself, of which the first token is the prompt. A completion is turned "
+             "into "
+             "tokens by itself, as in training. Each row is written with its fields and "
+             "\"tokens\", \"logprobs\", \"entropies\" (in nats) and their sum "
+             "\"logprob\", in the order of the input. They are the bits that generation and "
+             "training compute, on any number of ranks.",
+         .options = {{"file", "PATH", "rows; - or nothing: standard input"},
+                     {"temperature", "T",
+                      "of the distribution: logits are divided by it; 0 counts as 1; default 1"},
+                     {"tokenizer", "PATH",
+                      "folder or tokenizer.json to take instead of the "
+                      "model's"},
+                     {"output", "FILE", "default: standard output"}},
+         .examples = {"rankwise score models/qwen --file answers.jsonl --output scores.jsonl",
+                      "rankwise generate runs/a --prompt Hi --json | rankwise score runs/b"},
+         .takes_settings = true,
+         .settings = kHowToCompute,
+         .on_ranks = run_score},
         {.name = "report",
          .summary = "writes a run's report.html anew: curves, evaluations, answers",
          .positional = "RUN",

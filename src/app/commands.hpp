@@ -13,11 +13,13 @@ namespace rankwise::app {
 
 // Each returns the exit code; errors are thrown.
 int run_compare(const Arguments& arguments);
+int run_generate(const Arguments& arguments, Session& session);
 int run_grade(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_options(const Arguments& arguments);
 int run_train(const Arguments& arguments, Session& session);
 int run_report(const Arguments& arguments);
+int run_score(const Arguments& arguments, Session& session);
 int run_version(const Arguments& arguments);
 int run_view(const Arguments& arguments);
 
