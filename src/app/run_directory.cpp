@@ -29,8 +29,7 @@ io::Path default_directory(const io::Path& recipe_file) {
 
 RunDirectory::RunDirectory(io::FileSystem& fs, io::Path root, Session& session)
     : fs_(fs), paths_{std::move(root)} {
-    session.start_together([&] {
-        if (session.rank() != 0) return;
+    session.start_on_main([&] {
         fs_.create_directories(paths_.root);
         // First of all: what follows tidies, and must not tidy under a live run.
         lock_ = fs_.lock(paths_.lock());
@@ -101,8 +100,7 @@ void RunDirectory::check_same_logic(const io::Path& checkpoint, const Recipe& re
 ResumePoint RunDirectory::find_resume(const Recipe& recipe, const ResumeOptions& resume,
                                       Session& session) {
     ResumePoint point;
-    session.start_together([&] {
-        if (session.rank() != 0) return;
+    session.start_on_main([&] {
         point = choose(resume);
         if (point.checkpoint) check_same_logic(*point.checkpoint, recipe, resume);
     });

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <new>
+#include <set>
+#include <sstream>
 
 #include "src/app/recipe.hpp"
 
@@ -15,9 +17,35 @@ namespace {
     throw StartRefused(agreement.code, merged_text(agreement, ranks));
 }
 
+std::set<std::string> lines_of(std::string_view text) {
+    std::set<std::string> lines;
+    std::istringstream in{std::string(text)};
+    for (std::string line; std::getline(in, line);) lines.insert(line);
+    return lines;
+}
+
+/// Lines that only one of two texts has, some of them; empty for texts that are no lines.
+std::string different_lines(std::string_view mine, std::string_view theirs, int their_rank) {
+    constexpr std::size_t kMostLines = 6;
+    const std::set<std::string> a = lines_of(mine);
+    const std::set<std::string> b = lines_of(theirs);
+    if (a.size() < 2 && b.size() < 2) return {};
+    std::vector<std::string> told;
+    const auto tell = [&](const std::set<std::string>& some, const std::set<std::string>& other,
+                          int whose) {
+        for (const std::string& line : some) {
+            if (!other.contains(line)) told.push_back(fmt::format("rank {}: {}", whose, line));
+        }
+    };
+    tell(a, b, 0);
+    tell(b, a, their_rank);
+    if (told.size() > kMostLines) told.resize(kMostLines);
+    return fmt::format(" ({})", fmt::join(told, "; "));
+}
+
 }  // namespace
 
-void Session::start_together(const std::function<void()>& check) {
+void Session::start_together(const std::function<void()>& check, Concerns concerns) {
     std::vector<parallel::Problem> problems;
     try {
         check();
@@ -35,18 +63,36 @@ void Session::start_together(const std::function<void()>& check) {
         problems.push_back({ExitCode::internal, error.what()});
     }
     const parallel::Agreement agreement = parallel::agree(world_, problems);
-    if (!agreement.ok()) refuse(agreement, size());
+    if (!agreement.ok()) refuse(agreement, concerns == Concerns::ranks ? size() : 0);
+}
+
+void Session::start_on_main(const std::function<void()>& check) {
+    start_together(
+        [&] {
+            if (rank() == 0) check();
+        },
+        Concerns::run);
 }
 
 void Session::require_same(std::string_view what, std::string_view value, std::string_view advice) {
     const std::vector<int> others = parallel::agree_same(world_, what, value);
     if (others.empty()) return;
+    // Rank 0 tells; it compares with a rank on the other side.
+    int teller = others.front();
+    if (teller == 0) {
+        while (std::ranges::find(others, teller) != others.end()) ++teller;
+    }
+    std::vector<std::int64_t> bytes{std::ssize(value)};
+    world_.broadcast("differs", bytes, teller);
+    std::string theirs(rank() == teller ? value : std::string_view());
+    theirs.resize(static_cast<std::size_t>(bytes.front()));
+    world_.broadcast("differs", theirs, teller);
+    if (rank() != 0) throw StartRefused(ExitCode::bad_input, {});
     throw StartRefused(
         ExitCode::bad_input,
-        rank() != 0 ? std::string()
-                    : fmt::format("the {} is not the same on all ranks: {} of {} "
-                                  "differ from the others; {}",
-                                  what, parallel::to_string_ranks(others, size()), size(), advice));
+        fmt::format("the {} is not the same on all ranks: {} of {} differ from the others{}; {}",
+                    what, parallel::to_string_ranks(others, size()), size(),
+                    different_lines(value, theirs, teller), advice));
 }
 
 std::string Session::identity() const {
@@ -73,7 +119,7 @@ std::unique_ptr<parallel::Watchdog> Session::start_watchdog(
 
 std::string merged_text(const parallel::Agreement& agreement, int ranks) {
     const auto line = [ranks](const parallel::AgreedProblem& problem) {
-        if (static_cast<int>(problem.ranks.size()) == ranks) return problem.message;
+        if (ranks == 0 || static_cast<int>(problem.ranks.size()) == ranks) return problem.message;
         return fmt::format("{} ({})", problem.message,
                            parallel::to_string_ranks(problem.ranks, ranks));
     };

@@ -2,6 +2,7 @@
 // stop together.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -42,11 +43,17 @@ class Session {
         return world_.instruments().recorder;
     }
 
+    /// Whose problem it is that a check finds: of the ranks that found it, which are then named, or
+    /// of the run (one rank looked for all, or each looked at a part).
+    enum class Concerns : std::uint8_t { ranks, run };
+
     /// Collective: a step of start-up. Runs `check` on every rank and merges what it throws
     /// (Problems one by one); if any rank has a problem all ranks throw StartRefused.
-    void start_together(const std::function<void()>& check);
+    void start_together(const std::function<void()>& check, Concerns concerns = Concerns::ranks);
+    /// The same of a check that rank 0 does for all.
+    void start_on_main(const std::function<void()>& check);
     /// Collective: start-up ends unless every rank has the same bytes. `what` is "recipe" or
-    /// "program"; `advice` says what to do.
+    /// "program"; `advice` says what to do. Of texts of several lines, those that differ are named.
     void require_same(std::string_view what, std::string_view value, std::string_view advice);
 
     /// Collective: a watchdog that reports to `report` (and ends the job with ExitCode::environment
@@ -59,7 +66,8 @@ class Session {
     parallel::MpiSession* mpi_;
 };
 
-/// "problems: 3\n  1. …" as start-up prints them; a list of one stands alone.
+/// "3 problems:\n  …" as start-up prints them; a list of one stands alone. Who met a problem is
+/// said unless all of `ranks` did, or `ranks` is 0.
 [[nodiscard]] std::string merged_text(const parallel::Agreement& agreement, int ranks);
 
 }  // namespace rankwise::app

@@ -52,6 +52,7 @@ class TrainRun {
 
     int run() {
         Position at = restore_position();
+        engine_.check_stages(session_, at.stage, directory_.paths().root);
         std::optional<io::MetricPosition> resumed;
         if (reader_) resumed = {options_.stages[at.stage]->name, at.step};
         const bool main_rank = session_.rank() == 0;

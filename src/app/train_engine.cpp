@@ -1,10 +1,22 @@
 #include "src/app/train_engine.hpp"
 
+#include <algorithm>
+#include <filesystem>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace rankwise::app {
+namespace {
+
+bool lies_in(const io::Path& path, const io::Path& folder) {
+    const io::Path whole = std::filesystem::weakly_canonical(path);
+    const io::Path root = std::filesystem::weakly_canonical(folder);
+    return std::mismatch(root.begin(), root.end(), whole.begin(), whole.end()).first == root.end();
+}
+
+}  // namespace
 
 TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session& session,
                          const Log& log, const Clock& clock, EnterPhase enter_phase)
@@ -68,13 +80,46 @@ void TrainEngine::load_policy(const std::string& start_from) {
         recipe_.model.initialise(policy(), environment_->seed, *compute_);
         return;
     }
-    const auto source = stages::ModelSource::open(fs_, start_from);
+    matching_source(start_from).load(policy(), *compute_);
+}
+
+stages::ModelSource TrainEngine::matching_source(const std::string& path) {
+    auto source = stages::ModelSource::open(fs_, path);
     source.require_same_model(policy().config());
     if (source.tokenizer()) {
         stages::require_same_tokens(*source.tokenizer(), source.path().string(), task_->tokenizer,
                                     "the run");
     }
-    source.load(policy(), *compute_);
+    return source;
+}
+
+void TrainEngine::check_stages(Session& session, std::size_t first, const io::Path& own) {
+    session.start_together([&] {
+        std::vector<std::string> problems;
+        for (const auto& stage : std::span(recipe_.stages).subspan(first)) {
+            const auto add = [&](const std::string& problem) {
+                problems.push_back(fmt::format("[stage.{}] {}", stage->name, problem));
+            };
+            for (const std::string& problem : stage->recipe.problems(*environment_)) add(problem);
+            if (stage->start_from.empty() || stage->start_from == "random" ||
+                lies_in(stage->start_from, own)) {
+                continue;
+            }
+            try {
+                (void)matching_source(stage->start_from);
+            } catch (const BadInput& problem) {  // a damaged file has a code of its own
+                add(fmt::format("start_from: {}", problem.what()));
+            }
+        }
+        if (!problems.empty()) throw Problems(problems);
+    });
+    session.start_together(
+        [&] {
+            const std::vector<std::string> problems = stages::rows_too_long(
+                *task_, policy().config().max_position, session.rank(), session.size());
+            if (!problems.empty()) throw Problems(problems);
+        },
+        Session::Concerns::run);
 }
 
 }  // namespace rankwise::app

@@ -40,6 +40,12 @@ class TrainEngine {
     /// @throws BadInput, CorruptFile as ModelSource.
     void load_policy(const std::string& start_from);
 
+    /// Collective. That the stages from `first` on can be built, that what they start from are such
+    /// models, and that the data fit the context: for before the first of them computes.
+    /// @param own  the run's directory: a model in it may be still to come
+    /// @throws StartRefused on all ranks with everything that is wrong.
+    void check_stages(Session& session, std::size_t first, const io::Path& own);
+
     [[nodiscard]] const kernels::Device& device() const { return *device_; }
     [[nodiscard]] model::Compute& compute() { return *compute_; }
     [[nodiscard]] model::Weights& policy() { return models_.at("policy"); }
@@ -48,6 +54,8 @@ class TrainEngine {
 
   private:
     void build(int ranks);
+    /// The model at a path, if it can take the policy's place.
+    [[nodiscard]] stages::ModelSource matching_source(const std::string& path);
 
     const TrainRecipe& recipe_;
     io::FileSystem& fs_;

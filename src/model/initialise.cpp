@@ -101,6 +101,15 @@ void load_folder(Weights& weights, const std::filesystem::path& folder, Compute&
         tensors.require_shape(parameter.name, parameter.shape);
         upload_by_rows(weights, id, compute, [&](Range rows, std::span<float> values) {
             tensors.read(parameter.name, {rows, {0, parameter.shape.cols}}, values);
+            const auto odd =
+                std::ranges::find_if_not(values, [](float v) { return std::isfinite(v); });
+            if (odd == values.end()) return;
+            const std::int64_t at = odd - values.begin();
+            throw BadInput(fmt::format(
+                "{}: {} holds {} at row {}, column {}: the file is damaged, or of a run that "
+                "diverged; take another model",
+                tensors.at(parameter.name).file, parameter.name, *odd,
+                rows.begin + at / parameter.shape.cols, at % parameter.shape.cols));
         });
     }
     weights.pack(compute);

@@ -23,7 +23,8 @@ void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed
 
 /// Reads every parameter of the table from a folder (F32, BF16, F16, widened exactly). Packs.
 /// @throws BadInput naming file and tensor: a missing tensor, another shape, a tensor in the folder
-/// that is no parameter of the model (a rotary table or a copy of a tied embedding is no problem).
+/// that is no parameter of the model (a rotary table or a copy of a tied embedding is no problem);
+/// a value that is not finite.
 void load_folder(Weights& weights, const std::filesystem::path& folder, Compute& compute);
 
 /// How a folder is written.

@@ -29,10 +29,7 @@ bool majority_is_right(std::span<const AnswerRecord> group) {
 class Evaluate final : public Stage {
   public:
     Evaluate(const Environment& environment, const EvaluateOptions& options)
-        : environment_(environment), options_(options), rewards_(options.rewards.rewards()) {
-        require(environment.task.held_out != nullptr,
-                "an evaluate stage needs held-out problems: set [task] evaluation");
-    }
+        : environment_(environment), options_(options), rewards_(options.rewards.rewards()) {}
     [[nodiscard]] std::int64_t steps() const override { return 1; }
     StepResult step(std::int64_t index) override {
         PhaseTimer timer(environment_, index);
@@ -129,8 +126,18 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     return out;
 }
 
+std::vector<std::string> problems_of(const Environment& environment,
+                                     const EvaluateOptions& options) {
+    std::vector<std::string> problems = problems_of(options.rewards);
+    if (environment.task.held_out == nullptr) {
+        problems.emplace_back("an evaluation needs held-out problems: set [task] evaluation");
+    }
+    return problems;
+}
+
 std::unique_ptr<Stage> make_evaluate(const Environment& environment,
                                      const EvaluateOptions& options) {
+    require_none(problems_of(environment, options));
     return std::make_unique<Evaluate>(environment, options);
 }
 

@@ -15,6 +15,8 @@ struct EvaluateOptions {
     /// @param prefix  of the keys, where another stage holds these options ("eval_")
     void declare(OptionList& list, const std::string& prefix = "");
     [[nodiscard]] OptionList options();
+    /// How a stage with these options measures a model.
+    [[nodiscard]] EvaluateOptions measurement() const { return *this; }
 };
 
 /// eval/pass@1 (mean over problems of the share of right answers), eval/pass@k (share of problems
@@ -30,7 +32,12 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
                           const model::Weights& policy, tasks::RewardSet& rewards,
                           PhaseTimer& timer);
 
+/// @throws BadInput with the first of problems_of().
 [[nodiscard]] std::unique_ptr<Stage> make_evaluate(const Environment& environment,
+                                                   const EvaluateOptions& options);
+
+/// What the options lack or contradict, a line each.
+[[nodiscard]] std::vector<std::string> problems_of(const Environment& environment,
                                                    const EvaluateOptions& options);
 
 }  // namespace rankwise::stages

@@ -45,13 +45,6 @@ class Grpo final : public Stage {
                    options.optimizer.adamw()),
           schedule_(options.optimizer.schedule(options.steps * options.num_minibatches *
                                                options.num_iterations)) {
-        require(environment.task.train != nullptr, "a grpo stage needs problems: set [task] train");
-        require(options.num_generations >= 2,
-                "num_generations is {}; an advantage needs at least two answers to a prompt",
-                options.num_generations);
-        require(options.num_prompts_per_step % options.num_minibatches == 0,
-                "num_minibatches {} does not divide num_prompts_per_step {}",
-                options.num_minibatches, options.num_prompts_per_step);
         trainer_.gradient_owners().break_order(environment.faults.arrival_order);
         if (options.beta != 0.0) {
             reference_ = &environment.models.add(
@@ -506,7 +499,21 @@ update::PolicyLossSettings GrpoOptions::loss() const {
     return settings;
 }
 
+std::vector<std::string> problems_of(const Environment& environment, const GrpoOptions& options) {
+    std::vector<std::string> problems = problems_of(options.rewards);
+    if (environment.task.train == nullptr)
+        problems.emplace_back("a grpo stage needs problems: set [task] train");
+    if (options.num_prompts_per_step % options.num_minibatches != 0) {
+        problems.push_back(fmt::format("num_minibatches {} does not divide num_prompts_per_step {}",
+                                       options.num_minibatches, options.num_prompts_per_step));
+    }
+    if (options.eval_steps > 0 && environment.task.held_out == nullptr)
+        problems.emplace_back("eval_steps needs held-out problems: set [task] evaluation");
+    return problems;
+}
+
 std::unique_ptr<Stage> make_grpo(const Environment& environment, const GrpoOptions& options) {
+    require_none(problems_of(environment, options));
     return std::make_unique<Grpo>(environment, options);
 }
 

@@ -35,6 +35,12 @@ struct GrpoOptions {
 
     [[nodiscard]] OptionList options();
     [[nodiscard]] update::PolicyLossSettings loss() const;
+    /// Held-out problems are judged by the rewards of the stage.
+    [[nodiscard]] EvaluateOptions measurement() const {
+        EvaluateOptions own = evaluation;
+        own.rewards = rewards;
+        return own;
+    }
 };
 
 /// A step: draw prompts, generate a group of answers to each, judge them, advantages, update,
@@ -44,7 +50,12 @@ struct GrpoOptions {
 /// sample whose advantage is 0 adds nothing to the loss while beta is 0, and is then not computed;
 /// it counts in every normaliser all the same. In the first minibatch of fresh answers the
 /// log-probabilities must be the sampler's, bit for bit (exit code 5 if not).
+/// @throws BadInput with the first of problems_of().
 [[nodiscard]] std::unique_ptr<Stage> make_grpo(const Environment& environment,
                                                const GrpoOptions& options);
+
+/// What the options lack or contradict, a line each.
+[[nodiscard]] std::vector<std::string> problems_of(const Environment& environment,
+                                                   const GrpoOptions& options);
 
 }  // namespace rankwise::stages

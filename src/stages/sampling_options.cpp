@@ -45,6 +45,19 @@ tasks::RewardSet RewardSection::rewards() const {
     return tasks::make_reward_set(reward_funcs, reward_weights);
 }
 
+std::vector<std::string> problems_of(const RewardSection& rewards) {
+    try {
+        (void)rewards.rewards();
+    } catch (const BadInput& problem) {
+        return {problem.what()};
+    }
+    return {};
+}
+
+void require_none(const std::vector<std::string>& problems) {
+    if (!problems.empty()) throw BadInput(problems.front());
+}
+
 void OptimizerSection::declare(OptionList& list) {
     list.logical("learning_rate", &learning_rate, "AdamW's learning rate at its highest")
         .at_least(0);

@@ -32,6 +32,12 @@ struct RewardSection {
     [[nodiscard]] tasks::RewardSet rewards() const;
 };
 
+/// What is wrong with the rewards that a recipe names, a line each.
+[[nodiscard]] std::vector<std::string> problems_of(const RewardSection& rewards);
+
+/// @throws BadInput with the first problem, if there is one.
+void require_none(const std::vector<std::string>& problems);
+
 struct OptimizerSection {
     double learning_rate = 1e-6;
     std::string lr_scheduler_type = "linear";

@@ -19,11 +19,7 @@ class Sft final : public Stage {
           rewards_(options.evaluation.rewards.rewards()),
           trainer_(environment.compute, policy_, environment.data(),
                    trainer_options(environment, 1.0), options.optimizer.adamw()) {
-        require(environment.task.demonstrations != nullptr,
-                "an sft stage needs worked examples: set [task] demonstrations");
         size_ = environment.task.demonstrations->size();
-        require(options.steps > 0 || size_.has_value(),
-                "an sft stage over examples without end needs `steps`");
         steps_ =
             options.steps > 0
                 ? options.steps
@@ -54,6 +50,7 @@ class Sft final : public Stage {
         std::int64_t counted = 0;
         for (std::size_t i = 0; i < batch.size(); ++i) {
             const Parts parts = parts_of(batch[i]);
+            require_fits(batch[i]);
             sizes.push_back(
                 {static_cast<std::int64_t>(i), std::ssize(parts.prompt), std::ssize(parts.answer)});
             counted += std::ssize(parts.answer);
@@ -143,6 +140,16 @@ class Sft final : public Stage {
         return {std::span(joined_).first(1), std::span(joined_).subspan(1)};
     }
 
+    /// Files have been looked at when the run began; a generator is met here.
+    void require_fits(const tasks::Demonstration& example) const {
+        const std::int64_t tokens = std::ssize(example.prompt) + std::ssize(example.response);
+        require(tokens <= policy_.config().max_position,
+                "worked example {}: prompt and response have {} tokens, but the model's context is "
+                "{}: make the examples shorter ([task] teacher_max_tokens), or the context longer "
+                "([model.policy] max_position_embeddings)",
+                example.id, tokens, policy_.config().max_position);
+    }
+
     [[nodiscard]] std::vector<tasks::Demonstration> batch_of(std::int64_t step) const {
         std::vector<tasks::Demonstration> batch;
         for (std::int64_t i = 0; i < options_.batch_size; ++i) {
@@ -181,7 +188,23 @@ OptionList SftOptions::options() {
     return list;
 }
 
+std::vector<std::string> problems_of(const Environment& environment, const SftOptions& options) {
+    std::vector<std::string> problems;
+    const tasks::DemonstrationSet* examples = environment.task.demonstrations.get();
+    if (examples == nullptr) {
+        problems.emplace_back("an sft stage needs worked examples: set [task] demonstrations");
+    } else if (options.steps == 0 && !examples->size()) {
+        problems.emplace_back("an sft stage over examples without end needs `steps`");
+    }
+    if (options.eval_steps > 0) {
+        for (const std::string& problem : problems_of(environment, options.evaluation))
+            problems.push_back("eval_steps: " + problem);
+    }
+    return problems;
+}
+
 std::unique_ptr<Stage> make_sft(const Environment& environment, const SftOptions& options) {
+    require_none(problems_of(environment, options));
     return std::make_unique<Sft>(environment, options);
 }
 

@@ -15,12 +15,18 @@ struct SftOptions {
     EvaluateOptions evaluation;
 
     [[nodiscard]] OptionList options();
+    [[nodiscard]] EvaluateOptions measurement() const { return evaluation; }
 };
 
 /// Mean over the batch's response tokens of -log p(token), AdamW. Batches go through the examples
 /// in order (a generator's order is random already); a finite file is shuffled anew in each epoch
 /// (purpose data_order).
+/// @throws BadInput with the first of problems_of().
 [[nodiscard]] std::unique_ptr<Stage> make_sft(const Environment& environment,
                                               const SftOptions& options);
+
+/// What the options lack or contradict, a line each.
+[[nodiscard]] std::vector<std::string> problems_of(const Environment& environment,
+                                                   const SftOptions& options);
 
 }  // namespace rankwise::stages

@@ -13,9 +13,14 @@ template <class Options, auto Make>
 StageKind kind(std::string name) {
     return {std::move(name), [] {
                 auto options = std::make_shared<Options>();
-                return StageRecipe{options->options(), [options](const Environment& environment) {
+                return StageRecipe{options->options(),
+                                   [options](const Environment& environment) {
+                                       return problems_of(environment, *options);
+                                   },
+                                   [options](const Environment& environment) {
                                        return Make(environment, *options);
-                                   }};
+                                   },
+                                   [options] { return options->measurement(); }};
             }};
 }
 

@@ -5,7 +5,9 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
+#include "src/stages/evaluate.hpp"
 #include "src/stages/stage.hpp"
 
 namespace rankwise::stages {
@@ -13,7 +15,11 @@ namespace rankwise::stages {
 /// A stage as a recipe describes it: its options, bound to memory that `build` shares.
 struct StageRecipe {
     OptionList options;
+    /// What keeps the stage from being built, a line each: so that a run of many stages is refused
+    /// at its start, not when it comes to this one.
+    std::function<std::vector<std::string>(const Environment&)> problems;
     std::function<std::unique_ptr<Stage>(const Environment&)> build;
+    std::function<EvaluateOptions()> measurement;  ///< how the stage measures a model
 };
 
 struct StageKind {

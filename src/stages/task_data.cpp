@@ -8,6 +8,9 @@
 namespace rankwise::stages {
 namespace {
 
+/// Rows of a file that are named when too long: enough to see what is the matter.
+constexpr std::int64_t kMostListed = 5;
+
 TaskData load_countdown(const TaskOptions& options, std::uint64_t seed) {
     namespace countdown = tasks::countdown;
     const int hi = narrow<int>(options.largest_number);
@@ -106,6 +109,48 @@ TaskData load_task(const TaskOptions& options, const ModelSource* model, std::ui
                             "the task " + task.kind);
     }
     return task;
+}
+
+std::vector<std::string> rows_too_long(const TaskData& task, std::int64_t context,
+                                       std::int64_t first, std::int64_t of) {
+    std::vector<std::string> problems;
+    if (task.kind != "json_lines") return problems;  // generators know their lengths
+    const auto look = [&](const auto& set, const char* what, const auto& tokens_of,
+                          std::int64_t most) {
+        std::int64_t found = 0;
+        for (std::int64_t i = first; i < set.size().value_or(0); i += of) {
+            const std::int64_t tokens = tokens_of(i);
+            if (tokens <= most) continue;
+            if (++found > kMostListed) continue;
+            problems.push_back(fmt::format(
+                "{}: {} {} tokens, but only {} fit the model's context of {}: shorten it, or leave "
+                "it out",
+                set.where(i), what, tokens, most, context));
+        }
+        if (found > kMostListed) {
+            problems.push_back(
+                fmt::format("{} more rows are too long: {}", found - kMostListed, what));
+        }
+    };
+    const auto look_at_prompts = [&](const std::unique_ptr<tasks::Dataset>& set) {
+        if (set == nullptr) return;
+        look(
+            *set, "the prompt has",
+            [&](std::int64_t i) { return std::ssize(task.prompt_ids(set->problem(i))); },
+            context - 1);
+    };
+    look_at_prompts(task.train);
+    look_at_prompts(task.held_out);
+    if (task.demonstrations != nullptr) {
+        look(
+            *task.demonstrations, "prompt and response have",
+            [&](std::int64_t i) {
+                const tasks::Demonstration example = task.demonstrations->demonstration(i);
+                return std::ssize(example.prompt) + std::ssize(example.response);
+            },
+            context);
+    }
+    return problems;
 }
 
 std::vector<std::pair<std::string, std::string>> tokenizer_files(const TaskData& task) {

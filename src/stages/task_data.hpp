@@ -56,6 +56,12 @@ struct TaskData {
 [[nodiscard]] TaskData load_task(const TaskOptions& options, const ModelSource* model,
                                  std::uint64_t seed);
 
+/// Rows of the task's files that do not fit a model's context, a line each (file, line, tokens): a
+/// prompt must leave room for a token of the answer. Looks at every `of`-th row, from `first`, so
+/// that ranks can share the work; of many rows only some are listed.
+[[nodiscard]] std::vector<std::string> rows_too_long(const TaskData& task, std::int64_t context,
+                                                     std::int64_t first, std::int64_t of);
+
 /// Files of the tokenizer, to be written beside an exported model: name and contents.
 [[nodiscard]] std::vector<std::pair<std::string, std::string>> tokenizer_files(
     const TaskData& task);

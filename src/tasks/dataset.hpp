@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "src/base/trajectory.hpp"
@@ -20,6 +21,10 @@ class Dataset {
     [[nodiscard]] virtual std::optional<std::int64_t> size() const = 0;
     /// @throws InternalError if index is negative or not below size().
     [[nodiscard]] virtual Problem problem(std::int64_t index) const = 0;
+    /// Where it comes from, for messages: a file and line, if it comes from a file.
+    [[nodiscard]] virtual std::string where(std::int64_t index) const {
+        return "problem " + std::to_string(index);
+    }
 };
 
 /// A prompt with a response to imitate. The response ends with the id that ends an answer.
@@ -36,6 +41,9 @@ class DemonstrationSet {
     virtual ~DemonstrationSet() = default;
     [[nodiscard]] virtual std::optional<std::int64_t> size() const = 0;
     [[nodiscard]] virtual Demonstration demonstration(std::int64_t index) const = 0;
+    [[nodiscard]] virtual std::string where(std::int64_t index) const {
+        return "worked example " + std::to_string(index);
+    }
 };
 
 }  // namespace rankwise::tasks

@@ -92,17 +92,6 @@ std::string JsonlDataset::where(std::int64_t index) const {
     return fmt::format("{}:{}", file_, lines_[static_cast<std::size_t>(index)]);
 }
 
-void JsonlDataset::require_prompts_fit(const text::Tokenizer& tokenizer,
-                                       std::int64_t most_tokens) const {
-    for (std::int64_t i = 0; i < std::ssize(problems_); ++i) {
-        const auto tokens =
-            std::ssize(tokenizer.encode(problems_[static_cast<std::size_t>(i)].prompt, true));
-        require(tokens <= most_tokens,
-                "{}: the prompt has {} tokens, but only {} fit; shorten it or leave it out",
-                where(i), tokens, most_tokens);
-    }
-}
-
 JsonlDemonstrations JsonlDemonstrations::from_file(const std::filesystem::path& path,
                                                    text::Tokenizer tokenizer,
                                                    const JsonlOptions& options) {

@@ -40,12 +40,7 @@ class JsonlDataset final : public Dataset {
         return std::ssize(problems_);
     }
     [[nodiscard]] Problem problem(std::int64_t index) const override;
-    /// File and line of a problem.
-    [[nodiscard]] std::string where(std::int64_t index) const;
-
-    /// @throws BadInput (file, line, tokens) if a prompt with what the tokenizer adds has more than
-    /// `most_tokens`.
-    void require_prompts_fit(const text::Tokenizer& tokenizer, std::int64_t most_tokens) const;
+    [[nodiscard]] std::string where(std::int64_t index) const override;
 
   private:
     std::string file_;
@@ -64,6 +59,9 @@ class JsonlDemonstrations final : public DemonstrationSet {
                                                        const JsonlOptions& options = {});
     [[nodiscard]] std::optional<std::int64_t> size() const override { return dataset_.size(); }
     [[nodiscard]] Demonstration demonstration(std::int64_t index) const override;
+    [[nodiscard]] std::string where(std::int64_t index) const override {
+        return dataset_.where(index);
+    }
 
   private:
     JsonlDemonstrations(JsonlDataset dataset, text::Tokenizer tokenizer)

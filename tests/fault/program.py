@@ -19,10 +19,14 @@ PROGRAM = pathlib.Path(sys.argv[1])
 SOURCE = pathlib.Path(sys.argv[2])
 SMALL = SOURCE / "tests/fault/small.ini"
 _shared = []
+_whole = []
 LONGEST_END_S = 10.0  # from an error to the end of the job
 
 
-def _ranks(count):
+def launcher(count):
+    """What stands before a command that is to run on `count` ranks."""
+    if count == 1:
+        return []
     return [str(SOURCE / "tests/support/run_ranks"), str(count)]
 
 
@@ -52,9 +56,8 @@ class Case(unittest.TestCase):
 
     # ---- running
     def command(self, *options, ranks=1, recipe=SMALL, directory=None):
-        words = [] if ranks == 0 else _ranks(ranks) if ranks > 1 else []
         directory = self.run_directory if directory is None else directory
-        return [*words, str(PROGRAM), "train", str(recipe), "--run.directory", str(directory), *map(str, options)]
+        return [*launcher(ranks), str(PROGRAM), "train", str(recipe), "--run.directory", str(directory), *map(str, options)]
 
     def execute(self, command, timeout=60):
         begin = time.monotonic()
@@ -90,14 +93,32 @@ class Case(unittest.TestCase):
         return (directory or self.run_directory) / f"checkpoints/step_{step:08}"
 
     def digests(self, directory=None):
-        """(stage, step, digest of weights, digest of rollouts) of every step, in the order of the file."""
-        rows = []
-        with open((directory or self.run_directory) / "metrics.jsonl") as file:
-            for line in file:
-                row = json.loads(line)
-                if "record" not in row:
-                    rows.append((row["stage"], row["step"], row["digest/weights"], row["digest/rollouts"]))
-        return rows
+        return digests_of(directory or self.run_directory)
+
+    def assert_goes_on(self, *options, **where):
+        """The same command, started again, ends as the run that nothing disturbs."""
+        self.done(*options, **where)
+        self.assertEqual(self.digests(), whole_run())
+
+
+def whole_run():
+    """Digests of the small run that nothing disturbs; run once a test program."""
+    if not _whole:
+        with tempfile.TemporaryDirectory(prefix="rankwise_whole_") as folder:
+            subprocess.run([str(PROGRAM), "train", str(SMALL), "--run.directory", folder], check=True, capture_output=True, timeout=60)
+            _whole.extend(digests_of(folder))
+    return _whole
+
+
+def digests_of(directory):
+    """(stage, step, digest of weights, digest of rollouts) of every step, in the order of the file."""
+    rows = []
+    with open(pathlib.Path(directory) / "metrics.jsonl") as file:
+        for line in file:
+            row = json.loads(line)
+            if "record" not in row:
+                rows.append((row["stage"], row["step"], row["digest/weights"], row["digest/rollouts"]))
+    return rows
 
 
 def shared_model():
@@ -105,7 +126,9 @@ def shared_model():
     if not _shared:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="rankwise_model_"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        command = [str(PROGRAM), "train", str(SMALL), "--run.directory", str(folder / "run"), "--run.stages", "imitate"]
+        first = SMALL.read_text().split("[stage.reinforce]")[0]
+        (folder / "first.ini").write_text(first.replace("imitate, reinforce, measure", "imitate"))
+        command = [str(PROGRAM), "train", str(folder / "first.ini"), "--run.directory", str(folder / "run")]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         (folder / "run/models/imitate").rename(folder / "model")
         _shared.append(folder / "model")

@@ -134,15 +134,6 @@ TEST_F(JsonlDatasetTest, WritesTheR1ZeroPromptAroundAQuestion) {
     EXPECT_EQ(prompt_template_names(), (std::vector<std::string>{"prompt", "tinyzero", "r1_zero"}));
 }
 
-TEST_F(JsonlDatasetTest, RefusesPromptsThatDoNotFit) {
-    const text::Tokenizer tokenizer = countdown_tokenizer();
-    const auto set =
-        JsonlDataset::from_file(write("{\"prompt\":\"1,2,3->6\"}\n{\"prompt\":\"1,2,3->6,7\"}"));
-    EXPECT_NO_THROW(set.require_prompts_fit(tokenizer, 10));
-    EXPECT_THROW_WITH(set.require_prompts_fit(tokenizer, 9), BadInput,
-                      "data.jsonl:2: the prompt has 10 tokens, but only 9 fit");
-}
-
 TEST_F(JsonlDatasetTest, ReadsDemonstrationsAndEndsThemWithEos) {
     const text::Tokenizer tokenizer = countdown_tokenizer();
     const auto set = JsonlDemonstrations::from_file(
