@@ -22,6 +22,49 @@ const std::vector<Command>& all_commands() {
                       "rankwise train configs/tiny.ini --run.directory /tmp/try --run.seed 2"},
          .takes_settings = true,
          .on_ranks = run_train},
+        {.name = "eval",
+         .summary = "measures a model on a recipe's held-out problems",
+         .positional = "RECIPE_OR_RUN",
+         .text =
+             "Prints pass@1, pass@k and cons@k (the majority of k answers is right) with what "
+             "else an evaluate stage measures, then the same as one line of JSON. For the same "
+             "weights the numbers and digests are those of the stage in training, on any number "
+             "of ranks. Nothing in a run is changed.\n\n"
+             "A run stands for its recipe and its newest checkpoint; a recipe for the run that "
+             "it makes, or for [model.policy] folder. A model is a Hugging Face folder, a "
+             "checkpoint or a run.",
+         .options = {{"model", "MODEL", "the model to measure; default: see above"},
+                     {"stage", "NAME",
+                      "the stage of the recipe that says how to measure; default: the last of kind "
+                      "evaluate, else the last"},
+                     {"samples", "K", "answers to each problem; default: the stage's"},
+                     {"problems", "N", "held-out problems; 0: all; default: the stage's"},
+                     {"output", "FILE", "the line of JSON goes there too"}},
+         .examples = {"rankwise eval runs/countdown",
+                      "mpirun -n 2 rankwise eval configs/countdown.ini --model models/mine "
+                      "--samples 16",
+                      "rankwise eval runs/countdown --model "
+                      "runs/countdown/checkpoints/step_00000120 --stage grpo"},
+         .takes_settings = true,
+         .on_ranks = run_eval},
+        {.name = "export",
+         .summary = "writes a model as a Hugging Face folder",
+         .positional = "MODEL FOLDER",
+         .text = "MODEL is a checkpoint, a run (its newest checkpoint) or a model folder, whose "
+                 "type or sharding may so be changed. FOLDER, which must not be there yet or be "
+                 "empty, gets config.json, safetensors and the tokenizer's files, and appears when "
+                 "it is whole. With float32 the weights are the checkpoint's to the bit; bfloat16 "
+                 "rounds them to nearest. There is no import: wherever a model is asked for, a "
+                 "folder can be given.",
+         .options = {{"dtype", "TYPE", "float32 (default) or bfloat16"},
+                     {"max-shard-gb", "GB",
+                      "a file grows no larger than this, in 10^9 bytes, unless one tensor is; "
+                      "default 5"}},
+         .examples =
+             {"rankwise export runs/countdown models/mine",
+              "rankwise export runs/r1/checkpoints/step_00000120 models/r1 --dtype bfloat16 "
+              "--max-shard-gb 2"},
+         .alone = run_export},
         {.name = "generate",
          .summary = "answers prompts with a model, as text that flows or as JSON lines",
          .positional = "MODEL",

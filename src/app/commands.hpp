@@ -13,6 +13,8 @@ namespace rankwise::app {
 
 // Each returns the exit code; errors are thrown.
 int run_compare(const Arguments& arguments);
+int run_eval(const Arguments& arguments, Session& session);
+int run_export(const Arguments& arguments);
 int run_generate(const Arguments& arguments, Session& session);
 int run_grade(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
