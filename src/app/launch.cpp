@@ -1,6 +1,8 @@
 #include "src/app/launch.hpp"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -39,6 +41,18 @@ int launcher_rank() {
     return 0;
 }
 
+/// What was printed goes through the launcher, by another way than the end of the job: returns when
+/// the launcher has read it, so that the cause stands before what the launcher says of its own.
+void let_launcher_read() {
+    using std::chrono::milliseconds;
+    for (int i = 0; i < 100; ++i) {
+        int unread = 0;
+        if (::ioctl(STDERR_FILENO, FIONREAD, &unread) != 0 || unread == 0) break;
+        std::this_thread::sleep_for(milliseconds(10));
+    }
+    std::this_thread::sleep_for(milliseconds(100));
+}
+
 struct Failure {
     ExitCode code = ExitCode::internal;
     std::string what;
@@ -74,11 +88,11 @@ int run_alone(const Command& command, const Arguments& arguments) {
 }
 
 /// When all ranks meet the same error, the lowest ends the job before the others have printed
-/// theirs.
+/// theirs. It may come to it late where ranks share cores.
 void wait_for_lower_ranks(int rank) {
     if (rank == 0) return;
     remove_stop_signals();  // the launcher's TERM then ends this rank quietly
-    std::this_thread::sleep_for(std::chrono::milliseconds(200 + 40 * std::min(rank, 20)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000 + 40 * std::min(rank, 20)));
 }
 
 int run_on_ranks(const Command& command, const Arguments& arguments, int argc, char** argv) {
@@ -112,6 +126,7 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
         const parallel::FlightState state = recorder->state();
         wait_for_lower_ranks(mpi->rank());
         print_error(error_line(mpi->identity(), state.phase, state.step, failure.what));
+        let_launcher_read();
         mpi->abort(failure.code);
     }
 }

@@ -38,6 +38,10 @@ TrainRecords::TrainRecords(io::FileSystem& fs, const RunPaths& paths, const RunO
                            std::optional<io::MetricPosition> resumed)
     : fs_(fs), paths_(paths), options_(options), options_digest_(options_digest) {
     if (rank != 0) return;
+    if (!resumed) {  // a run that died before its first checkpoint has left lines
+        (void)io::MetricsWriter(fs_, paths_.metrics(), resumed);  // refuses a file of another kind
+        fs_.remove_tree(paths_.metrics());
+    }
     metrics_ = std::make_unique<io::MetricsWriter>(fs_, paths_.metrics(), resumed);
     samples_ = std::make_unique<SampleWriter>(fs_, paths_.samples(), resumed);
 }

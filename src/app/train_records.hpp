@@ -22,7 +22,7 @@ class TrainRecords {
   public:
     /// Rank 0 opens metrics and samples.
     /// @param resumed  a restart writes behind this step: lines after it, which the run that died
-    /// left, go away
+    /// left, go away. Nothing: all of them do.
     TrainRecords(io::FileSystem& fs, const RunPaths& paths, const RunOptions& options,
                  UInt128 options_digest, int rank, std::optional<io::MetricPosition> resumed);
 

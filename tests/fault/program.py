@@ -121,18 +121,24 @@ def digests_of(directory):
     return rows
 
 
-def shared_model():
-    """A model folder that a small run has exported; made once a test program, removed at its end."""
+def shared_folder():
+    """A folder for what several tests of a program use; made when first asked for, removed at the end."""
     if not _shared:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="rankwise_model_"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        _shared.append(pathlib.Path(tempfile.mkdtemp(prefix="rankwise_shared_")))
+        atexit.register(shutil.rmtree, _shared[0], ignore_errors=True)
+    return _shared[0]
+
+
+def shared_model():
+    """A model folder that a small run has exported."""
+    folder = shared_folder()
+    if not (folder / "model").exists():
         first = SMALL.read_text().split("[stage.reinforce]")[0]
         (folder / "first.ini").write_text(first.replace("imitate, reinforce, measure", "imitate"))
         command = [str(PROGRAM), "train", str(folder / "first.ini"), "--run.directory", str(folder / "run")]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         (folder / "run/models/imitate").rename(folder / "model")
-        _shared.append(folder / "model")
-    return _shared[0]
+    return folder / "model"
 
 
 def main():

@@ -1,0 +1,90 @@
+"""One rank fails in each phase of a run: the job ends at once, says why first and once, and the same command goes on."""
+import concurrent.futures
+import pathlib
+import signal
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+import program
+
+# Every phase of the small recipe, and the step in which a run first meets it.
+PHASES = {"data": 1, "update": 1, "record": 1, "checkpoint": 1, "export": 3, "evaluate": 1, "score": 1, "generate": 1,
+          "advantages": 1, "reference": 1}
+JOBS = 3  # at a time: a job that ends waits most of the time
+
+
+def plant(phase, rank, how="error", step=0):
+    return ["--faults.throw_in", phase, "--faults.throw_rank", rank, "--faults.throw_as", how, "--faults.throw_at", step]
+
+
+class OneRankThrows(program.Case):
+    def assert_said_first_and_once(self, result, rank, ranks, phase, step):
+        message = self.assert_refused(result, 6)
+        self.assertRegex(message, rf"^\[rank {rank}/{ranks} [\w.-]+:\d+ phase={phase} step={step}\] planted fault: [^\n]*$")
+        self.assertTrue(result.err.lstrip().startswith(message), result)
+
+    def fail_in_each(self, ranks, rank):
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            jobs = {phase: pool.submit(self.train, *plant(phase, rank), ranks=ranks, directory=self.folder / phase)
+                    for phase in PHASES}
+        for phase, job in jobs.items():
+            with self.subTest(phase):
+                self.assert_said_first_and_once(job.result(), rank, ranks, phase, PHASES[phase])
+
+    def test_in_each_phase_on_two_ranks_and_the_next_start_goes_on(self):
+        self.fail_in_each(2, rank=1)
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            jobs = {phase: pool.submit(self.done, ranks=1, directory=self.folder / phase) for phase in PHASES}
+        for phase, job in jobs.items():
+            with self.subTest(phase):
+                job.result()
+                self.assertEqual(self.digests(self.folder / phase), program.whole_run())
+
+    def test_in_each_phase_on_four_ranks(self):
+        self.fail_in_each(4, rank=2)
+
+    def test_while_the_run_is_built_or_restored_all_ranks_leave_in_order(self):
+        self.done("--run.stop_after_steps", 0)
+        for phase, rank in (("build", 2), ("restore", 3)):
+            with self.subTest(phase):
+                message = self.assert_refused(self.train(*plant(phase, rank), ranks=4), 6)
+                self.assertRegex(message, rf"^rankwise train: planted fault: .* \(rank {rank}\)$")
+
+
+class OneRankIsGone(program.Case):
+    def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on_from_the_last_checkpoint(self):
+        result = self.train(*plant("update", 1, "kill", step=3), ranks=2)
+        self.assertEqual(result.code, 128 + signal.SIGKILL, result)
+        self.assertEqual(result.messages(), [], "nobody is left to say anything")
+        self.assertRegex(result.err, r"process rank 1 .* exited on signal 9")
+        self.assertLess(result.seconds, program.LONGEST_END_S)
+        self.assertEqual([row[1] for row in self.digests()], [1, 2])
+        again = self.done(ranks=3)
+        # The checkpoint of step 2 was still being written when the rank died.
+        self.assertIn(f"going on from {self.checkpoint(1)} ", again.out)
+        self.assertEqual(self.digests(), program.whole_run())
+
+    def test_a_killed_rank_before_the_first_checkpoint_leaves_nothing_that_the_next_start_trusts(self):
+        result = self.train(*plant("checkpoint", 0, "kill"), ranks=2)
+        self.assertEqual(result.code, 128 + signal.SIGKILL, result)
+        self.assertEqual([row[1] for row in self.digests()], [1], "metrics of a step that no checkpoint holds")
+        again = self.done(ranks=2)
+        self.assertNotIn("going on from", again.out)
+        self.assertEqual(self.digests(), program.whole_run())
+
+    def test_a_rank_that_hangs_is_named_with_the_last_communication_of_each_and_ends_with_6(self):
+        result = self.train(*plant("advantages", 1, "hang", step=2), "--run.watchdog_s", 1, "--run.watchdog_end_s", 1, ranks=2)
+        self.assertEqual(result.code, 6, result)
+        self.assertLess(result.seconds, program.LONGEST_END_S, result)
+        self.assertRegex(result.err, r"\[rank 0/2 [\w.-]+:\d+\] phase=update step=2: nothing has moved for .*; not finished: all_to_all_v 'answers to learn from' on data")
+        self.assertRegex(result.err, r"\[rank 1/2 [\w.-]+:\d+\] phase=advantages step=2: nothing has moved for .*; in no communication, the last was all_gather_v 'answers' on data")
+        self.assertRegex(result.err, r"watchdog: behind: rank 1 .*; ahead: rank 0")
+        self.assertRegex(result.err, r"still nothing moves .* ending the job")
+        for rank in range(2):
+            log = (self.run_directory / f"logs/rank_{rank:05}.log").read_text()
+            self.assertIn("nothing has moved", log)
+        self.assert_goes_on(ranks=2)
+
+
+if __name__ == "__main__":
+    program.main()
