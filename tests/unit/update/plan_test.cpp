@@ -69,6 +69,46 @@ TEST(Plan, EverySampleHasOneRankForAnyNumberOfRanks) {
     }
 }
 
+// By hand: T = 100, chunk_tokens 30 and multiple 2 give C = 4. Bundles of 10, 50, 5, 35 tokens have
+// u = 0, 10, 60, 65 before them: 4 * 10 / 200 = 0, 4 * 70 / 200 = 1, 4 * 125 / 200 = 2 and
+// 4 * 165 / 200 = 3, each rounded down.
+TEST(Plan, UnevenBundlesGoWhereTheirMiddlesLie) {
+    const std::vector<SampleSize> samples{{0, 2, 8}, {1, 20, 30}, {2, 1, 4}, {3, 5, 30}};
+    const auto plan = plan_minibatch(samples, {.chunk_tokens = 30, .chunk_multiple = 2});
+    EXPECT_EQ(plan.chunks, (std::vector<Range>{{0, 1}, {1, 2}, {2, 3}, {3, 4}}));
+    EXPECT_EQ(plan.waves(1), 4);
+    EXPECT_EQ(plan.waves(3), 2);
+    EXPECT_EQ(plan.chunk(1, 3, 0), (Range{3, 4}));
+    EXPECT_TRUE(plan.chunk(1, 3, 1).empty());
+    EXPECT_EQ(plan.ranks_of_samples(3), (std::vector<std::int64_t>{0, 1, 2, 0}));
+}
+
+// One bundle of 90 in the middle of a batch of 100 leaves chunks empty: C = 10 of 10 tokens each;
+// the middles lie at 2.5, 50 and 97.5.
+TEST(Plan, ALongBundleLeavesChunksEmptyAndTheyAreSkipped) {
+    const std::vector<SampleSize> samples{{0, 1, 4}, {1, 10, 80}, {2, 1, 4}};
+    const auto plan = plan_minibatch(samples, {.chunk_tokens = 10, .chunk_multiple = 5});
+    ASSERT_EQ(plan.chunks.size(), 10U);
+    for (std::size_t c = 0; c < 10; ++c) {
+        const bool full = c == 0 || c == 5 || c == 9;
+        EXPECT_EQ(plan.chunks[c].size(), full ? 1 : 0) << c;
+    }
+}
+
+TEST(Plan, AGroupsSamplesAreCutInOrderAndAFreshGroupStartsAFreshBundle) {
+    const std::vector<SampleSize> samples{{0, 10, 20}, {0, 10, 30}, {0, 10, 31}, {4, 10, 1}};
+    const auto plan = plan_minibatch(samples, {.chunk_tokens = 60, .chunk_multiple = 1});
+    EXPECT_EQ(plan.bundles, (std::vector<Bundle>{{{0, 2}, 60}, {{2, 3}, 41}, {{3, 4}, 11}}));
+}
+
+TEST(Plan, WithoutSharingEverySampleIsABundle) {
+    const auto plan =
+        plan_minibatch(groups_of(2, 3, 10, 5),
+                       {.chunk_tokens = 1000, .chunk_multiple = 1, .share_prompts = false});
+    ASSERT_EQ(plan.bundles.size(), 6U);
+    EXPECT_EQ(plan.bundles[4], (Bundle{{4, 5}, 15}));
+}
+
 TEST(Plan, AnEmptyMinibatchHasNoChunks) {
     EXPECT_EQ(plan_minibatch({}, {}).waves(3), 0);
 }
