@@ -31,22 +31,20 @@ InputText read_whole(const std::string& path) {
     return input;
 }
 
-void broadcast(Session& session, std::string_view label, std::string& text) {
+}  // namespace
+
+void broadcast_text(Session& session, std::string_view label, std::string& text) {
     std::array<std::int64_t, 1> size{static_cast<std::int64_t>(text.size())};
     session.world().broadcast(label, size, 0);
     text.resize(static_cast<std::size_t>(size[0]));
     session.world().broadcast(label, text, 0);
 }
 
-}  // namespace
-
 InputText read_for_all(Session& session, const std::string& path) {
     InputText input;
-    session.start_together([&] {
-        if (session.rank() == 0) input = read_whole(path);
-    });
-    broadcast(session, "input:name", input.name);
-    broadcast(session, "input:text", input.text);
+    session.start_on_main([&] { input = read_whole(path); });
+    broadcast_text(session, "input:name", input.name);
+    broadcast_text(session, "input:text", input.text);
     return input;
 }
 

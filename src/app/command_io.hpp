@@ -19,6 +19,9 @@ struct InputText {
     std::string text;
 };
 
+/// Collective. Gives rank 0's text to all.
+void broadcast_text(Session& session, std::string_view label, std::string& text);
+
 /// Collective. Rank 0 reads `path` ("-": standard input) whole and gives it to all.
 /// @throws StartRefused on all ranks if it cannot be read.
 [[nodiscard]] InputText read_for_all(Session& session, const std::string& path);

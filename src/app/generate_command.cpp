@@ -280,8 +280,8 @@ int run_generate(const Arguments& arguments, Session& session) {
             require(!lines.empty(), "{}: there is no prompt in it", input.name);
             rows = prompt_rows(inference, lines, format);
         }
-        if (session.rank() == 0) output.open(options.output);
     });
+    session.start_on_main([&] { output.open(options.output); });
     if (session.rank() == 0) fmt::print(stderr, "{}\n", inference.title());
     Generation generation(inference, options, output);
     const SteadyClock clock;

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "src/app/command_io.hpp"
 #include "src/app/recipe.hpp"
 
 namespace rankwise::app {
@@ -22,14 +23,25 @@ void InferenceOptions::read(const Arguments& arguments, std::vector<std::string>
 Inference::Inference(Session& session, const InferenceOptions& options, const std::string& model,
                      const std::string& tokenizer)
     : session_(session), options_(options), fs_(io::posix_file_system()) {
-    session.start_together([&] { build(model, tokenizer); });
+    // A run that goes on may write a newer checkpoint meanwhile: one rank says which it is.
+    std::string path;
+    session.start_on_main([&] {
+        const stages::ModelSource source = stages::ModelSource::open(*fs_, model);
+        path = source.path().string();
+        notes_ = source.notes();
+    });
+    broadcast_text(session, "model:path", path);
+    session.start_together([&] { build(path, tokenizer); });
+    if (session.size() > 1) {
+        session.require_same("model", to_hex(weights_->digest(*compute_)),
+                             "every rank must see the same files: put it on a shared file system");
+    }
     if (session.rank() != 0) return;
     for (const std::string& note : notes_) fmt::print(stderr, "passed by: {}\n", note);
 }
 
 void Inference::build(const std::string& model, const std::string& tokenizer) {
     const stages::ModelSource source = stages::ModelSource::open(*fs_, model);
-    notes_ = source.notes();
     tokenizer_ =
         tokenizer.empty() ? source.tokenizer() : text::Tokenizer::from_file(io::Path(tokenizer));
     require(!tokenizer_ || tokenizer_->vocab_size() <= source.config().vocab_size,

@@ -159,8 +159,8 @@ int run_score(const Arguments& arguments, Session& session) {
         const std::vector<InputLine> lines = lines_of(input);
         require(!lines.empty(), "{}: there is no row in it", input.name);
         rows = scored_rows(inference, lines);
-        if (session.rank() == 0) output.open(options.output);
     });
+    session.start_on_main([&] { output.open(options.output); });
     if (session.rank() == 0) fmt::print(stderr, "{}\n", inference.title());
     Scoring scoring(inference, options.temperature);
     const SteadyClock clock;
