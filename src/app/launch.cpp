@@ -10,12 +10,12 @@
 #include <cstdlib>
 #include <exception>
 #include <memory>
-#include <new>
 #include <thread>
 
 #include "parallel/mpi_session.hpp"
 #include "src/app/build_facts.hpp"
 #include "src/app/command.hpp"
+#include "src/app/failure.hpp"
 #include "src/app/session.hpp"
 #include "src/app/stop.hpp"
 
@@ -51,27 +51,6 @@ void let_launcher_read() {
         std::this_thread::sleep_for(milliseconds(10));
     }
     std::this_thread::sleep_for(milliseconds(100));
-}
-
-struct Failure {
-    ExitCode code = ExitCode::internal;
-    std::string what;
-};
-
-/// The exception that is being handled.
-Failure current_failure() {
-    try {
-        throw;
-    } catch (const Error& error) {
-        return {error.code(), error.what()};
-    } catch (const std::bad_alloc&) {
-        return {ExitCode::environment,
-                "out of memory; use more ranks or nodes, or a smaller generation batch"};
-    } catch (const std::exception& error) {
-        return {ExitCode::internal, fmt::format("defect of the program: {}", error.what())};
-    } catch (...) {
-        return {ExitCode::internal, "defect of the program: an unknown exception"};
-    }
 }
 
 int run_alone(const Command& command, const Arguments& arguments) {
@@ -121,6 +100,9 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
             print_error(fmt::format("rankwise {}: {}", command.name, refused.merged()));
         }
         return code_of(refused.code());
+    } catch (const RankFailed& failed) {  // of ranks that are threads of this process
+        print_error(failed.what());
+        return code_of(failed.code());
     } catch (...) {
         const Failure failure = current_failure();
         const parallel::FlightState state = recorder->state();
@@ -141,11 +123,6 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
 }
 
 }  // namespace
-
-std::string error_line(const std::string& identity, const std::string& phase, long long step,
-                       const std::string& what) {
-    return fmt::format("[{} phase={} step={}] {}", identity, phase, step, what);
-}
 
 int launch(int argc, char** argv, const std::vector<Command>& commands) {
     std::set_terminate(on_terminate);

@@ -1,7 +1,6 @@
 // From the command line to an exit code.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "src/app/command.hpp"
@@ -12,9 +11,5 @@ namespace rankwise::app {
 /// leave in order; a later error is printed as one line of its rank and ends the job at once.
 /// @return the exit code
 int launch(int argc, char** argv, const std::vector<Command>& commands);
-
-/// "[rank 5/16 host:pid phase=update step=1203] what"
-[[nodiscard]] std::string error_line(const std::string& identity, const std::string& phase,
-                                     long long step, const std::string& what);
 
 }  // namespace rankwise::app

@@ -4,6 +4,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <set>
 #include <sstream>
@@ -101,6 +103,7 @@ std::string Session::identity() const {
 
 std::unique_ptr<parallel::Watchdog> Session::start_watchdog(
     double timeout_s, double end_after_s, std::function<void(const std::string&)> report) {
+    if (!ranks_.empty() && rank() != 0) return nullptr;
     parallel::Watchdog::Options options{.timeout_s = timeout_s,
                                         .end_after_s = end_after_s,
                                         .poll_s = std::min(1.0, timeout_s / 4.0),
@@ -110,8 +113,14 @@ std::unique_ptr<parallel::Watchdog> Session::start_watchdog(
     if (mpi_ != nullptr) {
         options.exchange = mpi_->state_exchange();
         options.end_job = [mpi = mpi_] { mpi->abort(ExitCode::environment); };
+    } else {
+        options.end_job = [] {
+            std::fflush(nullptr);
+            std::_Exit(static_cast<int>(ExitCode::environment));
+        };
     }
-    std::vector<parallel::Watchdog::Watched> watched{{rank(), recorder()}};
+    std::vector<parallel::Watchdog::Watched> watched = ranks_;
+    if (watched.empty()) watched.push_back({rank(), recorder()});
     auto watchdog = std::make_unique<parallel::Watchdog>(std::move(watched), std::move(options));
     watchdog->start();
     return watchdog;

@@ -31,8 +31,11 @@ class StartRefused : public Error {
 /// The ranks of this run. Made by main; tests make one over any communicator.
 class Session {
   public:
-    /// @param mpi  null without MPI (ThreadWorld): the watchdog then does not ask other processes.
+    /// @param mpi  null without MPI (a test's ThreadWorld)
     Session(parallel::Communicator& world, parallel::MpiSession* mpi) : world_(world), mpi_(mpi) {}
+    /// A rank that is a thread. @param ranks  the recorders of all ranks of this process
+    Session(parallel::Communicator& world, std::vector<parallel::Watchdog::Watched> ranks)
+        : world_(world), ranks_(std::move(ranks)) {}
 
     [[nodiscard]] parallel::Communicator& world() const { return world_; }
     [[nodiscard]] int rank() const { return world_.rank(); }
@@ -57,13 +60,15 @@ class Session {
     void require_same(std::string_view what, std::string_view value, std::string_view advice);
 
     /// Collective: a watchdog that reports to `report` (and ends the job with ExitCode::environment
-    /// when nothing moves for end_after_s more; 0: never). Stops when it is destroyed.
+    /// when nothing moves for end_after_s more; 0: never). Stops when it is destroyed. One watches
+    /// all ranks of a process: null on the others.
     [[nodiscard]] std::unique_ptr<parallel::Watchdog> start_watchdog(
         double timeout_s, double end_after_s, std::function<void(const std::string&)> report);
 
   private:
     parallel::Communicator& world_;
-    parallel::MpiSession* mpi_;
+    parallel::MpiSession* mpi_ = nullptr;
+    std::vector<parallel::Watchdog::Watched> ranks_;
 };
 
 /// "3 problems:\n  …" as start-up prints them; a list of one stands alone. Who met a problem is

@@ -4,7 +4,6 @@
 #include <cstdlib>
 #include <utility>
 
-#include "parallel/thread_world.hpp"
 #include "src/app/commands.hpp"
 #include "src/app/display.hpp"
 #include "src/app/planted_fault.hpp"
@@ -12,6 +11,7 @@
 #include "src/app/run_directory.hpp"
 #include "src/app/session.hpp"
 #include "src/app/stop.hpp"
+#include "src/app/thread_ranks.hpp"
 #include "src/app/train_engine.hpp"
 #include "src/app/train_recipe.hpp"
 #include "src/app/train_records.hpp"
@@ -85,6 +85,8 @@ class TrainRun {
         if (session_.recorder()) session_.recorder()->set_phase(phase, step);
         fault_.enter(phase, step);
         if (display_) display_->activity(phase == "evaluate" ? "evaluating" : "");
+        // A checkpoint becomes whole as soon as its files are written, not only after the step.
+        if (records_ && phase != "checkpoint") checkpointer_.poll();
     }
 
     /// Where to begin, with the policy's weights as they are there.
@@ -218,6 +220,7 @@ class TrainRun {
                 fmt::format("\ngoing on from {} (stage {}, step {})", resume_.checkpoint->string(),
                             options_.stages[start.stage]->name, start.step);
         }
+        for (const std::string& note : resume_.notes) text += "\n" + note;
         return text;
     }
 
@@ -232,11 +235,11 @@ class TrainRun {
     ResumePoint resume_;
     Log log_;
     std::unique_ptr<Display> display_;
+    std::unique_ptr<TrainRecords> records_;
     std::unique_ptr<parallel::Watchdog> watchdog_;
     TrainEngine engine_;
     stages::Checkpointer checkpointer_;
     std::unique_ptr<io::CheckpointReader> reader_;  ///< until the first stage has been restored
-    std::unique_ptr<TrainRecords> records_;
     std::string stop_text_;
     std::int64_t steps_done_ = 0;  ///< of this start
 };
@@ -264,15 +267,8 @@ int run_train(const Arguments& arguments, Session& session) {
             thread_ranks = std::atoll(setting.value.c_str());
     }
     if (thread_ranks <= 1 || session.size() > 1) return train_on(arguments, session);
-    // Ranks as threads of this process: the same program over another communicator.
-    int code = 0;
-    parallel::ThreadWorld world(static_cast<int>(thread_ranks));
-    world.run([&](parallel::Communicator& communicator) {
-        Session thread_session(communicator, nullptr);
-        const int mine = train_on(arguments, thread_session);
-        if (communicator.rank() == 0) code = mine;
-    });
-    return code;
+    return run_on_threads(static_cast<int>(thread_ranks),
+                          [&](Session& mine) { return train_on(arguments, mine); });
 }
 
 }  // namespace rankwise::app
