@@ -36,7 +36,7 @@ std::string count_text(std::int64_t count) {
 }
 
 void print_fact(std::string_view name, std::string_view value) {
-    fmt::print("  {:<16}{}\n", name, value);
+    fmt::print("  {:<15} {}\n", name, value);
 }
 
 std::string mesh_text(const std::map<std::string, std::int64_t>& mesh) {

@@ -217,6 +217,11 @@ class Export(Models):
     def test_an_exported_model_answers_as_its_checkpoint_does(self):
         target = self.export(self.run_directory, "--max-shard-gb", "0.0002")
         self.assertGreater(len(list(target.glob("*.safetensors"))), 1)
+        asked = ("--prompt", "7,3,2->12", "--samples", 3, "--max-tokens", 40, "--json")
+        answers = [run("generate", model, *asked) for model in (self.run_directory, target)]
+        self.assertEqual(answers[0].returncode, 0, answers[0].stderr)
+        self.assertEqual(answers[0].stdout.count("\n"), 3)
+        self.assertEqual(answers[1].stdout, answers[0].stdout)
         line, values, _ = self.evaluate(self.measuring, "--model", target)
         self.assertEqual(values, self.evaluation("measure", 1))
         self.assertEqual((line["digest/weights"], line["digest/rollouts"]), self.digests("measure", 1))
