@@ -218,7 +218,7 @@ TEST(Rope, DynamicStretchesThetaBeyondTheOriginalLength) {
 
 TEST(Rope, Llama3KeepsShortWavesDividesLongOnesAndBlendsBetween) {
     const ModelConfig config = read(with(
-        R"("rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":1.0,
+        R"("rope_scaling":{"rope_type":"llama3","factor":8.0,"low_freq_factor":2.0,
         "high_freq_factor":4.0,"original_max_position_embeddings":256})"));
     std::vector<double> expected = plain_frequencies(10000.0, 32);
     int kept = 0;
@@ -227,11 +227,11 @@ TEST(Rope, Llama3KeepsShortWavesDividesLongOnesAndBlendsBetween) {
         const double wave = 2.0 * std::acos(-1.0) / frequency;
         if (wave < 64.0) {
             ++kept;
-        } else if (wave > 256.0) {
+        } else if (wave > 128.0) {
             frequency /= 8.0;
         } else {
             ++blended;
-            const double s = (256.0 / wave - 1.0) / 3.0;
+            const double s = (256.0 / wave - 2.0) / 2.0;
             frequency *= (1.0 - s) / 8.0 + s;
         }
     }

@@ -255,7 +255,9 @@ TEST(Grpo, WithoutSynchronisationTheReferenceStaysTheFirstPolicyAndGoesWithTheSt
 
 TEST(Grpo, GroupsOfEqualRewardsGiveNoAdvantageNoLossAndFiniteMetrics) {
     GrpoOptions some = options();
-    some.rewards.reward_funcs = {"repetition_penalty(ngram_size=50)"};  // 0 for answers so short
+    // -1 for any length, weighed: the mean of three times -0.1 is not -0.1 in double.
+    some.rewards.reward_funcs = {"soft_overlong(max_length=1 cache=1)"};
+    some.rewards.reward_weights = {0.1};
     for (const double beta : {0.0, 0.1}) {
         some.beta = beta;
         test::on_one_rank([&](ToyRun& run) {
@@ -263,7 +265,7 @@ TEST(Grpo, GroupsOfEqualRewardsGiveNoAdvantageNoLossAndFiniteMetrics) {
             const auto stage = make_grpo(run.environment, some);
             const StepResult result = stage->step(0);
             for (const Trajectory& answer : result.rollouts) {
-                EXPECT_EQ(answer.reward, 0.0);
+                EXPECT_EQ(answer.reward, -0.1);
                 EXPECT_EQ(answer.advantage, 0.0);
             }
             EXPECT_EQ(metric(result.metrics, "frac_reward_zero_std"), 1.0);
