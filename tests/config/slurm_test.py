@@ -5,6 +5,7 @@ the test. Needs root and Debian's slurm-wlm and munge; ends with 77 (skipped) wi
 
   slurm_test.py PROGRAM SOURCE                 warnings are sent by hand, as scancel can
   slurm_test.py PROGRAM SOURCE --time-limit    the warning is Slurm's, before a limit of one minute (takes minutes)
+Arguments of unittest may follow, like -k cancelled.
 """
 import json
 import os
@@ -115,6 +116,9 @@ class Slurm:
         text = self.run("scontrol", "show", "job", number)
         return dict(re.findall(r"(\w+)=(\S*)", text))
 
+    def log(self, number):
+        return (self.folder / f"rankwise-{number}.log").read_text(errors="replace")
+
     def wait_for(self, condition, seconds, what):
         deadline = time.monotonic() + seconds
         while not condition():
@@ -143,6 +147,19 @@ def digests(directory):
         entry = json.loads(line)
         if "digest/rollouts" in entry:
             found.append((entry["stage"], entry["step"], entry["digest/weights"], entry["digest/rollouts"]))
+    return found
+
+
+def ranks_of(directory):
+    """Process ids of the ranks of a run."""
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0] == PROGRAM.encode() and str(directory).encode() in words:
+            found.append(int(entry.name))
     return found
 
 
@@ -175,6 +192,11 @@ class Jobs(unittest.TestCase):
         self.assertEqual((job["JobState"], job["ExitCode"]), ("COMPLETED", "0:0"))
         self.assertEqual(int(job["Restarts"]), 1)
         self.assertEqual(digests(directory), self.expected)
+        log = self.slurm.log(number)
+        self.assertIn("saved; going on in a later turn", log)
+        self.assertIn(f"going on from {directory}/checkpoints/", log)
+        self.assertNotIn("mpirun detected", log)
+        self.assertNotRegex(log, "-{70}")
 
     @unittest.skipUnless(WITH_LIMIT, "takes minutes: --time-limit")
     def test_a_job_whose_limit_is_short_goes_on_by_itself_to_the_same_bits(self):
@@ -188,6 +210,32 @@ class Jobs(unittest.TestCase):
         self.assertEqual((job["JobState"], job["ExitCode"]), ("COMPLETED", "0:0"))
         self.assertGreaterEqual(int(job["Restarts"]), 1)
         self.assertEqual(digests(directory), digests(whole))
+
+    def test_where_requeuing_is_not_allowed_a_new_job_of_the_same_size_goes_on(self):
+        directory, number = self.start("successor", "--no-requeue")
+        self.slurm.run("scancel", "--batch", "--signal=USR1", number)
+        self.assertEqual(self.slurm.wait_for_end(number, 60)["ExitCode"], "3:0")
+        job = self.slurm.wait_for_end(str(int(number) + 1), 240)
+        self.assertEqual((job["JobState"], job["NumNodes"], job["NumTasks"]), ("COMPLETED", str(NODES), str(NODES)))
+        self.assertEqual(digests(directory), self.expected)
+
+    def test_a_job_whose_rank_is_killed_stays_ended_and_its_log_names_the_rank(self):
+        directory, number = self.start("killed")
+        os.kill(max(ranks_of(directory)), signal.SIGKILL)
+        job = self.slurm.wait_for_end(number, 60)
+        self.assertEqual((job["JobState"], job["ExitCode"], job["Restarts"]), ("FAILED", "137:0", "0"))
+        log = self.slurm.log(number)
+        self.assertRegex(log, r"mpirun noticed that process rank \d with PID \d+ on node \S+ exited on signal 9")
+        self.assertIn("ended with code 137", log)
+
+    def test_a_job_whose_node_is_lost_is_queued_again_by_slurm_and_goes_on_to_the_same_bits(self):
+        directory, number = self.start("node", "--open-mode=append")
+        self.slurm.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+        self.slurm.wait_for(lambda: self.slurm.job(number)["JobState"] == "PENDING", 60, "a queued job")
+        self.slurm.run("scontrol", "update", "NodeName=n2", "State=RESUME", check=False)  # or it came back by itself
+        job = self.slurm.wait_for_end(number, 240)
+        self.assertEqual((job["JobState"], job["Restarts"]), ("COMPLETED", "1"))
+        self.assertEqual(digests(directory), self.expected)
 
     def test_a_job_that_ends_with_an_error_stays_ended(self):
         number = self.slurm.submit(self.folder / "error", *RECIPE, "--stage.grpo.lerning_rate", "1")
@@ -221,4 +269,4 @@ if __name__ == "__main__":
     if absent or os.geteuid() != 0:
         print(f"skipped: {'not installed: ' + ', '.join(absent) if absent else 'a Slurm of its own needs root'}")
         sys.exit(77)
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    unittest.main(argv=sys.argv[:1] + [word for word in sys.argv[3:] if word != "--time-limit"], verbosity=2)
