@@ -318,9 +318,11 @@ Manifest read_manifest(FileSystem& fs, const Path& directory) {
         throw CorruptFile(fmt::format("{}: checksum differs (expected {}, found {})", path.string(),
                                       to_hex(header->hash), to_hex(found)));
     }
-    require(header->format <= kCheckpointFormat,
-            "{}: format {} is newer than this program reads ({}); use the program that wrote it",
-            path.string(), header->format, kCheckpointFormat);
+    require(
+        header->format <= kCheckpointFormat,
+        "{}: format {} is newer than this program reads ({}); use the program that wrote it, or "
+        "name an older checkpoint with --resume.step",
+        path.string(), header->format, kCheckpointFormat);
     Hdf5File file = Hdf5File::open_bytes(std::move(bytes), path);
     Manifest manifest;
     manifest.id = hex_attribute(file, "checkpoint");

@@ -77,11 +77,12 @@ MetricsWriter::MetricsWriter(FileSystem& fs, const Path& path,
                         text.begin() + static_cast<std::ptrdiff_t>(newline), nullptr, false);
         if (!object.is_object()) {
             const bool last = newline + 1 == text.size();
-            require(
-                last,
-                "{}:{}: the line is no JSON object, so this is no file of metrics; name another "
-                "run directory, or move the file away",
-                path.string(), number);
+            if (!last) {
+                throw CorruptFile(fmt::format(
+                    "{}:{}: the line is no JSON object: the file was altered, or is not of a run; "
+                    "mend the line, or move the file away (metrics of earlier steps go with it)",
+                    path.string(), number));
+            }
             break;
         }
         if (later && (*later)(object)) break;

@@ -34,8 +34,8 @@ class MetricsWriter {
   public:
     /// Opens `path`, made if absent. A torn last line is dropped. With `resume`, so are lines after
     /// it: of its stage with a later step, and of the stages that follow it.
-    /// @throws BadInput if a line that is not the last is no JSON object (names file and line): not
-    /// a metrics file.
+    /// @throws CorruptFile if a line that is not the last is no JSON object (names file and line);
+    /// the file is left as it is.
     MetricsWriter(FileSystem& fs, const Path& path, const std::optional<MetricPosition>& resume);
 
     void append(const MetricLine& line);

@@ -91,6 +91,9 @@ OptionList FaultOptions::options() {
     list.logical("flip_weight_at", &flip_weight_at,
                  "for tests: step after whose generation a weight's bit is flipped")
         .at_least(-1);
+    list.logical("flip_weight_in", &flip_weight_in,
+                 "for tests: in the weights of every rank, or in what the last rank has packed")
+        .one_of({"master", "packed"});
     list.operational("throw_in", &throw_in, "ends a run, and changes nothing before",
                      "for tests: phase in which a rank fails")
         .one_of({"none", "build", "restore", "data", "generate", "score", "advantages", "reference",
@@ -105,6 +108,9 @@ OptionList FaultOptions::options() {
                      "for tests: error: it throws; kill: it dies without a word; hang: it stops "
                      "moving")
         .one_of({"error", "kill", "hang"});
+    list.operational("nan_loss_at", &nan_loss_at, "ends a run, and changes nothing before",
+                     "for tests: step in which the losses of throw_rank are no numbers; 0: none")
+        .at_least(0);
     return list;
 }
 

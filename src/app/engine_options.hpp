@@ -54,10 +54,12 @@ struct UpdateOptions {
 struct FaultOptions {
     std::string break_rule = "none";
     std::int64_t flip_weight_at = -1;
+    std::string flip_weight_in = "master";
     std::string throw_in = "none";
     std::int64_t throw_at = 0;
     std::int64_t throw_rank = 0;
     std::string throw_as = "error";
+    std::int64_t nan_loss_at = 0;
     [[nodiscard]] OptionList options();
 };
 

@@ -56,10 +56,13 @@ std::string_view name_of(StopReason reason) {
 void install_stop_signals() {
     caught_signal = 0;
     set_handlers(on_stop_signal);
+    // A file at the limit of its size is an error of the write, which says which file it was.
+    std::signal(SIGXFSZ, SIG_IGN);
 }
 
 void remove_stop_signals() {
     set_handlers(SIG_DFL);
+    std::signal(SIGXFSZ, SIG_DFL);
     caught_signal = 0;
     last_interrupt_s = -1000;
 }

@@ -18,6 +18,7 @@ enum class StopReason : std::int64_t { none, time_limit, usr1, interrupt, termin
 
 /// Makes USR1, TERM and INT set a flag instead of ending the process, from now on. A second INT
 /// within two seconds ends the process at once with code 130. System calls go on after a signal.
+/// A write beyond the limit of a file's size (XFSZ) fails like others.
 void install_stop_signals();
 /// The signal that came since install_stop_signals(), if one did.
 [[nodiscard]] StopReason pending_stop_signal();

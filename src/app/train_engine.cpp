@@ -26,24 +26,27 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session&
         build(session.size());
     });
     mesh_ = std::make_unique<parallel::Mesh>(session.world(), shape_);
-    environment_ = std::make_unique<stages::Environment>(
-        stages::Environment{.compute = *compute_,
-                            .mesh = *mesh_,
-                            .models = models_,
-                            .task = *task_,
-                            .log = log,
-                            .clock = clock,
-                            .seed = static_cast<std::uint64_t>(recipe.run.seed),
-                            .physical = {.slots = recipe.generation.slots,
-                                         .prefill_tokens = recipe.generation.prefill_tokens,
-                                         .deal_interval = recipe.generation.deal_interval,
-                                         .recompute = recipe.update.recompute == "layer",
-                                         .head_bytes = recipe.update.head_bytes,
-                                         .zero = recipe.parallel.zero},
-                            .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
-                                       .draw_order = recipe.faults.break_rule == "sampling_order",
-                                       .flip_weight_at = recipe.faults.flip_weight_at},
-                            .enter_phase = std::move(enter_phase)});
+    environment_ = std::make_unique<stages::Environment>(stages::Environment{
+        .compute = *compute_,
+        .mesh = *mesh_,
+        .models = models_,
+        .task = *task_,
+        .log = log,
+        .clock = clock,
+        .seed = static_cast<std::uint64_t>(recipe.run.seed),
+        .physical = {.slots = recipe.generation.slots,
+                     .prefill_tokens = recipe.generation.prefill_tokens,
+                     .deal_interval = recipe.generation.deal_interval,
+                     .recompute = recipe.update.recompute == "layer",
+                     .head_bytes = recipe.update.head_bytes,
+                     .zero = recipe.parallel.zero},
+        .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
+                   .draw_order = recipe.faults.break_rule == "sampling_order",
+                   .flip_weight_at = recipe.faults.flip_weight_at,
+                   .flip_packed = recipe.faults.flip_weight_in == "packed",
+                   .nan_loss_at =
+                       session.rank() == recipe.faults.throw_rank ? recipe.faults.nan_loss_at : 0},
+        .enter_phase = std::move(enter_phase)});
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
              model::name_of(policy().config().family), policy().table().elements());
 }

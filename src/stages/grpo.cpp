@@ -77,6 +77,7 @@ class Grpo final : public Stage {
 
     StepResult step(std::int64_t index) override {
         PhaseTimer timer(environment_, index);
+        nan_planted_ = environment_.faults.nan_loss_at == index + 1;
         StepResult result;
         if (index == 0 && options_.eval_steps > 0)
             measure(timer, result, index);  // before anything is learnt
@@ -159,11 +160,11 @@ class Grpo final : public Stage {
             if (std::ssize(problems) == options_.num_prompts_per_step) return kept;
         }
         throw BadNumbers(fmt::format(
-            "step {}: after {} rounds of {} prompts only {} groups had answers that differ in "
-            "reward: the problems are "
-            "too hard or too easy for this policy; change the data, or set dynamic_sampling = "
-            "false",
-            index, options_.max_sampling_rounds, options_.num_prompts_per_step, problems.size()));
+            "after {} rounds of {} prompts only {} groups had answers that differ in reward, and "
+            "the step needs {}: the problems are too hard or too easy for this policy; change the "
+            "data, raise max_sampling_rounds, or set dynamic_sampling = false",
+            options_.max_sampling_rounds, options_.num_prompts_per_step, problems.size(),
+            options_.num_prompts_per_step));
     }
 
     void keep_informative(Answers round, std::span<const tasks::Problem> some, Answers& kept,
@@ -354,7 +355,15 @@ class Grpo final : public Stage {
                      .advantage = advantages_[members[at]]},
                     update::token_weight(loss_.type, loss_counts, record.answer_tokens));
                 SampleValues<kValues> sums{sample, {}};
-                sums.values[kLoss] = loss.loss;
+                sums.values[kLoss] = nan_planted_ ? NAN : loss.loss;
+                if (!std::isfinite(sums.values[kLoss])) {
+                    throw BadNumbers(fmt::format(
+                        "the loss of prompt {}, sample {} is {}: the learning rate may be too "
+                        "high, or a weight was not finite before; the last checkpoint is from "
+                        "before it",
+                        problems[static_cast<std::size_t>(record.group)].id, record.sample,
+                        sums.values[kLoss]));
+                }
                 for (std::size_t t = 0; t < logprob.size(); ++t) {
                     coefficient[t] = static_cast<float>(loss.gradient[t]);
                     sums.values[kEntropy] += static_cast<double>(entropy[t]);
@@ -384,9 +393,6 @@ class Grpo final : public Stage {
         totals.norm += trainer_.step(plan, plan_options, callbacks, totals.lr, before_update);
         for (const SampleValues<kValues>& sums : gather_by_sample(environment_.data(), values)) {
             for (std::size_t v = 0; v < kValues; ++v) totals.values[v] += sums.values[v];
-        }
-        if (!std::isfinite(totals.values[kLoss])) {
-            throw BadNumbers("the loss is not finite; the last checkpoint is from before it");
         }
     }
 
@@ -429,6 +435,7 @@ class Grpo final : public Stage {
     update::Schedule schedule_;
     EpochOrder order_;
     std::vector<double> advantages_;
+    bool nan_planted_ = false;
     std::int64_t cursor_ = 0;
     std::int64_t tokens_seen_ = 0;
 };

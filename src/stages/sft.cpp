@@ -80,6 +80,14 @@ class Sft final : public Stage {
                         sums.values[1] += static_cast<double>(entropy[t]);
                         coefficient[t] = static_cast<float>(-weight);
                     }
+                    if (environment_.faults.nan_loss_at == index + 1) sums.values[0] = NAN;
+                    if (!std::isfinite(sums.values[0])) {
+                        throw BadNumbers(fmt::format(
+                            "the loss of worked example {} is {}: the learning rate may be too "
+                            "high, or a weight was not finite before; the last checkpoint is from "
+                            "before it",
+                            batch[static_cast<std::size_t>(sample)].id, sums.values[0]));
+                    }
                     values.push_back(sums);
                 }};
         const double lr = update::learning_rate(schedule_, trainer_.optimizer().steps());
@@ -93,8 +101,6 @@ class Sft final : public Stage {
             loss += sums.values[0];
             entropy += sums.values[1];
         }
-        if (!std::isfinite(loss))
-            throw BadNumbers("the loss is not finite: a weight or the data is damaged");
         tokens_seen_ += counted;
         StepResult result;
         result.metrics = {{"loss", loss * weight},

@@ -40,6 +40,7 @@ struct PlantedFaults {
     std::int64_t flip_weight_at =
         -1;                    ///< step after whose generation one bit of a weight is changed
     bool flip_packed = false;  ///< on the last data rank's packed copy alone, not in the masters
+    std::int64_t nan_loss_at = 0;  ///< step, from 1, in which this rank's losses are no numbers
 };
 
 /// What every stage is given. Passed by reference; outlives the stages.

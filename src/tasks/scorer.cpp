@@ -80,7 +80,15 @@ std::vector<Judgement> RewardSet::collect(Ticket ticket) {
                     member.name, asked.prompt_id, asked.sample, value));
             }
             judgements[i].scores.push_back({member.name, value, 0, asked.length, status});
-            if (status == ScoreStatus::ok) judgements[i].reward += member.weight * value;
+            if (status != ScoreStatus::ok) continue;
+            judgements[i].reward += member.weight * value;
+            if (!std::isfinite(judgements[i].reward)) {
+                throw BadNumbers(fmt::format(
+                    "the reward of prompt {}, sample {} is {} when \"{}\" is added with weight {}; "
+                    "expected a finite number",
+                    asked.prompt_id, asked.sample, judgements[i].reward, member.name,
+                    member.weight));
+            }
         }
     }
     return judgements;

@@ -88,11 +88,11 @@ TEST_F(Metrics, ATornLastLineIsDropped) {
 
 TEST_F(Metrics, AFileThatIsNoMetricsIsLeftAlone) {
     test::put(path_, "{\"step\": 1}\nhello\n{\"step\": 2}\n");
-    expect_error<BadInput>(
+    expect_error<CorruptFile>(
         [&] {
             MetricsWriter(*fs_, path_, MetricPosition{"base", 0});
         },
-        {"metrics.jsonl:2", "no file of metrics"});
+        {"metrics.jsonl:2", "no JSON object"});
     EXPECT_EQ(test::get(path_), "{\"step\": 1}\nhello\n{\"step\": 2}\n");
 }
 
