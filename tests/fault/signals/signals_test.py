@@ -45,6 +45,7 @@ class Signals(program.Case):
     def interrupt(self, name, target, moment, directory):
         """Starts a job, sends the signal after `moment` seconds from its first line on. @return result, seconds to its end"""
         job = self.start(self.command(*LONG, ranks=RANKS, directory=directory))
+        self.addCleanup(job.kill)
         first = job.stdout.readline()
         time.sleep(moment)
         pid = job.pid if target == "mpirun" else (processes_of(job) or [job.pid] * RANKS)[target]
@@ -77,6 +78,7 @@ class Signals(program.Case):
                 moment = moments.uniform(0.0, 0.8)
                 directory = self.folder / f"{number}"
                 jobs.append((name, target, moment, directory, pool.submit(self.interrupt, name, target, moment, directory)))
+        self.assertIn(3, [job.result().code for *_, job in jobs], "every run was at its end before its signal came")
         for name, target, moment, directory, job in jobs:
             with self.subTest(f"{name} to {target} after {moment:.3f} s, seed {SEED}"):
                 # On TERM and INT mpirun kills its ranks after a second, ready or not.
@@ -91,6 +93,7 @@ class Signals(program.Case):
 
     def test_a_signal_before_the_first_step_stops_after_it(self):
         job = self.start(self.command(*LONG, "--run.display", "off", ranks=1))
+        self.addCleanup(job.kill)
         deadline = time.monotonic() + 20
         while not (self.run_directory / "run.lock").exists() and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -102,6 +105,7 @@ class Signals(program.Case):
 
     def test_a_second_interrupt_ends_at_once_and_nothing_is_trusted_that_is_half_written(self):
         job = self.start(self.command("--faults.throw_in", "advantages", "--faults.throw_at", 2, "--faults.throw_as", "hang", *LONG))
+        self.addCleanup(job.kill)
         while "reinforce 1/" not in job.stdout.readline():
             self.assertIsNone(job.poll())
         time.sleep(0.3)
