@@ -24,7 +24,7 @@ const std::vector<Command>& all_commands() {
          .on_ranks = run_train},
         {.name = "eval",
          .summary = "measures a model on a recipe's held-out problems",
-         .positional = "RECIPE_OR_RUN",
+         .positional = "RECIPE|RUN",
          .text =
              "Prints pass@1, pass@k and cons@k (the majority of k answers is right) with what "
              "else an evaluate stage measures, then the same as one line of JSON. For the same "
@@ -41,10 +41,8 @@ const std::vector<Command>& all_commands() {
                      {"problems", "N", "held-out problems; 0: all; default: the stage's"},
                      {"output", "FILE", "the line of JSON goes there too"}},
          .examples = {"rankwise eval runs/countdown",
-                      "mpirun -n 2 rankwise eval configs/countdown.ini --model models/mine "
-                      "--samples 16",
-                      "rankwise eval runs/countdown --model "
-                      "runs/countdown/checkpoints/step_00000120 --stage grpo"},
+                      "mpirun -n 2 rankwise eval configs/countdown.ini --model models/mine",
+                      "rankwise eval runs/r1 --model runs/r1/checkpoints/step_00000120"},
          .takes_settings = true,
          .on_ranks = run_eval},
         {.name = "export",
@@ -62,8 +60,7 @@ const std::vector<Command>& all_commands() {
                       "default 5"}},
          .examples =
              {"rankwise export runs/countdown models/mine",
-              "rankwise export runs/r1/checkpoints/step_00000120 models/r1 --dtype bfloat16 "
-              "--max-shard-gb 2"},
+              "rankwise export runs/r1/checkpoints/step_00000120 models/r1 --dtype bfloat16"},
          .alone = run_export},
         {.name = "generate",
          .summary = "answers prompts with a model, as text that flows or as JSON lines",

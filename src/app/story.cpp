@@ -64,21 +64,29 @@ std::vector<Column> columns_of(std::span<const MetricRecord* const> rows) {
     return columns;
 }
 
+std::string cell_text(const MetricRecord& row, const Column& column) {
+    const double* value = row.number(column.metric);
+    if (value == nullptr) return "-";
+    return column.percent ? fmt::format("{:.1f} %", 100.0 * *value) : fmt::format("{:.1f}", *value);
+}
+
 std::string table(std::span<const MetricRecord* const> rows) {
     const std::vector<Column> columns = columns_of(rows);
     std::size_t first = 5;
     for (const MetricRecord* row : rows) first = std::max(first, row->stage.size());
     std::string text = fmt::format("  {:<{}}", "after", first);
-    for (const Column& column : columns) text += fmt::format("   {}", column.title);
+    std::vector<std::size_t> widths;
+    for (const Column& column : columns) {
+        std::size_t width = column.title.size();
+        for (const MetricRecord* row : rows)
+            width = std::max(width, cell_text(*row, column).size());
+        text += fmt::format("   {:>{}}", column.title, width);
+        widths.push_back(width);
+    }
     for (const MetricRecord* row : rows) {
         text += fmt::format("\n  {:<{}}", row->stage, first);
-        for (const Column& column : columns) {
-            const double* value = row->number(column.metric);
-            const std::string cell = value == nullptr ? "-"
-                                     : column.percent ? fmt::format("{:.1f} %", 100.0 * *value)
-                                                      : fmt::format("{:.1f}", *value);
-            text += fmt::format("   {:>{}}", cell, column.title.size());
-        }
+        for (std::size_t c = 0; c < columns.size(); ++c)
+            text += fmt::format("   {:>{}}", cell_text(*row, columns[c]), widths[c]);
     }
     return text;
 }
