@@ -3,6 +3,8 @@
 A test file ends with program.main(); CMake gives it the program and the source folder.
 """
 import atexit
+import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -12,12 +14,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
 PROGRAM = pathlib.Path(sys.argv[1])
 SOURCE = pathlib.Path(sys.argv[2])
 SMALL = SOURCE / "tests/fault/small.ini"
+_sharing = threading.RLock()
 _shared = []
 _whole = []
 LONGEST_END_S = 10.0  # from an error to the end of the job
@@ -101,6 +105,16 @@ class Case(unittest.TestCase):
         self.assertEqual(self.digests(), whole_run())
 
 
+def _made_once(make):
+    """Tests that run at the same time wait for the one that makes what they share."""
+    @functools.wraps(make)
+    def locked():
+        with _sharing:
+            return make()
+    return locked
+
+
+@_made_once
 def whole_run():
     """Digests of the small run that nothing disturbs; run once a test program."""
     if not _whole:
@@ -121,6 +135,7 @@ def digests_of(directory):
     return rows
 
 
+@_made_once
 def shared_folder():
     """A folder for what several tests of a program use; made when first asked for, removed at the end."""
     if not _shared:
@@ -129,6 +144,7 @@ def shared_folder():
     return _shared[0]
 
 
+@_made_once
 def shared_model():
     """A model folder that a small run has exported."""
     folder = shared_folder()
@@ -141,6 +157,30 @@ def shared_model():
     return folder / "model"
 
 
-def main():
-    sys.argv[1:] = sys.argv[3:]
-    unittest.main()
+def main(jobs=1):
+    """Runs the tests of the calling file, `jobs` at a time: a run waits more than it computes. Names of tests may follow the
+    program and the source folder."""
+    names = sys.argv[3:]
+    if jobs == 1:
+        unittest.main(argv=[sys.argv[0], *names])
+    tests = _flat(unittest.defaultTestLoader.loadTestsFromModule(sys.modules["__main__"]))
+    tests = [test for test in tests if not names or any(name in test.id() for name in names)]
+    for test_class in dict.fromkeys(type(test) for test in tests):
+        test_class.setUpClass()
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        results = list(pool.map(lambda test: test.run(), tests))
+    for test, result in zip(tests, results):
+        for what, found in (("FAIL", result.failures), ("ERROR", result.errors), ("skipped", result.skipped)):
+            for case, text in found:
+                print(f"{'=' * 100}\n{what}: {case}\n{text}")
+    failed = [test.id() for test, result in zip(tests, results) if not result.wasSuccessful()]
+    print(f"{len(tests)} tests, {len(failed)} failed" + "".join(f"\n  {name}" for name in failed))
+    sys.exit(1 if failed or not tests else 0)
+
+
+def _flat(suite):
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from _flat(test)
+        else:
+            yield test

@@ -16,13 +16,11 @@ NEWER_FORMAT = sys.argv.pop(3)
 class Checkpoint(program.Case):
     @classmethod
     def setUpClass(cls):
-        whole, stopped = (program.shared_folder() / name for name in ("whole", "stopped"))
         case = cls()
         case.folder = program.shared_folder()
-        case.done(directory=whole)
-        cls.expected = case.digests(whole)
-        assert case.train("--run.stop_after_steps", LAST, ranks=2, directory=stopped).code == 3
-        cls.stopped = stopped
+        cls.expected = program.whole_run()
+        cls.stopped = program.shared_folder() / "stopped"
+        assert case.train("--run.stop_after_steps", LAST, ranks=2, directory=cls.stopped).code == 3
 
     def setUp(self):
         super().setUp()
@@ -189,4 +187,4 @@ class Checkpoint(program.Case):
 
 
 if __name__ == "__main__":
-    program.main()
+    program.main(jobs=4)

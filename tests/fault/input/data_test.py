@@ -78,4 +78,4 @@ class Data(program.Case):
 
 
 if __name__ == "__main__":
-    program.main()
+    program.main(jobs=4)

@@ -132,4 +132,4 @@ class Model(program.Case):
 
 
 if __name__ == "__main__":
-    program.main()
+    program.main(jobs=4)

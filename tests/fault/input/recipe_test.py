@@ -108,4 +108,4 @@ class Recipe(program.Case):
 
 
 if __name__ == "__main__":
-    program.main()
+    program.main(jobs=4)
