@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/fs.hpp"
 #include "io/manifest.hpp"
 #include "io/metrics.hpp"
 #include "parallel/mesh.hpp"
@@ -57,6 +58,12 @@ struct Environment {
     /// What this rank does from now on: for the watchdog and the display. The first step is 1, as
     /// in metrics.
     std::function<void(std::string_view phase, std::int64_t step)> enter_phase;
+
+    /// The stage that runs, and where stages leave data for others: folders and files named after
+    /// them. Null where nothing is written.
+    std::string stage = {};
+    io::FileSystem* files = nullptr;
+    io::Path data_folder = {};
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
 };
