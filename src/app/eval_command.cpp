@@ -149,7 +149,9 @@ int run_eval(const Arguments& arguments, Session& session) {
 
     const Log log;
     const SteadyClock clock;
-    TrainEngine engine(evaluation.recipe, *fs, session, log, clock,
+    for (const auto& stage : evaluation.recipe.stages) stage->model = "policy";  // the given model
+    const RunPaths nothing_written;
+    TrainEngine engine(evaluation.recipe, nothing_written, *fs, session, log, clock,
                        [&](std::string_view phase, std::int64_t step) {
                            if (session.recorder()) session.recorder()->set_phase(phase, step);
                        });
@@ -157,7 +159,7 @@ int run_eval(const Arguments& arguments, Session& session) {
     session.start_together([&] {
         require(environment.task.held_out != nullptr,
                 "the recipe's task has no held-out problems: set [task] evaluation");
-        engine.load_policy();
+        engine.load_initial();
     });
 
     stages::PhaseTimer timer(environment, 0);

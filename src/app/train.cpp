@@ -40,7 +40,7 @@ class TrainRun {
           watchdog_(
               session.start_watchdog(options.run.watchdog_s, options.run.watchdog_end_s,
                                      [this](const std::string& line) { report_stall(line); })),
-          engine_(options, *fs_, session, log_, *clock_,
+          engine_(options, directory_.paths(), *fs_, session, log_, *clock_,
                   [this](std::string_view phase, std::int64_t step) { enter_phase(phase, step); }),
           checkpointer_(*fs_, directory_.paths().checkpoints(), engine_.environment(),
                         stages::Retention{options.run.keep_last, options.run.keep_every},
@@ -52,7 +52,7 @@ class TrainRun {
 
     int run() {
         Position at = restore_position();
-        engine_.check_stages(session_, at.stage, directory_.paths().root);
+        engine_.check_stages(session_, at.stage);
         std::optional<io::MetricPosition> resumed;
         if (reader_) resumed = {options_.stages[at.stage]->name, at.step};
         const bool main_rank = session_.rank() == 0;
@@ -89,14 +89,11 @@ class TrainRun {
         if (records_ && phase != "checkpoint") checkpointer_.poll();
     }
 
-    /// Where to begin, with the policy's weights as they are there.
+    /// Where to begin.
     Position restore_position() {
         Position at;
         session_.start_together([&] {
-            if (!resume_.checkpoint) {
-                engine_.load_policy();
-                return;
-            }
+            if (!resume_.checkpoint) return;
             enter_phase("restore", 0);
             reader_ = std::make_unique<io::CheckpointReader>(*fs_, *resume_.checkpoint);
             const auto& values = reader_->state().values;
@@ -110,7 +107,6 @@ class TrainRun {
             require(at.stage < options_.stages.size(),
                     "the checkpoint {} is of stage {}, but the recipe has {}",
                     resume_.checkpoint->string(), at.stage + 1, options_.stages.size());
-            stages::load_weights(*reader_, "policy", engine_.policy(), engine_.compute());
         });
         return at;
     }
@@ -118,10 +114,15 @@ class TrainRun {
     /// @return false if the run is to stop; the checkpoint is written then
     bool run_stage(Position& at) {
         const NamedStage& named = *options_.stages[at.stage];
-        if (at.step == 0 && !reader_ && !named.start_from.empty())
-            session_.start_together([&] { engine_.load_policy(named.start_from); });
         std::unique_ptr<stages::Stage> stage;
-        session_.start_together([&] { stage = named.recipe.build(engine_.environment()); });
+        session_.start_together([&] {
+            if (reader_) {
+                engine_.resume_stage(at.stage);
+            } else {
+                engine_.begin_stage(at.stage);
+            }
+            stage = named.recipe.build(engine_.environment());
+        });
         if (reader_) {
             stages::restore_stage(*reader_, engine_.environment(), *stage);
             reader_.reset();

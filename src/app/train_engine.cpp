@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include <fmt/ranges.h>
+
 namespace rankwise::app {
 namespace {
 
@@ -18,9 +20,10 @@ bool lies_in(const io::Path& path, const io::Path& folder) {
 
 }  // namespace
 
-TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session& session,
-                         const Log& log, const Clock& clock, EnterPhase enter_phase)
-    : recipe_(recipe), fs_(fs) {
+TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::FileSystem& fs,
+                         Session& session, const Log& log, const Clock& clock,
+                         EnterPhase enter_phase)
+    : recipe_(recipe), paths_(paths), fs_(fs) {
     session.start_together([&] {
         enter_phase("build", 0);
         build(session.size());
@@ -46,7 +49,9 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session&
                    .flip_packed = recipe.faults.flip_weight_in == "packed",
                    .nan_loss_at =
                        session.rank() == recipe.faults.throw_rank ? recipe.faults.nan_loss_at : 0},
-        .enter_phase = std::move(enter_phase)});
+        .enter_phase = std::move(enter_phase),
+        .files = &fs,
+        .data_folder = paths.data()});
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
              model::name_of(policy().config().family), policy().table().elements());
 }
@@ -59,36 +64,94 @@ void TrainEngine::build(int ranks) {
     stream_ = device_->make_stream();
     arena_ = std::make_unique<kernels::Arena>(*device_);
     compute_ = std::make_unique<model::Compute>(model::Compute{*device_, *stream_, *arena_});
-    source_ = recipe_.model.source(fs_);
-    const stages::ModelSource* source = source_ ? &*source_ : nullptr;
+    const std::string& first = recipe_.stages.front()->model;
+    Described& model = described_[first];
+    model.source = recipe_.model_of(first).source(fs_);
     task_ = std::make_unique<stages::TaskData>(
-        stages::load_task(recipe_.task, source, static_cast<std::uint64_t>(recipe_.run.seed)));
-    model::ModelConfig config = recipe_.model.config(task_->tokenizer, source);
+        stages::load_task(recipe_.task, model.source ? &*model.source : nullptr,
+                          static_cast<std::uint64_t>(recipe_.run.seed)));
+    model.config = config_of(first, model.source);
+    use_model_of(0);
+}
+
+model::ModelConfig TrainEngine::config_of(const std::string& name,
+                                          const std::optional<stages::ModelSource>& source) const {
+    model::ModelConfig config =
+        recipe_.model_of(name).config(task_->tokenizer, source ? &*source : nullptr);
     if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
         config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
+    return config;
+}
+
+const TrainEngine::Described& TrainEngine::described(const std::string& name) {
+    const auto known = described_.find(name);
+    if (known != described_.end()) return known->second;
+    Described model{.source = recipe_.model_of(name).source(fs_)};
+    if (model.source && model.source->tokenizer()) {
+        stages::require_same_tokens(*model.source->tokenizer(), model.source->path().string(),
+                                    task_->tokenizer, "the run");
+    }
+    model.config = config_of(name, model.source);
+    return described_.emplace(name, std::move(model)).first->second;
+}
+
+void TrainEngine::use_model_of(std::size_t stage) {
+    const std::string& name = recipe_.stages[stage]->model;
+    if (name == active_) return;
+    const model::ModelConfig& config = described(name).config;
+    models_.remove("policy");  // before the next takes its memory
     models_.add("policy", std::make_unique<model::Weights>(*device_, config,
                                                            model::Passes::forward_and_backward));
+    active_ = name;
+    held_.reset();
 }
 
-void TrainEngine::load_policy() {
-    if (source_) {
-        source_->load(policy(), *compute_);
-    } else {
-        recipe_.model.initialise(policy(), environment_->seed, *compute_);
-    }
+void TrainEngine::resume_stage(std::size_t stage) {
+    use_model_of(stage);
+    name_stage(stage);
 }
 
-void TrainEngine::load_policy(const std::string& start_from) {
+void TrainEngine::begin_stage(std::size_t stage) {
+    use_model_of(stage);
+    const std::string& start_from = recipe_.stages[stage]->start_from;
+    const auto named = recipe_.stage_named(start_from);
     if (start_from == "random") {
-        recipe_.model.initialise(policy(), environment_->seed, *compute_);
-        return;
+        recipe_.model_of(active_).initialise(policy(), environment_->seed, *compute_);
+    } else if (!start_from.empty() && !named) {
+        load(start_from);
+    } else {
+        const auto source = named ? named : recipe_.stage_before(stage);
+        if (!source) load_initial();
+        if (source && held_ != source) load(paths_.models() / recipe_.stages[*source]->name);
     }
-    matching_source(start_from).load(policy(), *compute_);
+    name_stage(stage);
 }
 
-stages::ModelSource TrainEngine::matching_source(const std::string& path) {
+void TrainEngine::name_stage(std::size_t stage) {
+    held_ = stage;
+    environment_->stage = recipe_.stages[stage]->name;
+    environment_->stages_before.clear();
+    for (std::size_t i = 0; i < stage; ++i)
+        environment_->stages_before.push_back(recipe_.stages[i]->name);
+}
+
+void TrainEngine::load_initial() {
+    const Described& model = described(active_);
+    if (model.source) {
+        model.source->load(policy(), *compute_);
+    } else {
+        recipe_.model_of(active_).initialise(policy(), environment_->seed, *compute_);
+    }
+}
+
+void TrainEngine::load(const io::Path& path) {
+    matching_source(path, policy().config()).load(policy(), *compute_);
+}
+
+stages::ModelSource TrainEngine::matching_source(const io::Path& path,
+                                                 const model::ModelConfig& config) {
     auto source = stages::ModelSource::open(fs_, path);
-    source.require_same_model(policy().config());
+    source.require_same_model(config);
     if (source.tokenizer()) {
         stages::require_same_tokens(*source.tokenizer(), source.path().string(), task_->tokenizer,
                                     "the run");
@@ -96,30 +159,56 @@ stages::ModelSource TrainEngine::matching_source(const std::string& path) {
     return source;
 }
 
-void TrainEngine::check_stages(Session& session, std::size_t first, const io::Path& own) {
+std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
+    const NamedStage& stage = *recipe_.stages[index];
+    name_stage(index);
+    std::vector<std::string> problems = stage.recipe.problems(*environment_);
+    const auto add = [&](const std::string& key, const std::string& text) {
+        problems.push_back(key + ": " + text);
+    };
+    try {
+        (void)described(stage.model);
+    } catch (const Error& problem) {
+        add("model", problem.what());
+        return problems;
+    }
+    if (stage.start_from.empty() || stage.start_from == "random") return problems;
+    try {
+        if (const auto source = recipe_.stage_named(stage.start_from)) {
+            const std::vector<std::string> differ = model::differences(
+                described(recipe_.stages[*source]->model).config, described(stage.model).config);
+            if (!differ.empty()) {
+                add("start_from", fmt::format("stage {} leaves a model of [model.{}], which is "
+                                              "another than [model.{}]: {}",
+                                              stage.start_from, recipe_.stages[*source]->model,
+                                              stage.model, fmt::join(differ, "; ")));
+            }
+        } else if (!lies_in(stage.start_from, paths_.root)) {
+            (void)matching_source(stage.start_from, described(stage.model).config);
+        }
+    } catch (const Error& problem) {
+        add("start_from", problem.what());
+    }
+    return problems;
+}
+
+void TrainEngine::check_stages(Session& session, std::size_t first) {
     session.start_together([&] {
         std::vector<std::string> problems;
-        for (const auto& stage : std::span(recipe_.stages).subspan(first)) {
-            const auto add = [&](const std::string& problem) {
-                problems.push_back(fmt::format("[stage.{}] {}", stage->name, problem));
-            };
-            for (const std::string& problem : stage->recipe.problems(*environment_)) add(problem);
-            if (stage->start_from.empty() || stage->start_from == "random" ||
-                lies_in(stage->start_from, own)) {
-                continue;
-            }
-            try {
-                (void)matching_source(stage->start_from);
-            } catch (const BadInput& problem) {  // a damaged file has a code of its own
-                add(fmt::format("start_from: {}", problem.what()));
-            }
+        for (std::size_t i = first; i < recipe_.stages.size(); ++i) {
+            for (const std::string& problem : problems_of_stage(i))
+                problems.push_back(fmt::format("[stage.{}] {}", recipe_.stages[i]->name, problem));
         }
+        held_.reset();
         if (!problems.empty()) throw Problems(problems);
     });
     session.start_together(
         [&] {
-            const std::vector<std::string> problems = stages::rows_too_long(
-                *task_, policy().config().max_position, session.rank(), session.size());
+            std::int64_t context = policy().config().max_position;
+            for (const auto& stage : recipe_.stages)
+                context = std::min(context, described(stage->model).config.max_position);
+            const std::vector<std::string> problems =
+                stages::rows_too_long(*task_, context, session.rank(), session.size());
             if (!problems.empty()) throw Problems(problems);
         },
         Session::Concerns::run);

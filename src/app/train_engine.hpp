@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "kernels/device.hpp"
 #include "kernels/memory.hpp"
 #include "parallel/mesh.hpp"
+#include "src/app/run_directory.hpp"
 #include "src/app/session.hpp"
 #include "src/app/train_recipe.hpp"
 #include "src/base/clock.hpp"
@@ -26,25 +28,29 @@ class TrainEngine {
     using EnterPhase = std::function<void(std::string_view phase, std::int64_t step)>;
 
     /// Collective. The policy's weights have their sizes and no values yet.
-    /// @param recipe  it, `fs`, `log` and `clock` outlive this
+    /// @param recipe  it, `paths`, `fs`, `log` and `clock` outlive this
     /// @param enter_phase  told of every phase of every stage
     /// @throws StartRefused on all ranks with what any of them cannot do.
-    TrainEngine(const TrainRecipe& recipe, io::FileSystem& fs, Session& session, const Log& log,
-                const Clock& clock, EnterPhase enter_phase);
+    TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::FileSystem& fs,
+                Session& session, const Log& log, const Clock& clock, EnterPhase enter_phase);
     TrainEngine(const TrainEngine&) = delete;
     TrainEngine& operator=(const TrainEngine&) = delete;
 
-    /// Gives the policy the weights that [model.policy] names.
-    void load_policy();
-    /// Gives it those that a stage starts from: "random", or a model of the same sizes.
+    /// Makes a stage's model the policy: weights of its sizes, without values if it was another.
+    /// Only one is in memory: what the others have learnt rests in the run's models/STAGE.
+    /// For a stage that goes on: its weights come from the checkpoint.
+    void resume_stage(std::size_t stage);
+    /// For one that begins: with the weights that it starts from.
     /// @throws BadInput, CorruptFile as ModelSource.
-    void load_policy(const std::string& start_from);
+    void begin_stage(std::size_t stage);
+
+    /// The weights that [model.NAME] itself has, whatever stages start from.
+    void load_initial();
 
     /// Collective. That the stages from `first` on can be built, that what they start from are such
     /// models, and that the data fit the context: for before the first of them computes.
-    /// @param own  the run's directory: a model in it may be still to come
     /// @throws StartRefused on all ranks with everything that is wrong.
-    void check_stages(Session& session, std::size_t first, const io::Path& own);
+    void check_stages(Session& session, std::size_t first);
 
     [[nodiscard]] const kernels::Device& device() const { return *device_; }
     [[nodiscard]] model::Compute& compute() { return *compute_; }
@@ -54,17 +60,35 @@ class TrainEngine {
 
   private:
     void build(int ranks);
-    /// The model at a path, if it can take the policy's place.
-    [[nodiscard]] stages::ModelSource matching_source(const std::string& path);
+    /// A model of [model.NAME] as the recipe describes it.
+    struct Described {
+        std::optional<stages::ModelSource> source;  ///< nothing: random
+        model::ModelConfig config;
+    };
+    [[nodiscard]] const Described& described(const std::string& model);
+    [[nodiscard]] model::ModelConfig config_of(
+        const std::string& name, const std::optional<stages::ModelSource>& source) const;
+    /// Tells stages their name, and those before them.
+    void name_stage(std::size_t stage);
+    void use_model_of(std::size_t stage);
+    /// Fills the policy with the model at a path.
+    void load(const io::Path& path);
+    /// The model at a path, if it is one that a stage's model can start from.
+    [[nodiscard]] stages::ModelSource matching_source(const io::Path& path,
+                                                      const model::ModelConfig& config);
+    [[nodiscard]] std::vector<std::string> problems_of_stage(std::size_t stage);
 
     const TrainRecipe& recipe_;
+    const RunPaths& paths_;
     io::FileSystem& fs_;
     parallel::MeshShape shape_;
     std::unique_ptr<kernels::Device> device_;
     std::unique_ptr<kernels::Stream> stream_;
     std::unique_ptr<kernels::Arena> arena_;
     std::unique_ptr<model::Compute> compute_;
-    std::optional<stages::ModelSource> source_;  ///< of [model.policy]; nothing: random
+    std::map<std::string, Described> described_;  ///< by name of the model
+    std::string active_;                          ///< the model that is the policy now
+    std::optional<std::size_t> held_;             ///< the stage whose result the policy is
     std::unique_ptr<stages::TaskData> task_;
     model::ModelSet models_;
     std::unique_ptr<parallel::Mesh> mesh_;

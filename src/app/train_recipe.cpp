@@ -1,5 +1,7 @@
 #include "src/app/train_recipe.hpp"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 namespace rankwise::app {
@@ -27,16 +29,48 @@ void TrainRecipe::bind(Recipe& recipe) {
             };
         }
         OptionList common;
+        common.logical("model", &stage->model,
+                       "the model that the stage works on: [model.NAME] says what it is");
         common.logical("start_from", &stage->start_from,
-                       "weights to start from: empty for what the stage before "
-                       "left (the first: "
-                       "[model.policy]), random, or a model: a Hugging Face "
-                       "folder, a checkpoint or a "
-                       "run");
+                       "weights to start from: empty for what the last stage with this model left "
+                       "(the first: [model.NAME]); random; a stage before this one; or a Hugging "
+                       "Face folder, a checkpoint or a run");
         recipe.bind("stage." + name, common);
         stage->kind = recipe.bind_kind("stage." + name, kinds);
+        if (stage->model != "policy" && !models.contains(stage->model))
+            recipe.bind("model." + stage->model, models[stage->model].options());
         stages.push_back(std::move(stage));
     }
+    check_sources(recipe);
+}
+
+void TrainRecipe::check_sources(Recipe& recipe) const {
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+        const NamedStage& stage = *stages[i];
+        const auto source = stage_named(stage.start_from);
+        if (!source || *source < i) continue;
+        recipe.add_problem(
+            "stage." + stage.name, "start_from",
+            *source == i
+                ? "names the stage itself; a stage starts from one that has run before it"
+                : fmt::format("\"{}\" runs after it: a stage starts from one that has run before, "
+                              "and stages run in the order of [run] stages",
+                              stage.start_from));
+    }
+}
+
+std::optional<std::size_t> TrainRecipe::stage_named(const std::string& name) const {
+    for (std::size_t i = 0; i < stages.size(); ++i) {
+        if (stages[i]->name == name) return i;
+    }
+    return std::nullopt;
+}
+
+std::optional<std::size_t> TrainRecipe::stage_before(std::size_t stage) const {
+    for (std::size_t i = stage; i-- > 0;) {
+        if (stages[i]->model == stages[stage]->model) return i;
+    }
+    return std::nullopt;
 }
 
 }  // namespace rankwise::app

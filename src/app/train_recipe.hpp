@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +19,8 @@ namespace rankwise::app {
 struct NamedStage {
     std::string name;
     std::string kind;
-    std::string start_from;  ///< empty: where the stage before ended
+    std::string model = "policy";  ///< [model.NAME] that it trains or asks
+    std::string start_from;        ///< empty: where the stage before with this model ended
     stages::StageRecipe recipe;
 };
 
@@ -29,13 +32,25 @@ struct TrainRecipe {
     GenerationOptions generation;
     UpdateOptions update;
     FaultOptions faults;
-    ModelOptions model;
+    ModelOptions model;                          ///< [model.policy]
+    std::map<std::string, ModelOptions> models;  ///< the others that stages name
     stages::TaskOptions task;
     std::vector<std::unique_ptr<NamedStage>> stages;  ///< in the order in which they run
 
     /// Reads every section; [run] stages says which stages there are. Problems stay in `recipe`,
     /// whose finish() throws them.
     void bind(Recipe& recipe);
+
+    [[nodiscard]] const ModelOptions& model_of(const std::string& name) const {
+        return name == "policy" ? model : models.at(name);
+    }
+    /// Place of a stage; nothing for any other word.
+    [[nodiscard]] std::optional<std::size_t> stage_named(const std::string& name) const;
+    /// The last stage before `stage` with the same model.
+    [[nodiscard]] std::optional<std::size_t> stage_before(std::size_t stage) const;
+
+  private:
+    void check_sources(Recipe& recipe) const;
 };
 
 /// A place in the steps of a run's stages.

@@ -1,14 +1,31 @@
 #include "src/stages/sft.hpp"
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 
 #include "src/base/philox.hpp"
 #include "src/stages/gather.hpp"
 #include "src/stages/update_counts.hpp"
+#include "src/tasks/jsonl_dataset.hpp"
 #include "src/update/trainer.hpp"
 
 namespace rankwise::stages {
 namespace {
+
+/// The file of a stage's `data`.
+std::filesystem::path data_file(const Environment& environment, const std::string& data) {
+    const auto& before = environment.stages_before;
+    const bool is_stage = std::find(before.begin(), before.end(), data) != before.end();
+    return is_stage ? environment.data_folder / (data + ".jsonl") : std::filesystem::path(data);
+}
+
+std::unique_ptr<tasks::DemonstrationSet> load_data(const Environment& environment,
+                                                   const SftOptions& options) {
+    if (options.data.empty()) return nullptr;
+    return std::make_unique<tasks::JsonlDemonstrations>(tasks::JsonlDemonstrations::from_file(
+        data_file(environment, options.data), environment.task.tokenizer, {}));
+}
 
 class Sft final : public Stage {
   public:
@@ -16,10 +33,12 @@ class Sft final : public Stage {
         : environment_(environment),
           options_(options),
           policy_(environment.models.at("policy")),
+          own_examples_(load_data(environment, options)),
+          examples_(own_examples_ ? *own_examples_ : *environment.task.demonstrations),
           rewards_(options.evaluation.rewards.rewards()),
           trainer_(environment.compute, policy_, environment.data(),
                    trainer_options(environment, 1.0), options.optimizer.adamw()) {
-        size_ = environment.task.demonstrations->size();
+        size_ = examples_.size();
         steps_ =
             options.steps > 0
                 ? options.steps
@@ -159,7 +178,7 @@ class Sft final : public Stage {
     [[nodiscard]] std::vector<tasks::Demonstration> batch_of(std::int64_t step) const {
         std::vector<tasks::Demonstration> batch;
         for (std::int64_t i = 0; i < options_.batch_size; ++i) {
-            batch.push_back(environment_.task.demonstrations->demonstration(
+            batch.push_back(examples_.demonstration(
                 order_.index(step * options_.batch_size + i, size_, environment_.seed)));
         }
         return batch;
@@ -168,6 +187,8 @@ class Sft final : public Stage {
     const Environment& environment_;
     SftOptions options_;
     model::Weights& policy_;
+    std::unique_ptr<tasks::DemonstrationSet> own_examples_;
+    const tasks::DemonstrationSet& examples_;
     tasks::RewardSet rewards_;
     update::Trainer trainer_;
     update::Schedule schedule_;
@@ -185,6 +206,9 @@ OptionList SftOptions::options() {
     list.logical("batch_size", &batch_size, "worked examples a step").at_least(1);
     list.logical("steps", &steps, "optimizer steps; 0: as many as `epochs` has").at_least(0);
     list.logical("epochs", &epochs, "passes over the examples, when `steps` is 0").at_least(0);
+    list.logical("data", &data,
+                 "worked examples: a reject stage before this one, or a file of JSON lines; empty: "
+                 "the task's");
     list.logical("train_on_prompt", &train_on_prompt, "prompts count in the loss too");
     optimizer.declare(list);
     list.logical("eval_steps", &eval_steps, "evaluate after every so many steps; 0: never")
@@ -197,8 +221,18 @@ OptionList SftOptions::options() {
 std::vector<std::string> problems_of(const Environment& environment, const SftOptions& options) {
     std::vector<std::string> problems;
     const tasks::DemonstrationSet* examples = environment.task.demonstrations.get();
-    if (examples == nullptr) {
-        problems.emplace_back("an sft stage needs worked examples: set [task] demonstrations");
+    if (!options.data.empty()) {
+        // What an earlier stage will have kept is not there yet.
+        const auto& before = environment.stages_before;
+        if (std::find(before.begin(), before.end(), options.data) == before.end() &&
+            !std::filesystem::exists(options.data)) {
+            problems.push_back(fmt::format(
+                "data: \"{}\" is neither a file nor a stage before this one ({})", options.data,
+                before.empty() ? "there is none" : fmt::format("{}", fmt::join(before, ", "))));
+        }
+    } else if (examples == nullptr) {
+        problems.emplace_back(
+            "an sft stage needs worked examples: set [task] demonstrations, or data");
     } else if (options.steps == 0 && !examples->size()) {
         problems.emplace_back("an sft stage over examples without end needs `steps`");
     }

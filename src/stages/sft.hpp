@@ -10,6 +10,7 @@ struct SftOptions {
     std::int64_t steps = 0;  ///< 0: epochs * size / batch_size
     double epochs = 1.0;
     bool train_on_prompt = false;
+    std::string data;  ///< what an earlier stage kept, or a file; empty: the task's demonstrations
     OptimizerSection optimizer;
     std::int64_t eval_steps = 0;  ///< evaluate every so many steps; 0: never
     EvaluateOptions evaluation;

@@ -62,6 +62,7 @@ struct Environment {
     /// The stage that runs, and where stages leave data for others: folders and files named after
     /// them. Null where nothing is written.
     std::string stage = {};
+    std::vector<std::string> stages_before = {};
     io::FileSystem* files = nullptr;
     io::Path data_folder = {};
 

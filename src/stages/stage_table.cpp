@@ -4,6 +4,7 @@
 
 #include "src/stages/evaluate.hpp"
 #include "src/stages/grpo.hpp"
+#include "src/stages/reject.hpp"
 #include "src/stages/sft.hpp"
 
 namespace rankwise::stages {
@@ -29,7 +30,8 @@ StageKind kind(std::string name) {
 std::span<const StageKind> stage_kinds() {
     static const std::array kinds{kind<SftOptions, make_sft>("sft"),
                                   kind<GrpoOptions, make_grpo>("grpo"),
-                                  kind<EvaluateOptions, make_evaluate>("evaluate")};
+                                  kind<EvaluateOptions, make_evaluate>("evaluate"),
+                                  kind<RejectOptions, make_reject>("reject")};
     return kinds;
 }
 

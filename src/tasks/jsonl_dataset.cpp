@@ -48,6 +48,25 @@ std::string response_of(const Problem& problem, std::string_view where) {
     throw BadInput(fmt::format("{}: neither \"completion\" nor \"response\" is there", where));
 }
 
+// Ids as the row gives them; empty if it has text alone.
+std::vector<TokenId> ids_of(const Problem& problem, const char* key, std::int64_t vocabulary,
+                            std::string_view where) {
+    const auto found = problem.columns.find(key);
+    if (found == problem.columns.end()) return {};
+    const auto value = nlohmann::json::parse(found->second);
+    require(value.is_array() && !value.empty(), "{}: \"{}\" should be a list of token ids", where,
+            key);
+    std::vector<TokenId> ids;
+    for (const auto& id : value) {
+        require(id.is_number_unsigned() && id.get<std::int64_t>() < vocabulary,
+                "{}: \"{}\": expected ids from 0 to {}, found {}; was the file made with another "
+                "tokenizer?",
+                where, key, vocabulary - 1, id.dump());
+        ids.push_back(id.get<TokenId>());
+    }
+    return ids;
+}
+
 }  // namespace
 
 JsonlDataset JsonlDataset::from_file(const std::filesystem::path& path,
@@ -101,12 +120,25 @@ JsonlDemonstrations JsonlDemonstrations::from_file(const std::filesystem::path& 
             path.string());
     JsonlDemonstrations set(JsonlDataset::from_file(path, options), std::move(tokenizer));
     for (std::int64_t i = 0; i < *set.dataset_.size(); ++i) {
-        set.responses_.push_back(response_of(set.dataset_.problem(i), set.dataset_.where(i)));
+        const Problem problem = set.dataset_.problem(i);
+        const std::string where = set.dataset_.where(i);
+        const std::int64_t ids = set.tokenizer_.vocab_size();
+        set.responses_.push_back(response_of(problem, where));
+        Demonstration& given = set.given_.emplace_back();
+        given.id = problem.id;
+        given.prompt = ids_of(problem, "prompt_ids", ids, where);
+        given.response = ids_of(problem, "completion_ids", ids, where);
+        require(given.prompt.empty() == given.response.empty(),
+                "{}: of \"prompt_ids\" and \"completion_ids\" both are needed, or none", where);
     }
     return set;
 }
 
 Demonstration JsonlDemonstrations::demonstration(std::int64_t index) const {
+    ensure(index >= 0 && index < std::ssize(given_), "worked example {} of {} was asked for", index,
+           given_.size());
+    const Demonstration& given = given_[static_cast<std::size_t>(index)];
+    if (!given.response.empty()) return given;
     const Problem problem = dataset_.problem(index);
     Demonstration example;
     example.id = problem.id;

@@ -50,10 +50,11 @@ class JsonlDataset final : public Dataset {
 
 /// Worked examples: rows with a prompt (by the template) and "completion" or "response". The
 /// response's tokens end with the tokenizer's EOS; it is added where the text does not end with it.
+/// A row with "prompt_ids" and "completion_ids" is taken by these ids as it is.
 class JsonlDemonstrations final : public DemonstrationSet {
   public:
-    /// @throws BadInput as JsonlDataset; if a response is missing or not text; or if the tokenizer
-    /// has no EOS.
+    /// @throws BadInput as JsonlDataset; if a response is missing or not text; if ids are not the
+    /// tokenizer's; or if the tokenizer has no EOS.
     [[nodiscard]] static JsonlDemonstrations from_file(const std::filesystem::path& path,
                                                        text::Tokenizer tokenizer,
                                                        const JsonlOptions& options = {});
@@ -69,6 +70,7 @@ class JsonlDemonstrations final : public DemonstrationSet {
     JsonlDataset dataset_;
     text::Tokenizer tokenizer_;
     std::vector<std::string> responses_;
+    std::vector<Demonstration> given_;  ///< rows with ids; empty ones for those with text alone
 };
 
 }  // namespace rankwise::tasks
