@@ -19,7 +19,9 @@ TaskData load_countdown(const TaskOptions& options, std::uint64_t seed) {
                                             .give_up = options.teacher_give_up,
                                             .slip = options.teacher_slip,
                                             .max_tries = narrow<int>(options.teacher_max_tries),
-                                            .max_tokens = options.teacher_max_tokens};
+                                            .max_tokens = options.teacher_max_tokens,
+                                            .tagged = options.teacher_tagged,
+                                            .checked = options.teacher_checked};
     return {.kind = "countdown",
             .tokenizer =
                 text::Tokenizer::from_json(countdown::tokenizer_json(), "the countdown vocabulary",
@@ -88,6 +90,14 @@ OptionList TaskOptions::options() {
     list.logical("teacher_max_tokens", &teacher_max_tokens,
                  "countdown: most tokens of a worked example")
         .at_least(24);
+    list.logical("teacher_tagged", &teacher_tagged,
+                 "countdown: share of worked examples with the tags of thought and answer")
+        .at_least(0)
+        .at_most(1);
+    list.logical("teacher_checked", &teacher_checked,
+                 "countdown: share of worked examples that compare each try with the target")
+        .at_least(0)
+        .at_most(1);
     list.logical("train", &train, "json_lines: file of problems to train on");
     list.logical("evaluation", &evaluation, "json_lines: file of problems to evaluate on");
     list.logical("demonstrations", &demonstrations,

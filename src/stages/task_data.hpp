@@ -25,6 +25,8 @@ struct TaskOptions {
     double teacher_slip = 0.01;
     std::int64_t teacher_max_tries = 10;
     std::int64_t teacher_max_tokens = 208;
+    double teacher_tagged = 1.0;
+    double teacher_checked = 1.0;
     // json_lines
     std::string train;
     std::string evaluation;
