@@ -125,12 +125,14 @@ class Checkpoint(program.Case):
 
     # ---- what unfinished writers leave
     def test_half_written_checkpoints_are_never_used_and_go_away(self):
-        half = self.run_directory / f"checkpoints/step_{LAST + 1:08}.tmp"
-        shutil.copytree(self.checkpoint(LAST), half)
-        rollouts = self.run_directory / f"rollouts/step_{LAST + 1:08}.tmp"
-        rollouts.mkdir()
-        (rollouts / "part_00000.h5").write_bytes(b"half")
-        self.assert_goes_on(from_step=LAST, ranks=2)
+        # One of the next step, and one of a step to which the run does not come.
+        for step in (LAST + 1, LAST + 90):
+            shutil.copytree(self.checkpoint(LAST), self.run_directory / f"checkpoints/step_{step:08}.tmp")
+            rollouts = self.run_directory / f"rollouts/step_{step:08}.tmp"
+            rollouts.mkdir()
+            (rollouts / "part_00000.h5").write_bytes(b"half")
+        result = self.assert_goes_on(from_step=LAST, ranks=2)
+        self.assertIn(f"checkpoints/step_{LAST + 90:08}.tmp: removed, it was never finished", result.out)
         self.assertEqual([path.name for path in self.run_directory.glob("*/*.tmp")], [])
 
     def test_a_lost_or_damaged_latest_changes_nothing(self):
