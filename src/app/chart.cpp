@@ -93,6 +93,7 @@ std::string path_of(const std::vector<std::pair<double, double>>& points, const 
 
 /// A tick's label, with as many digits as the distance of ticks needs.
 std::string tick_text(double value, double distance) {
+    if (std::abs(value) >= 1e6) return fmt::format("{:.3g}M", value / 1e6);
     if (std::abs(value) >= 10000.0) return fmt::format("{:.3g}k", value / 1000.0);
     if (value == 0.0) return "0";
     if (distance < 0.0005) return fmt::format("{:.1e}", value);
