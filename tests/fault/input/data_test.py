@@ -70,6 +70,16 @@ class Data(program.Case):
     def test_a_demonstration_that_is_longer_than_the_context_is_named(self):
         self.assert_data_refused([GOOD[0], {"prompt": "1,2,3->4", "completion": "1+" * 300}], ":2", "256", which="demonstrations")
 
+    def test_of_many_rows_that_are_too_long_some_are_named_and_the_others_counted(self):
+        path = self.file([{"prompt": "1+" * 300 + str(i), "completion": "2"} for i in range(2, 10)])
+        good = self.file(GOOD, "good.jsonl")
+        message = self.assert_refused(self.train(*self.options(path, good, good)), 2, f"{path}:1: ", f"{path}:5: ", "3 more rows")
+        self.assertNotIn(f"{path}:6: ", message)
+
+    def test_a_generated_example_that_is_longer_than_the_context_says_what_to_change(self):
+        result = self.train("--model.policy.max_position_embeddings", 30, ranks=2)
+        self.assert_refused(result, 2, "worked example", "the model's context is 30", "[task] teacher_max_tokens")
+
     def test_bytes_that_are_no_utf8_are_named(self):
         path = self.folder / "data.jsonl"
         path.write_bytes(b'{"prompt": "1,2,3->4", "completion": "2"}\n{"prompt": "\xff\xfe", "completion": "2"}\n')
