@@ -60,8 +60,8 @@ class Slurm:
         lines = [
             "ClusterName=test", f"SlurmctldHost={host}(127.0.0.1)", f"SlurmctldPort={ports[0]}", "SlurmUser=root",
             "SlurmdUser=root", "AuthType=auth/munge", "CredType=cred/munge",
-            # A requeued job waits for as long as its credential lives.
-            f"AuthInfo=socket={self.folder}/munge/socket,cred_expire=2", "MpiDefault=none",
+            # A requeued job waits for as long as its credential lives; less than 5 s counts as 120.
+            f"AuthInfo=socket={self.folder}/munge/socket,cred_expire=5", "MpiDefault=none",
             "ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "JobAcctGatherType=jobacct_gather/none",
             "AccountingStorageType=accounting_storage/none", "SelectType=select/cons_tres",
             "SelectTypeParameters=CR_Core", "SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=2",
