@@ -46,8 +46,14 @@ def run(*words, ranks=1, stdin="", cwd=None):
                           input=stdin, cwd=cwd)
 
 
+def each_once(pairs):
+    fields = dict(pairs)
+    assert len(fields) == len(pairs), f"a field twice: {pairs}"
+    return fields
+
+
 def rows_of(text):
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line, object_pairs_hook=each_once) for line in text.splitlines()]
 
 
 def lines_of(rows):
@@ -300,6 +306,16 @@ class Generate(Case):
             self.assertIn("passed by: ", result.stderr)
         else:
             self.assertEqual(result.returncode, 4, result.stderr)
+
+    def test_ranks_that_see_other_weights_under_the_same_path_are_refused(self):
+        here, there = self.folder / "here", self.folder / "there"
+        shutil.copytree(self.model, here / "model")
+        shutil.copytree(self.run_directory / "models/imitate", there / "model")
+        words = [str(PROGRAM), "generate", "model", "--prompt", "3,5,7->22"]
+        command = [str(SOURCE / "tests/support/run_ranks"), "1", *words, ":", "-n", "1", "-wdir", str(there), *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=here)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("the model is not the same on all ranks"), 1, result.stderr)
 
     def test_a_folder_without_a_tokenizer_works_with_ids_or_a_tokenizer_from_elsewhere(self):
         bare = self.folder / "bare"
