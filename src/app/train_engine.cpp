@@ -168,7 +168,7 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
     };
     try {
         (void)described(stage.model);
-    } catch (const Error& problem) {
+    } catch (const BadInput& problem) {  // a damaged file ends start-up with a code of its own
         add("model", problem.what());
         return problems;
     }
@@ -186,7 +186,7 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
         } else if (!lies_in(stage.start_from, paths_.root)) {
             (void)matching_source(stage.start_from, described(stage.model).config);
         }
-    } catch (const Error& problem) {
+    } catch (const BadInput& problem) {
         add("start_from", problem.what());
     }
     return problems;
