@@ -143,6 +143,17 @@ class Eval(Models):
         self.assertEqual(values, self.evaluation("measure", 1))
         self.assertIn("step_00000007", line["model"])
 
+    def test_the_last_evaluate_stage_says_how_else_the_last_stage(self):
+        text = RECIPE.read_text()
+        recipe = self.folder / "stages.ini"
+        for stages, chosen in (("measure, imitate, reinforce", "measure"), ("measure, reinforce, imitate", "measure"),
+                               ("imitate, reinforce", "reinforce"), ("reinforce, imitate", "imitate")):
+            with self.subTest(stages):
+                some = text.replace("imitate, reinforce, measure", stages)
+                recipe.write_text(some if "measure" in stages else some[:some.index("[stage.measure]")])
+                line, _, _ = self.evaluate(recipe, "--model", self.run_directory, "--problems", 1)
+                self.assertEqual(line["stage"], chosen)
+
     def test_without_a_run_the_recipes_own_model_is_measured(self):
         line, _, _ = self.evaluate(RECIPE, "--run.directory", self.folder / "none", "--model.policy.folder",
                                    self.run_directory / "models/imitate")
