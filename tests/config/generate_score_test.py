@@ -2,6 +2,7 @@
 
 What is drawn, what is scored and what a run recorded are compared with ==: ids, and log-probabilities to the bit.
 """
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -420,6 +421,32 @@ class Score(Case):
         file.write_bytes(data[:-128] + 32 * struct.pack("<f", 3e38))  # a norm that overflows
         self.refused(5, "score", broken, stdin='{"tokens": [1, 2, 3]}\n', problems=["standard input:1: ", "not finite"])
         self.refused(5, "generate", broken, *words, problems=["is not finite"])
+
+
+class Together(unittest.TestSuite):
+    """Tests at the same time: most of theirs is spent waiting for programs to start."""
+
+    def run(self, result, debug=False):
+        def outcome_of(test):
+            outcome = unittest.TestResult()
+            test(outcome)
+            return outcome
+
+        setUpModule()
+        try:
+            with concurrent.futures.ThreadPoolExecutor(4) as pool:
+                for outcome in pool.map(outcome_of, self):
+                    result.testsRun += outcome.testsRun
+                    result.failures += outcome.failures
+                    result.errors += outcome.errors
+                    result.skipped += outcome.skipped
+        finally:
+            tearDownModule()
+        return result
+
+
+def load_tests(loader, classes, pattern):
+    return Together(test for tests in classes for test in tests)
 
 
 if __name__ == "__main__":
