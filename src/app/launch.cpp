@@ -86,18 +86,20 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
     }
     const auto recorder = std::make_shared<parallel::FlightRecorder>();
     std::unique_ptr<parallel::Communicator> world;
+    std::unique_ptr<Session> session;
     try {
         world =
             mpi->world({.recorder = recorder, .traffic = std::make_shared<parallel::Traffic>()});
-        Session session(*world, mpi.get());
-        session.require_same("program", binary_digest(),
-                             "install one build on all nodes and start again");
-        const int code = command.on_ranks(arguments, session);
+        session = std::make_unique<Session>(*world, mpi.get());
+        session->require_same("program", binary_digest(),
+                              "install one build on all nodes and start again");
+        const int code = command.on_ranks(arguments, *session);
         std::fflush(stdout);
         return code;
     } catch (const StartRefused& refused) {
         if (mpi->rank() == 0) {
             print_error(fmt::format("rankwise {}: {}", command.name, refused.merged()));
+            if (session) session->log().error("{}", refused.merged());
         }
         return code_of(refused.code());
     } catch (const RankFailed& failed) {  // of ranks that are threads of this process
@@ -106,8 +108,10 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
     } catch (...) {
         const Failure failure = current_failure();
         const parallel::FlightState state = recorder->state();
+        const std::string line = error_line(mpi->identity(), state.phase, state.step, failure.what);
+        if (session) session->log().error("{}", line);
         wait_for_lower_ranks(mpi->rank());
-        print_error(error_line(mpi->identity(), state.phase, state.step, failure.what));
+        print_error(line);
         let_launcher_read();
         mpi->abort(failure.code);
     }

@@ -13,6 +13,7 @@
 #include "parallel/communicator.hpp"
 #include "parallel/mpi_session.hpp"
 #include "parallel/watchdog.hpp"
+#include "src/base/log.hpp"
 
 namespace rankwise::app {
 
@@ -50,6 +51,10 @@ class Session {
     /// of the run (one rank looked for all, or each looked at a part).
     enum class Concerns : std::uint8_t { ranks, run };
 
+    /// Where the program's last word goes, beside standard error: this rank's log, once it is open.
+    void set_log(const Log& log) { log_ = log; }
+    [[nodiscard]] const Log& log() const { return log_; }
+
     /// Collective: a step of start-up. Runs `check` on every rank and merges what it throws
     /// (Problems one by one); if any rank has a problem all ranks throw StartRefused.
     void start_together(const std::function<void()>& check, Concerns concerns = Concerns::ranks);
@@ -69,6 +74,7 @@ class Session {
     parallel::Communicator& world_;
     parallel::MpiSession* mpi_ = nullptr;
     std::vector<parallel::Watchdog::Watched> ranks_;
+    Log log_;
 };
 
 /// "3 problems:\n  …" as start-up prints them; a list of one stands alone. Who met a problem is

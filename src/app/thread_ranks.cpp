@@ -32,8 +32,10 @@ int run_on_threads(int ranks, const std::function<int(Session&)>& body) {
             } catch (...) {
                 const Failure failure = current_failure();
                 const parallel::FlightState state = session.recorder()->state();
-                throw RankFailed(failure.code, error_line(session.identity(), state.phase,
-                                                          state.step, failure.what));
+                const std::string line =
+                    error_line(session.identity(), state.phase, state.step, failure.what);
+                session.log().error("{}", line);
+                throw RankFailed(failure.code, line);
             }
         });
     } catch (const StartRefused& refused) {

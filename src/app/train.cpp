@@ -46,6 +46,7 @@ class TrainRun {
                         stages::Retention{options.run.keep_last, options.run.keep_every},
                         options.run.checkpoint_in_background,
                         [this](const io::Path& path) { log_.info("saved {}", path.string()); }) {
+        session.set_log(log_);
         directory_.write_recipe(recipe, session);
         for (const std::string& note : resume_.notes) log_.warning("{}", note);
     }

@@ -19,10 +19,11 @@ def plant(phase, rank, how="error", step=0):
 
 
 class OneRankThrows(program.Case):
-    def assert_said_first_and_once(self, result, rank, ranks, phase, step):
+    def assert_said_first_and_once(self, result, directory, rank, ranks, phase, step):
         message = self.assert_refused(result, 6)
         self.assertRegex(message, rf"^\[rank {rank}/{ranks} [\w.-]+:\d+ phase={phase} step={step}\] planted fault: [^\n]*$")
         self.assertTrue(result.err.lstrip().startswith(message), result)
+        self.assertIn(f"error: {message}\n", (directory / f"logs/rank_{rank:05}.log").read_text())
 
     def fail_in_each(self, ranks, rank):
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
@@ -30,7 +31,7 @@ class OneRankThrows(program.Case):
                     for phase in PHASES}
         for phase, job in jobs.items():
             with self.subTest(phase):
-                self.assert_said_first_and_once(job.result(), rank, ranks, phase, PHASES[phase])
+                self.assert_said_first_and_once(job.result(), self.folder / phase, rank, ranks, phase, PHASES[phase])
 
     def test_in_each_phase_on_two_ranks_and_the_next_start_goes_on(self):
         self.fail_in_each(2, rank=1)
