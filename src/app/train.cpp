@@ -145,7 +145,6 @@ class TrainRun {
             const bool last = at.step + 1 == stage->steps();
             const bool due = options_.run.checkpoint_every > 0 &&
                              (at.step + 1) % options_.run.checkpoint_every == 0;
-            checkpointer_.poll();
             const StopReason reason = stop_.agreed(session_.world());
             ++steps_done_;
             const bool enough =
@@ -195,7 +194,7 @@ class TrainRun {
         if (session_.rank() == 0) {
             const io::Path folder = directory_.paths().models() / stage;
             model::export_folder(engine_.policy(), *fs_, folder, engine_.compute());
-            for (const auto& [name, text] : stages::tokenizer_files(engine_.environment().task)) {
+            for (const auto& [name, text] : engine_.environment().task.tokenizer.files()) {
                 io::replace_file(*fs_, folder / name, io::bytes_of(text));
             }
         }

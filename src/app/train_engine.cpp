@@ -87,10 +87,7 @@ const TrainEngine::Described& TrainEngine::described(const std::string& name) {
     const auto known = described_.find(name);
     if (known != described_.end()) return known->second;
     Described model{.source = recipe_.model_of(name).source(fs_)};
-    if (model.source && model.source->tokenizer()) {
-        stages::require_same_tokens(*model.source->tokenizer(), model.source->path().string(),
-                                    task_->tokenizer, "the run");
-    }
+    if (model.source) require_tokens_of_the_run(*model.source);
     model.config = config_of(name, model.source);
     return described_.emplace(name, std::move(model)).first->second;
 }
@@ -152,11 +149,14 @@ stages::ModelSource TrainEngine::matching_source(const io::Path& path,
                                                  const model::ModelConfig& config) {
     auto source = stages::ModelSource::open(fs_, path);
     source.require_same_model(config);
-    if (source.tokenizer()) {
-        stages::require_same_tokens(*source.tokenizer(), source.path().string(), task_->tokenizer,
-                                    "the run");
-    }
+    require_tokens_of_the_run(source);
     return source;
+}
+
+void TrainEngine::require_tokens_of_the_run(const stages::ModelSource& source) const {
+    if (!source.tokenizer()) return;
+    stages::require_same_tokens(*source.tokenizer(), source.path().string(), task_->tokenizer,
+                                "the run");
 }
 
 std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {

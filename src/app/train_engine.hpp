@@ -76,6 +76,7 @@ class TrainEngine {
     /// The model at a path, if it is one that a stage's model can start from.
     [[nodiscard]] stages::ModelSource matching_source(const io::Path& path,
                                                       const model::ModelConfig& config);
+    void require_tokens_of_the_run(const stages::ModelSource& source) const;
     [[nodiscard]] std::vector<std::string> problems_of_stage(std::size_t stage);
 
     const TrainRecipe& recipe_;

@@ -4,9 +4,8 @@
 
 #include <algorithm>
 
-#include "io/checkpoint.hpp"
-#include "io/rollouts.hpp"
 #include "src/app/story.hpp"
+#include "src/stages/rollout_files.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -71,22 +70,14 @@ void TrainRecords::write_rollouts(const NamedStage& named, const Position& at,
                                   const stages::Environment& environment) {
     if (options_.rollouts_every <= 0 || (at.step + 1) % options_.rollouts_every != 0) return;
     if (named.kind == "sft") return;
-    parallel::Communicator& data = environment.data();
-    const std::int64_t step = at.steps_before + at.step + 1;
-    const io::Path folder = paths_.rollouts() / (io::step_name(step) + ".tmp");
-    if (data.rank() == 0) (void)io::begin_step(fs_, paths_.rollouts(), step);
-    data.barrier("rollouts:begin");
-    const io::RolloutHeader header{.stage = named.name,
-                                   .step = step,
-                                   .seed = environment.seed,
-                                   .policy_version = at.updates_before,
-                                   .options_digest = options_digest_,
-                                   .rollouts_digest = result.rollouts_digest};
-    const std::vector<io::RolloutPart> mine{
-        io::write_rollout_part(fs_, folder, data.rank(), header, result.rollouts)};
-    const auto parts = data.gather_v("rollouts:parts", mine, 0);
-    if (data.rank() == 0) (void)io::commit_rollouts(fs_, paths_.rollouts(), header, parts.values);
-    data.barrier("rollouts:end");
+    stages::write_rollouts(fs_, paths_.rollouts(), environment.data(),
+                           {.stage = named.name,
+                            .step = at.steps_before + at.step + 1,
+                            .seed = environment.seed,
+                            .policy_version = at.updates_before,
+                            .options_digest = options_digest_,
+                            .rollouts_digest = result.rollouts_digest},
+                           result.rollouts);
 }
 
 void TrainRecords::write_metrics(const NamedStage& named, std::int64_t done,

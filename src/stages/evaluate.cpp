@@ -78,10 +78,7 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     std::vector<tasks::Problem> problems;
     for (std::int64_t i = 0; i < count; ++i) problems.push_back(held_out.problem(i));
 
-    rollout::Generator generator(environment.compute, policy,
-                                 {.slots = environment.physical.slots,
-                                  .prefill_tokens = environment.physical.prefill_tokens,
-                                  .logits_bytes = environment.physical.head_bytes},
+    rollout::Generator generator(environment.compute, policy, environment.generator_options(),
                                  &environment.task.tokenizer,
                                  environment.task.tokenizer.vocab_size());
     Answers answers = generate_answers(environment, generator, problems,

@@ -14,6 +14,8 @@ namespace {
 
 /// Name of the score that says how often a prompt was answered rightly.
 constexpr const char* kRightRate = "right_rate";
+/// Reasons for dropping an answer that come before the filters.
+constexpr std::size_t kOwnReasons = 3;
 /// Prompts that are named when nothing was kept.
 constexpr std::size_t kMostNamed = 5;
 
@@ -37,13 +39,13 @@ class Reject final : public Stage {
           options_(options),
           policy_(environment.models.at("policy")),
           judges_(judges_of(options)),
-          generator_(environment.compute, policy_,
-                     {.slots = environment.physical.slots,
-                      .prefill_tokens = environment.physical.prefill_tokens,
-                      .logits_bytes = environment.physical.head_bytes},
+          generator_(environment.compute, policy_, environment.generator_options(),
                      &environment.task.tokenizer, environment.task.tokenizer.vocab_size()),
           steps_((options.num_prompts + options.num_prompts_per_step - 1) /
-                 options.num_prompts_per_step) {}
+                 options.num_prompts_per_step) {
+        for (const std::string& filter : options.filter_funcs)
+            reasons_.push_back(tasks::parse_reward_spec(filter).name);
+    }
 
     [[nodiscard]] std::int64_t steps() const override { return steps_; }
 
@@ -91,7 +93,7 @@ class Reject final : public Stage {
         return problems;
     }
 
-    /// Why an answer is dropped: an index into reasons(), or nothing.
+    /// Why an answer is dropped: an index into reasons_, or nothing.
     [[nodiscard]] std::optional<std::size_t> reason_of(const Trajectory& trajectory) const {
         const auto score = [&](const std::string& name) {
             for (const Score& one : trajectory.scores) {
@@ -105,24 +107,15 @@ class Reject final : public Stage {
         if (tokens < options_.min_tokens ||
             (options_.max_tokens > 0 && tokens > options_.max_tokens))
             return 2;
-        for (std::size_t f = 0; f < options_.filter_funcs.size(); ++f) {
-            const tasks::RewardSpec spec = tasks::parse_reward_spec(options_.filter_funcs[f]);
-            if (score(spec.name) < options_.filter_min[f]) return 3 + f;
+        for (std::size_t f = 0; f < options_.filter_min.size(); ++f) {
+            if (score(reasons_[kOwnReasons + f]) < options_.filter_min[f]) return kOwnReasons + f;
         }
         return std::nullopt;
     }
 
-    [[nodiscard]] std::vector<std::string> reasons() const {
-        std::vector<std::string> names{"unfinished", "score", "length"};
-        for (const std::string& filter : options_.filter_funcs)
-            names.push_back(tasks::parse_reward_spec(filter).name);
-        return names;
-    }
-
     /// This rank's answers that pass; each knows how often its prompt was answered rightly.
     std::vector<Trajectory> filter(const Answers& answers, io::MetricLine& metrics) {
-        const std::vector<std::string> names = reasons();
-        std::vector<std::int64_t> dropped(names.size(), 0);
+        std::vector<std::int64_t> dropped(reasons_.size(), 0);
         std::vector<Trajectory> passed;
         for (const Trajectory& trajectory : answers.mine) {
             if (const auto reason = reason_of(trajectory)) {
@@ -141,8 +134,8 @@ class Reject final : public Stage {
                                             .end = trajectory.answer_size()});
         }
         environment_.data().all_reduce_sum("dropped", dropped);
-        for (std::size_t r = 0; r < names.size(); ++r)
-            metrics.emplace_back("dropped/" + names[r], dropped[r]);
+        for (std::size_t r = 0; r < reasons_.size(); ++r)
+            metrics.emplace_back("dropped/" + reasons_[r], dropped[r]);
         metrics.emplace_back("candidates",
                              environment_.data().all_reduce_sum("candidates", std::ssize(passed)));
         return passed;
@@ -247,6 +240,7 @@ class Reject final : public Stage {
     tasks::RewardSet judges_;
     rollout::Generator generator_;
     std::int64_t steps_;
+    std::vector<std::string> reasons_{"unfinished", "score", "length"};  ///< then the filters
     EpochOrder order_;
 };
 

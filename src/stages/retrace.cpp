@@ -101,11 +101,10 @@ class OneSample final : public rollout::WorkSource {
 AnswerTrace generated(const Environment& environment, const model::Weights& weights,
                       const model::HeadOptions& head, const rollout::SamplingOptions& sampling,
                       const DisputedAnswer& answer) {
-    rollout::Generator generator(environment.compute, weights,
-                                 {.slots = 1,
-                                  .prefill_tokens = environment.physical.prefill_tokens,
-                                  .logits_bytes = environment.physical.head_bytes},
-                                 &environment.task.tokenizer, head.ids);
+    rollout::GeneratorOptions options = environment.generator_options();
+    options.slots = 1;
+    rollout::Generator generator(environment.compute, weights, options, &environment.task.tokenizer,
+                                 head.ids);
     OneSample work(answer.sample);
     Trace trace(environment.compute);
     const std::vector<Trajectory> trajectories =

@@ -13,11 +13,15 @@
 namespace rankwise::stages {
 namespace {
 
+bool is_stage_before(const Environment& environment, const std::string& name) {
+    const auto& before = environment.stages_before;
+    return std::find(before.begin(), before.end(), name) != before.end();
+}
+
 /// The file of a stage's `data`.
 std::filesystem::path data_file(const Environment& environment, const std::string& data) {
-    const auto& before = environment.stages_before;
-    const bool is_stage = std::find(before.begin(), before.end(), data) != before.end();
-    return is_stage ? environment.data_folder / (data + ".jsonl") : std::filesystem::path(data);
+    return is_stage_before(environment, data) ? environment.data_folder / (data + ".jsonl")
+                                              : std::filesystem::path(data);
 }
 
 std::unique_ptr<tasks::DemonstrationSet> load_data(const Environment& environment,
@@ -224,8 +228,7 @@ std::vector<std::string> problems_of(const Environment& environment, const SftOp
     if (!options.data.empty()) {
         // What an earlier stage will have kept is not there yet.
         const auto& before = environment.stages_before;
-        if (std::find(before.begin(), before.end(), options.data) == before.end() &&
-            !std::filesystem::exists(options.data)) {
+        if (!is_stage_before(environment, options.data) && !std::filesystem::exists(options.data)) {
             problems.push_back(fmt::format(
                 "data: \"{}\" is neither a file nor a stage before this one ({})", options.data,
                 before.empty() ? "there is none" : fmt::format("{}", fmt::join(before, ", "))));

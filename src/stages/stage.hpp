@@ -67,6 +67,13 @@ struct Environment {
     io::Path data_folder = {};
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
+    /// How this run generates.
+    [[nodiscard]] rollout::GeneratorOptions generator_options() const {
+        return {.slots = physical.slots,
+                .prefill_tokens = physical.prefill_tokens,
+                .logits_bytes = physical.head_bytes,
+                .break_order = faults.draw_order};
+    }
 };
 
 /// An answer to be shown to people.

@@ -163,8 +163,4 @@ std::vector<std::string> rows_too_long(const TaskData& task, std::int64_t contex
     return problems;
 }
 
-std::vector<std::pair<std::string, std::string>> tokenizer_files(const TaskData& task) {
-    return task.tokenizer.files();
-}
-
 }  // namespace rankwise::stages

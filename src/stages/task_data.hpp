@@ -64,8 +64,4 @@ struct TaskData {
 [[nodiscard]] std::vector<std::string> rows_too_long(const TaskData& task, std::int64_t context,
                                                      std::int64_t first, std::int64_t of);
 
-/// Files of the tokenizer, to be written beside an exported model: name and contents.
-[[nodiscard]] std::vector<std::pair<std::string, std::string>> tokenizer_files(
-    const TaskData& task);
-
 }  // namespace rankwise::stages

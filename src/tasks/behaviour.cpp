@@ -19,10 +19,6 @@ struct Trace {
     int repeats = 0;
 };
 
-bool is_number(TokenId word) {
-    return word >= countdown::kFirstNumber;
-}
-
 bool sum_is_right(std::int64_t left, char op, std::int64_t right, std::int64_t value) {
     switch (op) {
         case '+':
@@ -39,6 +35,8 @@ bool sum_is_right(std::int64_t left, char op, std::int64_t right, std::int64_t v
 // Sums "a+b=c" before </think>; two of them are a try, unless " wait " comes between.
 Trace trace_of(std::span<const TokenId> words) {
     using countdown::id_of;
+    using countdown::is_number;
+    using countdown::is_operator;
     static const TokenId equals = id_of("=");
     static const TokenId wait = id_of(" wait ");
     static const TokenId think_end = id_of("</think>");
@@ -52,8 +50,7 @@ Trace trace_of(std::span<const TokenId> words) {
         if (words[n] != equals || n < 3 || !followed) continue;
         const Sum sum = {words[n - 3], words[n - 2], words[n - 1]};
         const TokenId op = sum[1];
-        const bool is_op = op >= id_of("+") && op <= id_of("/");
-        if (is_number(sum[0]) && is_op && is_number(sum[2]) && is_number(words[n + 1])) {
+        if (is_number(sum[0]) && is_operator(op) && is_number(sum[2]) && is_number(words[n + 1])) {
             const auto value = [](TokenId word) {
                 return std::int64_t{word - countdown::kFirstNumber};
             };

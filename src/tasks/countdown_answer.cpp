@@ -107,9 +107,9 @@ class Evaluator {
     std::optional<Fraction> operator()(std::span<const TokenId> expression) {
         bool operand_next = true;
         for (const TokenId word : expression) {
-            const bool is_number = word >= kFirstNumber;
-            if (operand_next != (is_number || word == symbols().open)) return std::nullopt;
-            if (is_number) {
+            const bool number = is_number(word);
+            if (operand_next != (number || word == symbols().open)) return std::nullopt;
+            if (number) {
                 values_.push_back({word - kFirstNumber, 1});
                 operand_next = false;
             } else if (word == symbols().open) {
@@ -148,6 +148,14 @@ class Evaluator {
 };
 
 }  // namespace
+
+bool is_number(TokenId word) {
+    return word >= kFirstNumber;
+}
+
+bool is_operator(TokenId word) {
+    return word >= symbols().plus && word <= symbols().over;
+}
 
 std::vector<TokenId> words_of(const Answer& answer) {
     std::vector<TokenId> words = words_of_tokens(answer).value_or(std::vector<TokenId>{});

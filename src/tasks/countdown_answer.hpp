@@ -14,6 +14,10 @@ namespace rankwise::tasks::countdown {
 /// outside words is skipped, anything else is -1.
 [[nodiscard]] std::vector<TokenId> words_of(const Answer& answer);
 
+/// Whether a word is a number, or + - * /.
+[[nodiscard]] bool is_number(TokenId word);
+[[nodiscard]] bool is_operator(TokenId word);
+
 /// The position of each tag in a well-formed response, as the recipe's score(): <think>, </think>,
 /// <answer>, </answer> and <eos> once and in order, <answer> right behind </think>, <eos> right
 /// behind </answer>, no <bos> or <pad>.

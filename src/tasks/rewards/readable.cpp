@@ -8,19 +8,16 @@ namespace rankwise::tasks {
 namespace {
 
 using countdown::id_of;
-
-bool is_number(TokenId word) {
-    return word >= countdown::kFirstNumber;
-}
+using countdown::is_number;
+using countdown::is_operator;
 
 /// "a+b=c,d-e=f vs 10 low," and the like, to the last word.
 bool is_whole_try(std::span<const TokenId> words) {
     constexpr std::size_t kSize = 14;
     if (words.size() != kSize) return false;
     const auto is_sum = [&](std::size_t at) {
-        const TokenId op = words[at + 1];
-        return is_number(words[at]) && op >= id_of("+") && op <= id_of("/") &&
-               is_number(words[at + 2]) && words[at + 3] == id_of("=") && is_number(words[at + 4]);
+        return is_number(words[at]) && is_operator(words[at + 1]) && is_number(words[at + 2]) &&
+               words[at + 3] == id_of("=") && is_number(words[at + 4]);
     };
     const TokenId verdict = words[13];
     return is_sum(0) && words[5] == id_of(",") && is_sum(6) && words[11] == id_of(" vs ") &&

@@ -4,6 +4,7 @@
 
 #include "src/base/error.hpp"
 #include "src/model/config.hpp"
+#include "tests/support/small_model.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -13,21 +14,13 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 
 ModelConfig config_of(Family family) {
-    ModelConfig config;
-    config.family = family;
-    config.vocab_size = 37;
+    ModelConfig config = test::small_config(family);
     config.hidden = 24;
     config.layers = 3;
     config.heads = 6;
-    config.kv_heads = 2;
-    config.head_dim = 8;
-    config.intermediate = 40;
     config.max_position = 99;
     config.rms_norm_eps = 1.0 / 3.0 * 1e-5;  // every digit counts
     config.initializer_range = 0.1;
-    config.tied = family == Family::qwen2;
-    config.qkv_bias = family == Family::qwen2;
-    config.qk_norm = family == Family::qwen3;
     config.rope.theta = 1e6 / 7.0;
     config.bos = 1;
     config.eos = {2, 5};
