@@ -41,6 +41,12 @@ class Signals(program.Case):
             run.folder = pathlib.Path(folder)
             run.done(*LONG, directory=folder)
             cls.whole = program.digests_of(folder)
+            # How long such a run takes on this machine at this hour, from its first line on.
+            job = run.start(run.command(*LONG, ranks=RANKS, directory=f"{folder}/timed"))
+            job.stdout.readline()
+            begin = time.monotonic()
+            job.communicate(timeout=60)
+            cls.length_s = time.monotonic() - begin
 
     def interrupt(self, name, target, moment, directory):
         """Starts a job, sends the signal after `moment` seconds from its first line on. @return result, seconds to its end"""
@@ -75,7 +81,7 @@ class Signals(program.Case):
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             jobs = []
             for number, (name, target) in enumerate(cases):
-                moment = moments.uniform(0.0, 0.8)
+                moment = moments.uniform(0.0, 0.7) * self.length_s
                 directory = self.folder / f"{number}"
                 jobs.append((name, target, moment, directory, pool.submit(self.interrupt, name, target, moment, directory)))
         self.assertIn(3, [job.result().code for *_, job in jobs], "every run was at its end before its signal came")
