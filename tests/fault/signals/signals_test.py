@@ -41,19 +41,17 @@ class Signals(program.Case):
             run.folder = pathlib.Path(folder)
             run.done(*LONG, directory=folder)
             cls.whole = program.digests_of(folder)
-            # How long such a run takes on this machine at this hour, from its first line on.
-            job = run.start(run.command(*LONG, ranks=RANKS, directory=f"{folder}/timed"))
-            job.stdout.readline()
-            begin = time.monotonic()
-            job.communicate(timeout=60)
-            cls.length_s = time.monotonic() - begin
 
     def interrupt(self, name, target, moment, directory):
-        """Starts a job, sends the signal after `moment` seconds from its first line on. @return result, seconds to its end"""
+        """Starts a job, sends the signal at `moment`: so many lines of metrics, and so many seconds. @return result, seconds to its end"""
         job = self.start(self.command(*LONG, ranks=RANKS, directory=directory))
         self.addCleanup(job.kill)
         first = job.stdout.readline()
-        time.sleep(moment)
+        lines, seconds = moment
+        metrics = pathlib.Path(directory) / "metrics.jsonl"
+        while job.poll() is None and lines > 0 and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= lines):
+            time.sleep(0.001)
+        time.sleep(seconds)
         pid = job.pid if target == "mpirun" else (processes_of(job) or [job.pid] * RANKS)[target]
         begin = time.monotonic()
         try:
@@ -81,12 +79,13 @@ class Signals(program.Case):
         with concurrent.futures.ThreadPoolExecutor(2) as pool:
             jobs = []
             for number, (name, target) in enumerate(cases):
-                moment = moments.uniform(0.0, 0.7) * self.length_s
+                # By the run's own progress, which no load of the machine moves; then anywhere within a step or two.
+                moment = (moments.randrange(15), moments.uniform(0.0, 0.05))
                 directory = self.folder / f"{number}"
                 jobs.append((name, target, moment, directory, pool.submit(self.interrupt, name, target, moment, directory)))
         self.assertIn(3, [job.result().code for *_, job in jobs], "every run was at its end before its signal came")
         for name, target, moment, directory, job in jobs:
-            with self.subTest(f"{name} to {target} after {moment:.3f} s, seed {SEED}"):
+            with self.subTest(f"{name} to {target} after {moment[0]} lines and {moment[1]:.3f} s, seed {SEED}"):
                 # On TERM and INT mpirun kills its ranks after a second, ready or not.
                 self.assert_stopped(job.result(), name, may_be_killed=target == "mpirun" and name != "USR1")
                 self.assert_goes_on_to_the_end(directory)
