@@ -432,7 +432,7 @@ class Grpo final : public Stage {
     EpochOrder order_;
     std::vector<double> advantages_;
     bool nan_planted_ = false;
-    std::int64_t cursor_ = 0;
+    std::int64_t cursor_ = options_.first_prompt;
     std::int64_t tokens_seen_ = 0;
 };
 
@@ -444,6 +444,9 @@ OptionList GrpoOptions::options() {
     list.logical("num_prompts_per_step", &num_prompts_per_step, "prompts a step").at_least(1);
     list.logical("num_generations", &num_generations, "answers to each prompt (the group)")
         .at_least(2);
+    list.logical("first_prompt", &first_prompt,
+                 "training problem to begin at, so that stages need not share theirs")
+        .at_least(0);
     list.logical("num_minibatches", &num_minibatches, "updates in a pass over a step's answers")
         .at_least(1);
     list.logical("num_iterations", &num_iterations, "passes over a step's answers").at_least(1);

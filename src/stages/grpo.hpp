@@ -11,6 +11,7 @@ struct GrpoOptions {
     std::int64_t steps = 100;
     std::int64_t num_prompts_per_step = 16;
     std::int64_t num_generations = 16;
+    std::int64_t first_prompt = 0;     ///< place among the training problems where the stage begins
     std::int64_t num_minibatches = 1;  ///< updates a pass over the step's answers
     std::int64_t num_iterations = 1;   ///< passes
     SamplingSection sampling;

@@ -83,9 +83,9 @@ class Reject final : public Stage {
     [[nodiscard]] io::Path folder() const { return environment_.data_folder / environment_.stage; }
 
     std::vector<tasks::Problem> problems_of_step(std::int64_t index) {
-        const std::int64_t begin = index * options_.num_prompts_per_step;
-        const std::int64_t end =
-            std::min(begin + options_.num_prompts_per_step, options_.num_prompts);
+        const std::int64_t begin = options_.first_prompt + index * options_.num_prompts_per_step;
+        const std::int64_t end = std::min(begin + options_.num_prompts_per_step,
+                                          options_.first_prompt + options_.num_prompts);
         const tasks::Dataset& train = *environment_.task.train;
         std::vector<tasks::Problem> problems;
         for (std::int64_t i = begin; i < end; ++i)
@@ -251,6 +251,9 @@ OptionList RejectOptions::options() {
     list.logical("num_prompts", &num_prompts, "prompts in all").at_least(1);
     list.logical("num_prompts_per_step", &num_prompts_per_step, "prompts a step").at_least(1);
     list.logical("num_generations", &num_generations, "answers to each prompt").at_least(1);
+    list.logical("first_prompt", &first_prompt,
+                 "training problem to begin at, so that stages need not share theirs")
+        .at_least(0);
     sampling.declare(list);
     rewards.declare(list);
     list.logical("min_score", &min_score, "least value of the first reward that is kept");

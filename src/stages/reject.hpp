@@ -16,6 +16,7 @@ struct RejectOptions {
     std::int64_t num_prompts = 256;
     std::int64_t num_prompts_per_step = 64;
     std::int64_t num_generations = 8;
+    std::int64_t first_prompt = 0;  ///< place among the training problems where the stage begins
     SamplingSection sampling;
     RewardSection rewards;
     double min_score = 1.0;

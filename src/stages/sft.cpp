@@ -132,7 +132,8 @@ class Sft final : public Stage {
                           {"learning_rate", lr},
                           {"num_tokens", tokens_seen_}};
         counts.append(environment_.data(), before, trainer_.counts(), result.metrics);
-        if (options_.eval_steps > 0 && (index + 1) % options_.eval_steps == 0) {
+        const bool last = index + 1 == steps_;
+        if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last)) {
             EvaluationResult measured =
                 evaluate(environment_, options_.evaluation, policy_, rewards_, timer);
             result.evaluation = std::move(measured.metrics);
@@ -215,7 +216,8 @@ OptionList SftOptions::options() {
                  "the task's");
     list.logical("train_on_prompt", &train_on_prompt, "prompts count in the loss too");
     optimizer.declare(list);
-    list.logical("eval_steps", &eval_steps, "evaluate after every so many steps; 0: never")
+    list.logical("eval_steps", &eval_steps,
+                 "evaluate after every so many steps and after the last; 0: never")
         .at_least(0);
     evaluation.declare(list, "eval_");
     evaluation.rewards.declare(list);

@@ -12,7 +12,7 @@ struct SftOptions {
     bool train_on_prompt = false;
     std::string data;  ///< what an earlier stage kept, or a file; empty: the task's demonstrations
     OptimizerSection optimizer;
-    std::int64_t eval_steps = 0;  ///< evaluate every so many steps; 0: never
+    std::int64_t eval_steps = 0;  ///< evaluate every so many steps and after the last; 0: never
     EvaluateOptions evaluation;
 
     [[nodiscard]] OptionList options();

@@ -127,6 +127,16 @@ TEST(Grpo, DynamicSamplingKeepsTheFirstGroupsThatDifferWhoeverFinishesFirst) {
     EXPECT_EQ(digests, std::vector<UInt128>(digests.size(), digests[0]));
 }
 
+TEST(Grpo, BeginsAtItsFirstPromptAndGoesOnFromThere) {
+    test::on_one_rank([](ToyRun& run) {
+        GrpoOptions later = options();
+        later.first_prompt = 500;
+        const auto stage = make_grpo(run.environment, later);
+        EXPECT_EQ(stage->step(0).rollouts.front().prompt_id, 1500U);
+        EXPECT_EQ(stage->step(1).rollouts.front().prompt_id, 1500U + kPrompts);
+    });
+}
+
 TEST(Grpo, DynamicSamplingGivesUpAfterItsRounds) {
     GrpoOptions hopeless = options();
     hopeless.dynamic_sampling = true;

@@ -116,6 +116,20 @@ TEST_F(Rejection, WritesTheSameBytesWithAnyNumberOfRanksAndAfterARestart) {
     EXPECT_EQ(text("again"), text("ranks_1"));
 }
 
+TEST_F(Rejection, BeginsAtItsFirstPrompt) {
+    test::on_one_rank([&](ToyRun& run) {
+        prepare(run, "first");
+        RejectOptions four = options();
+        four.num_prompts = 4;
+        four.first_prompt = 500;
+        const auto stage = make_reject(run.environment, four);
+        const StepResult result = stage->step(0);
+        ASSERT_EQ(result.rollouts.size(), 24U);
+        EXPECT_EQ(result.rollouts.front().prompt_id, 1500U);
+        EXPECT_EQ(result.rollouts.back().prompt_id, 1503U);
+    });
+}
+
 TEST_F(Rejection, OfTooManyKeepsTheHardest) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "few");
