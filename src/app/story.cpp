@@ -53,7 +53,8 @@ std::vector<Column> columns_of(std::span<const MetricRecord* const> rows) {
         for (const MetricRecord* row : rows) {
             for (const auto& [name, value] : row->numbers) {
                 const bool family =
-                    name.starts_with("eval/pass@") || name.starts_with("eval/cons@");
+                    (name.starts_with("eval/pass@") || name.starts_with("eval/cons@")) &&
+                    name.find('/', 5) == std::string::npos;
                 const bool there =
                     std::any_of(columns.begin(), columns.end(),
                                 [&](const Column& column) { return column.metric == name; });

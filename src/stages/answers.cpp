@@ -7,6 +7,8 @@
 #include <map>
 #include <numeric>
 
+#include "src/tasks/difficulty.hpp"
+
 namespace rankwise::stages {
 namespace {
 
@@ -24,12 +26,34 @@ bool is_right(const Trajectory& trajectory) {
            trajectory.scores.front().value >= 1.0;
 }
 
+/// Whether all problems are of one task.
+bool of_one_task(std::span<const tasks::Problem> problems) {
+    return std::all_of(problems.begin(), problems.end(), [&](const tasks::Problem& problem) {
+        return problem.task == problems.front().task;
+    });
+}
+
+std::int64_t bin_of(const tasks::Problem& problem) {
+    const auto difficulty = tasks::difficulty_of(problem);
+    return difficulty ? static_cast<std::int64_t>(*difficulty) : -1;
+}
+
 /// Judges answers while others are still being generated: each is handed to the scorers as it ends.
 class Judge {
   public:
     Judge(const Environment& environment, std::span<const tasks::Problem> problems,
           tasks::RewardSet& rewards)
-        : environment_(environment), problems_(problems), rewards_(rewards) {}
+        : environment_(environment),
+          problems_(problems),
+          rewards_(rewards),
+          of_one_task_(of_one_task(problems)) {}
+
+    /// What is counted of an answer: where tasks are mixed, only what all of them have.
+    [[nodiscard]] tasks::Counts counts_of(const tasks::Problem& problem,
+                                          const tasks::Answer& answer) const {
+        return of_one_task_ ? tasks::behaviour(problem, answer)
+                            : tasks::text_behaviour(problem, answer);
+    }
 
     void submit(const Trajectory& trajectory) {
         // Of its own: scorers read it until it is collected, and the generator moves what it has.
@@ -43,7 +67,7 @@ class Judge {
     void collect(std::vector<Trajectory>& trajectories, std::vector<tasks::Counts>& behaviour,
                  std::vector<double>& scores) {
         for (Trajectory& trajectory : trajectories) {
-            behaviour.push_back(tasks::behaviour(problem_of(trajectory), answer_of(trajectory)));
+            behaviour.push_back(counts_of(problem_of(trajectory), answer_of(trajectory)));
             tasks::Judgement judgement =
                 std::move(rewards_.collect(tickets_.at(place(trajectory))).front());
             trajectory.scores = std::move(judgement.scores);
@@ -68,6 +92,7 @@ class Judge {
     const Environment& environment_;
     std::span<const tasks::Problem> problems_;
     tasks::RewardSet& rewards_;
+    bool of_one_task_;
     std::deque<Trajectory> kept_;
     std::map<std::pair<std::int64_t, std::int32_t>, tasks::Ticket> tickets_;
 };
@@ -130,11 +155,11 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
                        .answer_tokens = trajectory.answer_size(),
                        .finish_reason = static_cast<std::int64_t>(trajectory.finish_reason),
                        .right = is_right(trajectory) ? 1 : 0,
+                       .difficulty = bin_of(problems[static_cast<std::size_t>(trajectory.group)]),
                        .answer_hash = answer_hash(trajectory.text),
                        .reward = trajectory.reward});
     }
-    // Counts of one task have the same names everywhere; a rank without answers learns only the
-    // values.
+    // Counts have the same names everywhere; a rank without answers learns only the values.
     std::vector<double> own_counts;
     for (const tasks::Counts& counts : own_behaviour) {
         for (const auto& count : counts) own_counts.push_back(count.second);
@@ -150,7 +175,7 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     });
     if (!gathered.empty()) {
         tasks::Answer nothing;
-        for (const auto& count : tasks::behaviour(problems.front(), nothing)) {
+        for (const auto& count : judge.counts_of(problems.front(), nothing)) {
             answers.behaviour_names.push_back(count.first);
         }
     }
@@ -245,6 +270,16 @@ void append_answer_metrics(const Answers& answers, std::int64_t group_size,
         metrics.emplace_back("completions/mean_terminated_length", mean_of(finished_lengths));
         metrics.emplace_back("completions/clipped_ratio",
                              static_cast<double>(cut) / static_cast<double>(count));
+    }
+    for (std::size_t d = 0; d < tasks::kDifficulties.size(); ++d) {
+        std::vector<double> some;
+        for (const AnswerRecord& record : answers.records) {
+            if (record.difficulty == static_cast<std::int64_t>(d))
+                some.push_back(static_cast<double>(record.answer_tokens));
+        }
+        if (some.empty()) continue;
+        metrics.emplace_back(fmt::format("completions/mean_length/{}", tasks::kDifficulties[d]),
+                             mean_of(some));
     }
     for (const auto& [name, value] : tasks::summarise(answers.behaviour))
         metrics.emplace_back(name, value);

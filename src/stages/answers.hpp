@@ -21,6 +21,7 @@ struct AnswerRecord {
     std::int64_t answer_tokens = 0;
     std::int64_t finish_reason = 0;
     std::int64_t right = 0;         ///< the first reward is at least 1
+    std::int64_t difficulty = -1;   ///< of the problem: an index into kDifficulties; -1: none
     std::uint64_t answer_hash = 0;  ///< of the final answer's text, for majority votes
     double reward = 0.0;
 };
@@ -54,8 +55,8 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
 /// Mean of values in their order, in double; 0 for none.
 [[nodiscard]] double mean_of(std::span<const double> values);
 
-/// reward, reward_std, rewards/NAME/mean, completions/…, and the behaviour counts (NUMERICS N8:
-/// sums in canonical order).
+/// reward, reward_std, rewards/NAME/mean, completions/…, completions/mean_length/DIFFICULTY (of
+/// those that were asked), and the behaviour counts (NUMERICS N8: sums in canonical order).
 void append_answer_metrics(const Answers& answers, std::int64_t group_size,
                            io::MetricLine& metrics);
 

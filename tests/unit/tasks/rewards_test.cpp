@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -69,15 +70,16 @@ TEST(CountdownReward, ScoresTokensAsTheRecipe) {
             << countdown::text_of(each.ids);
         EXPECT_EQ(reward({.name = "format"}, each.problem, answer), each.format)
             << countdown::text_of(each.ids);
+        const Counts expected{{"cut_off", each.ended() ? 0.0 : 1.0},
+                              {"tries", each.stats[0]},
+                              {"sums", each.stats[2]},
+                              {"wrong_sums", each.stats[1]},
+                              {"repeats", each.stats[3]},
+                              {"tried_again", each.stats[0] > 1 ? 1.0 : 0.0},
+                              {"self_corrected", each.stats[0] > 1 ? each.accuracy : 0.0}};
         const Counts counts = behaviour(each.problem, answer);
-        EXPECT_EQ(counts, (Counts{{"cut_off", each.ended() ? 0.0 : 1.0},
-                                  {"tries", each.stats[0]},
-                                  {"sums", each.stats[2]},
-                                  {"wrong_sums", each.stats[1]},
-                                  {"repeats", each.stats[3]},
-                                  {"tried_again", each.stats[0] > 1 ? 1.0 : 0.0},
-                                  {"self_corrected", each.stats[0] > 1 ? each.accuracy : 0.0}}))
-            << countdown::text_of(each.ids);
+        for (const auto& count : expected)
+            EXPECT_THAT(counts, testing::Contains(count)) << countdown::text_of(each.ids);
     }
 }
 
@@ -273,28 +275,6 @@ TEST(RewardSpec, ReadsNameAndParameters) {
         EXPECT_THROW_WITH(static_cast<void>(parse_reward_spec(wrong)), BadInput,
                           "expected name=number");
     }
-}
-
-TEST(Behaviour, SummarisesSharesByTheirOwnCounts) {
-    const auto counts = [](double tries, double sums, double wrong, double repeats) {
-        return Counts{{"cut_off", 0.0},
-                      {"tries", tries},
-                      {"sums", sums},
-                      {"wrong_sums", wrong},
-                      {"repeats", repeats}};
-    };
-    EXPECT_EQ(summarise({counts(1, 2, 1, 0), counts(3, 6, 1, 2)}), (Counts{{"cut_off", 0.0},
-                                                                           {"tries", 2.0},
-                                                                           {"sums", 4.0},
-                                                                           {"sum_error_rate", 0.25},
-                                                                           {"repeat_rate", 0.5}}));
-    EXPECT_EQ(summarise({counts(0, 0, 0, 0)})[3].second, 0.0);
-    EXPECT_TRUE(summarise({}).empty());
-    EXPECT_THROW(static_cast<void>(summarise({Counts{{"a", 1.0}}, Counts{{"b", 1.0}}})),
-                 InternalError);
-    EXPECT_THROW(static_cast<void>(summarise({Counts{{"a", 1.0}}, Counts{}})), InternalError);
-    EXPECT_EQ(behaviour({}, {.text = "x", .finish = FinishReason::context}),
-              (Counts{{"cut_off", 1.0}}));
 }
 
 TEST(Answers, AreTakenFromTrajectories) {
