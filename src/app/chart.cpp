@@ -40,6 +40,10 @@ Frame frame_of(const Chart& chart) {
         frame.y_low = std::min(frame.y_low, point.second);
         frame.y_high = std::max(frame.y_high, point.second);
     }
+    for (const auto& [low, high] : chart.intervals) {
+        frame.y_low = std::min(frame.y_low, low);
+        frame.y_high = std::max(frame.y_high, high);
+    }
     // A share looks honest only from 0 on; so does anything that comes near 0.
     if (frame.y_low > 0.0 && frame.y_low < 0.5 * frame.y_high) frame.y_low = 0.0;
     const double span = frame.y_high - frame.y_low;
@@ -197,6 +201,13 @@ std::string to_svg(const Chart& chart) {
         svg += fmt::format("<path class=\"line\" d=\"{}\"/>", path_of(smoothed(points), frame));
     } else {
         svg += fmt::format("<path class=\"line\" d=\"{}\"/>", path_of(points, frame));
+    }
+    if (chart.markers) {
+        for (std::size_t i = 0; i < chart.intervals.size(); ++i) {
+            svg += fmt::format("<path class=\"whisker\" d=\"M{:.1f} {:.1f}V{:.1f}\"/>",
+                               frame.x(chart.points[i].first), frame.y(chart.intervals[i].first),
+                               frame.y(chart.intervals[i].second));
+        }
     }
     svg += dots;
     svg += "<g class=\"pointer\"></g></svg>\n";

@@ -12,6 +12,8 @@ struct Chart {
     std::string title = {};
     std::string x_name = "step";
     std::vector<std::pair<double, double>> points = {};  ///< x ascending, all finite; at least two
+    /// Low and high of each point's interval; or none.
+    std::vector<std::pair<double, double>> intervals = {};
     bool markers = false;  ///< each point is one measurement (evaluations): dots, no smoothing
 };
 

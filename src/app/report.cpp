@@ -10,14 +10,21 @@
 #include <set>
 #include <sstream>
 
+#include "src/app/chain_chart.hpp"
 #include "src/app/chart.hpp"
+#include "src/app/evaluations.hpp"
+#include "src/app/report_results.hpp"
 #include "src/app/report_style.hpp"
+#include "src/app/told_problem.hpp"
+#include "src/stages/interval.hpp"
 
 namespace rankwise::app {
 namespace {
 
 constexpr std::size_t kMostCharts = 15;
-constexpr std::size_t kMostProblems = 6;
+constexpr std::size_t kMostEvaluationCharts = 6;
+constexpr std::size_t kMostProblems = 4;
+constexpr std::size_t kMostOpenStages = 4;  ///< of longer chains the charts are folded
 constexpr std::size_t kColors = 7;
 
 /// Metrics in the order in which a reader wants them; others follow as written. A name that ends in
@@ -64,6 +71,11 @@ std::vector<std::string> stages_of(const std::vector<MetricRecord>& metrics) {
     return stages;
 }
 
+/// Whether a metric is an end of another one's interval.
+bool is_bound(std::string_view name) {
+    return name.ends_with(stages::kLow95) || name.ends_with(stages::kHigh95);
+}
+
 /// Names of the numbers of some records, in the order in which they first appear.
 std::vector<std::string> names_of(const std::vector<const MetricRecord*>& records) {
     std::vector<std::string> names;
@@ -90,10 +102,13 @@ Chart chart_of(const std::vector<const MetricRecord*>& records, const std::strin
     Chart chart{.title = name, .markers = markers};
     for (const MetricRecord* record : records) {
         const double* value = record->number(name);
-        if (value != nullptr && std::isfinite(*value)) {
-            chart.points.emplace_back(static_cast<double>(record->step), *value);
-        }
+        if (value == nullptr || !std::isfinite(*value)) continue;
+        chart.points.emplace_back(static_cast<double>(record->step), *value);
+        const double* low = record->number(name + stages::kLow95);
+        const double* high = record->number(name + stages::kHigh95);
+        if (low != nullptr && high != nullptr) chart.intervals.emplace_back(*low, *high);
     }
+    if (chart.intervals.size() != chart.points.size()) chart.intervals.clear();
     return chart;
 }
 
@@ -101,6 +116,17 @@ bool is_flat(const Chart& chart) {
     return std::ranges::all_of(chart.points, [&chart](const auto& point) {
         return point.second == chart.points.front().second;
     });
+}
+
+/// Charts of evaluations: what the table of results has, in its order.
+std::vector<Chart> evaluation_charts(const std::vector<const MetricRecord*>& evaluations) {
+    std::vector<Chart> charts;
+    for (const Measure& measure : measures_of(evaluations)) {
+        if (charts.size() == kMostEvaluationCharts) break;
+        Chart chart = chart_of(evaluations, name_in(*evaluations.back(), measure), true);
+        if (chart.points.size() >= 3 && !is_flat(chart)) charts.push_back(std::move(chart));
+    }
+    return charts;
 }
 
 // ---- evaluations, before and after
@@ -121,15 +147,14 @@ std::string evaluation_table(const std::vector<MetricRecord>& metrics) {
     const auto columns = milestones(metrics);
     if (columns.empty()) return {};
     std::string html =
-        "<h2>Before and after</h2>\n<p class=\"sub\">On problems that were never trained on: the "
-        "first and the last evaluation of each stage.</p>\n<div "
-        "class=\"card\"><table>\n<tr><th></th>";
+        "<details class=\"fold\"><summary>Every number of the first and the last evaluation of "
+        "each stage</summary><div class=\"card\"><table>\n<tr><th></th>";
     for (const MetricRecord* column : columns) {
         html += fmt::format("<th>{}<br>step {}</th>", escape_html(column->stage), column->step);
     }
     html += "</tr>\n";
     for (const std::string& name : names_of(columns)) {
-        if (!name.starts_with("eval/")) continue;
+        if (!name.starts_with("eval/") || is_bound(name)) continue;
         html += fmt::format("<tr><td>{}</td>", escape_html(name.substr(5)));
         const double* first = nullptr;
         for (const MetricRecord* column : columns) {
@@ -145,7 +170,30 @@ std::string evaluation_table(const std::vector<MetricRecord>& metrics) {
         }
         html += "</tr>\n";
     }
-    return html + "</table></div>\n";
+    return html + "</table></div></details>\n";
+}
+
+// ---- the chain
+
+std::string chain_section(const std::vector<ChainStage>& chain,
+                          const std::vector<MetricRecord>& metrics) {
+    if (chain.empty()) return {};
+    std::vector<std::string> models;
+    std::string legend;
+    bool data = false;
+    for (const ChainStage& stage : chain) {
+        data = data || stage.data;
+        if (std::ranges::find(models, stage.model) != models.end()) continue;
+        models.push_back(stage.model);
+        legend += fmt::format("<span><i class=\"m{}\"></i>{}{}</span>", models.size() - 1,
+                              escape_html(stage.model),
+                              stage.shape.empty() ? "" : ": " + escape_html(stage.shape));
+    }
+    return fmt::format(
+        "<div class=\"card\">{}<div class=\"legend\">{}<span>—▶ weights go on</span>{}"
+        "<span>percentages: right answers to problems never trained on</span></div></div>\n",
+        chain_svg(chain, metrics), legend,
+        data ? "<span class=\"data\">┄▶ answers become data</span>" : "");
 }
 
 // ---- one stage
@@ -154,7 +202,7 @@ std::string time_shares(const std::vector<const MetricRecord*>& records) {
     std::vector<std::pair<std::string, double>> totals;
     double all = 0.0;
     for (const std::string& name : names_of(records)) {
-        if (!name.starts_with("time/")) continue;
+        if (!name.starts_with("time/") || name == "time/step") continue;  // a phase; the sum
         double total = 0.0;
         for (const MetricRecord* record : records) {
             const double* value = record->number(name);
@@ -181,15 +229,11 @@ std::string time_shares(const std::vector<const MetricRecord*>& records) {
         bar, duration_text(all), legend);
 }
 
-std::string stage_section(const std::vector<MetricRecord>& metrics, const std::string& stage) {
+std::string stage_section(const std::vector<MetricRecord>& metrics, const std::string& stage,
+                          bool open) {
     const auto steps = records_of(metrics, stage, false);
     const auto evaluations = records_of(metrics, stage, true);
-    std::vector<Chart> charts;
-    for (const std::string& name : names_of(evaluations)) {
-        if (!name.starts_with("eval/")) continue;
-        Chart chart = chart_of(evaluations, name, true);
-        if (chart.points.size() >= 3 && !is_flat(chart)) charts.push_back(std::move(chart));
-    }
+    std::vector<Chart> charts = evaluation_charts(evaluations);
     std::vector<std::string> names = names_of(steps);
     std::ranges::stable_sort(names, {}, [](const std::string& name) { return place_of(name); });
     for (const std::string& name : names) {
@@ -198,9 +242,11 @@ std::string stage_section(const std::vector<MetricRecord>& metrics, const std::s
         if (chart.points.size() >= 2 && !is_flat(chart)) charts.push_back(std::move(chart));
     }
     if (charts.size() > kMostCharts) charts.resize(kMostCharts);
-    if (charts.empty()) return {};
-    std::string html = fmt::format("<h2>{}</h2>\n<p class=\"sub\">{} steps", escape_html(stage),
-                                   steps.empty() ? 0 : steps.back()->step);
+    if (charts.empty()) return fmt::format("<a id=\"stage-{}\"></a>\n", escape_html(stage));
+    std::string html = fmt::format(
+        "<details class=\"stage\" id=\"stage-{0}\"{2}><summary><h2>{0}</h2></summary>\n<p "
+        "class=\"sub\">{1} steps",
+        escape_html(stage), steps.empty() ? 0 : steps.back()->step, open ? " open" : "");
     const std::string* digest = steps.empty() ? nullptr : steps.back()->text("digest/weights");
     if (digest != nullptr) {
         html += fmt::format("; weights after the last: <code>{}</code>", escape_html(*digest));
@@ -209,7 +255,7 @@ std::string stage_section(const std::vector<MetricRecord>& metrics, const std::s
     for (const Chart& chart : charts) {
         html += fmt::format("<div class=\"card\">{}</div>\n", to_svg(chart));
     }
-    return html + "</div>\n";
+    return html + "</div></details>\n";
 }
 
 // ---- answers
@@ -222,23 +268,17 @@ std::string answer_html(const SampleRecord& record) {
 }
 
 std::string samples_section(const std::vector<SampleRecord>& samples) {
-    // A problem with its first and last answer tells most; then the latest answers of others.
-    std::vector<std::string> prompts;
-    std::map<std::string, std::vector<const SampleRecord*>> answers;
-    for (const SampleRecord& record : samples) {
-        std::vector<const SampleRecord*>& of_prompt = answers[record.sample.prompt];
-        if (of_prompt.empty()) prompts.push_back(record.sample.prompt);
-        of_prompt.push_back(&record);
-    }
+    // Problems that were asked more than once, early and late; then the latest answers of others.
+    const std::vector<AskedProblem> problems = problems_asked(samples);
     std::string pairs;
     std::size_t shown = 0;
-    for (const std::string& prompt : prompts) {
-        const auto& of_prompt = answers[prompt];
-        if (of_prompt.size() < 2 || shown == kMostProblems) continue;
+    for (const AskedProblem& problem : problems) {
+        if (problem.answers.size() < 2 || shown == kMostProblems) continue;
         ++shown;
         pairs += fmt::format(
             "<div class=\"card\"><p class=\"prompt\">{}</p><div class=\"pair\">{}{}</div></div>\n",
-            escape_html(prompt), answer_html(*of_prompt.front()), answer_html(*of_prompt.back()));
+            escape_html(problem.prompt), answer_html(*problem.answers.front()),
+            answer_html(*problem.answers.back()));
     }
     std::string html;
     if (!pairs.empty()) {
@@ -246,23 +286,18 @@ std::string samples_section(const std::vector<SampleRecord>& samples) {
                 "</div>\n";
     }
     std::string latest;
-    std::size_t count = 0;
-    for (auto record = samples.rbegin(); record != samples.rend() && count < kMostProblems;
-         ++record) {
-        if (answers[record->sample.prompt].size() > 1) continue;
-        ++count;
+    shown = 0;
+    for (auto problem = problems.rbegin(); problem != problems.rend() && shown < kMostProblems;
+         ++problem) {
+        if (problem->answers.size() > 1) continue;
+        ++shown;
         latest += fmt::format("<div class=\"card\"><p class=\"prompt\">{}</p>{}</div>\n",
-                              escape_html(record->sample.prompt), answer_html(*record));
+                              escape_html(problem->prompt), answer_html(*problem->answers.front()));
     }
     if (!latest.empty()) {
         html += "<h2>Latest answers</h2>\n<div class=\"samples\">" + latest + "</div>\n";
     }
     return html;
-}
-
-std::string text_of(io::FileSystem& fs, const io::Path& path) {
-    const std::vector<std::byte> bytes = io::read_file(fs, path);
-    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 }  // namespace
@@ -275,13 +310,16 @@ std::string report_html(std::string_view title, const std::vector<MetricRecord>&
         "name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{0}</title>\n"
         "<style>{1}</style>\n</head>\n<body>\n<main>\n<h1>{0}</h1>\n",
         escape_html(title), kReportStyle);
-    html += fmt::format(
-        "<p class=\"sub\">{}</p>\n",
-        stages.empty()
-            ? "No step has been done yet."
-            : fmt::format("Stages: {}", escape_html(fmt::format("{}", fmt::join(stages, " → ")))));
+    const std::vector<ChainStage> chain = chain_of(recipe, metrics);
+    if (stages.empty()) html += "<p class=\"sub\">No step has been done yet.</p>\n";
+    html += chain_section(chain, metrics);
+    html += results_section(chain, metrics);
     html += evaluation_table(metrics);
-    for (const std::string& stage : stages) html += stage_section(metrics, stage);
+    html += difficulty_section(chain, metrics);
+    html += told_section(chain, samples);
+    if (!stages.empty()) html += "<h2 class=\"part\">Stage by stage</h2>\n";
+    for (const std::string& stage : stages)
+        html += stage_section(metrics, stage, stages.size() <= kMostOpenStages);
     html += samples_section(samples);
     html += fmt::format(
         "<h2>Recipe</h2>\n<div class=\"card\"><details><summary>Every option, as resolved"
@@ -296,7 +334,7 @@ io::Path write_report(io::FileSystem& fs, const RunPaths& paths) {
             "{} is no run directory: it has no metrics.jsonl; give the directory of a run",
             paths.root.string());
     const std::string recipe =
-        fs.exists(paths.recipe()) ? text_of(fs, paths.recipe()) : std::string();
+        fs.exists(paths.recipe()) ? read_text(fs, paths.recipe()) : std::string();
     const std::string html =
         report_html(paths.root.filename().empty() ? paths.root.parent_path().filename().string()
                                                   : paths.root.filename().string(),

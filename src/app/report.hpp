@@ -11,8 +11,9 @@
 
 namespace rankwise::app {
 
-/// The page: evaluations side by side (before, after each stage), curves of each stage, how its
-/// time was spent, the same problem answered early and late, the recipe.
+/// The page: the chain of stages as a picture, a table with what each can do after it, by
+/// difficulty, one problem as answered after each stage; then curves of each stage, how its time
+/// was spent, the same problem answered early and late, the recipe.
 /// @param recipe  recipe.ini's text
 [[nodiscard]] std::string report_html(std::string_view title,
                                       const std::vector<MetricRecord>& metrics,

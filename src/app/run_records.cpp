@@ -12,15 +12,10 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string text_of(io::FileSystem& fs, const io::Path& path) {
-    const std::vector<std::byte> bytes = io::read_file(fs, path);
-    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-}
-
 /// Calls `row` for each line that is a JSON object.
 void for_each_line(io::FileSystem& fs, const io::Path& path,
                    const std::function<void(const Json&, std::int64_t line)>& row) {
-    const std::string text = text_of(fs, path);
+    const std::string text = read_text(fs, path);
     std::int64_t number = 0;
     for (std::size_t begin = 0; begin < text.size();) {
         ++number;
@@ -50,6 +45,11 @@ const T* find(const std::vector<std::pair<std::string, T>>& values, std::string_
 }
 
 }  // namespace
+
+std::string read_text(io::FileSystem& fs, const io::Path& path) {
+    const std::vector<std::byte> bytes = io::read_file(fs, path);
+    return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
 
 const double* MetricRecord::number(std::string_view name) const {
     return find(numbers, name);

@@ -28,6 +28,10 @@ struct MetricRecord {
     [[nodiscard]] const std::string* text(std::string_view name) const;
 };
 
+/// A file as text.
+/// @throws EnvironmentError if it cannot be read.
+[[nodiscard]] std::string read_text(io::FileSystem& fs, const io::Path& path);
+
 /// The lines of a metrics file in order. A torn last line (of a run that lives or died) is left
 /// out.
 /// @throws EnvironmentError if it cannot be read; CorruptFile (file and line) if another line is no

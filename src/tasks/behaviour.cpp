@@ -147,22 +147,25 @@ std::span<const Share> shares() {
     return kShares;
 }
 
+std::size_t marker_at(std::string_view text, std::size_t at, std::string_view task,
+                      std::span<const Marker> markers) {
+    if (at > 0 && is_of_word(text[at - 1])) return 0;
+    std::size_t longest = 0;
+    for (const Marker& marker : markers) {
+        const bool says_so = marker.task.empty() || marker.task == task;
+        if (says_so && stands_at(text, at, marker.text))
+            longest = std::max(longest, marker.text.size());
+    }
+    return longest;
+}
+
 std::int64_t count_markers(std::string_view text, std::string_view task,
                            std::span<const Marker> markers) {
     std::int64_t count = 0;
     for (std::size_t at = 0; at < text.size();) {
-        if (at > 0 && is_of_word(text[at - 1])) {
-            ++at;
-            continue;
-        }
-        std::size_t longest = 0;
-        for (const Marker& marker : markers) {
-            const bool says_so = marker.task.empty() || marker.task == task;
-            if (says_so && stands_at(text, at, marker.text))
-                longest = std::max(longest, marker.text.size());
-        }
-        count += longest > 0 ? 1 : 0;
-        at += std::max<std::size_t>(longest, 1);
+        const std::size_t length = marker_at(text, at, task, markers);
+        count += length > 0 ? 1 : 0;
+        at += std::max<std::size_t>(length, 1);
     }
     return count;
 }

@@ -24,9 +24,13 @@ struct Marker {
 /// "wait", "again", "let me", …
 [[nodiscard]] std::span<const Marker> reflection_markers();
 
-/// Places of a text where one of the markers stands, ASCII letters in either case, with no letter,
-/// digit or '_' before and behind it; a longer marker counts before one that it begins with, and
-/// places do not overlap. "Wait, let me check again" has four.
+/// Length of the longest marker that stands in a text at byte `at`: ASCII letters in either case,
+/// and no letter, digit or '_' before and behind it. 0 if there is none.
+[[nodiscard]] std::size_t marker_at(std::string_view text, std::size_t at, std::string_view task,
+                                    std::span<const Marker> markers = reflection_markers());
+
+/// Places of a text where a marker stands; they do not overlap. "Wait, let me check again" has
+/// four.
 [[nodiscard]] std::int64_t count_markers(std::string_view text, std::string_view task,
                                          std::span<const Marker> markers = reflection_markers());
 

@@ -70,7 +70,10 @@ TEST_F(Report, HoldsEvaluationsCurvesAnswersAndNeedsNoNetwork) {
     write(paths_.recipe(), "[run]\nstages = teacher, zero\n");
     EXPECT_EQ(write_report(*fs_, paths_), paths_.report());
     const std::string html = read(paths_.report());
-    EXPECT_THAT(html, HasSubstr("Stages: teacher → zero"));
+    EXPECT_THAT(html, HasSubstr("<svg class=\"chain\""));
+    EXPECT_THAT(html, HasSubstr("href=\"#stage-teacher\""));
+    EXPECT_THAT(html, HasSubstr("id=\"stage-teacher\" open"));
+    EXPECT_THAT(html, HasSubstr("id=\"stage-zero\""));
     EXPECT_THAT(html, HasSubstr("<td>pass@1</td><td>0</td><td>0.250</td><td class=\"last\">0.750"));
     EXPECT_THAT(html, HasSubstr("weights after the last: <code>d30</code>"));
     EXPECT_THAT(html, HasSubstr("aria-label=\"loss\""));
@@ -80,6 +83,48 @@ TEST_F(Report, HoldsEvaluationsCurvesAnswersAndNeedsNoNetwork) {
     EXPECT_THAT(html, HasSubstr("stages = teacher, zero"));
     EXPECT_THAT(html, Not(HasSubstr("http")));
     EXPECT_THAT(html, Not(HasSubstr("src=")));
+}
+
+TEST_F(Report, HasARowForEachStageThatWasMeasuredAndMarksOtherModels) {
+    write(
+        paths_.metrics(),
+        R"({"stage":"zero","step":9,"record":"evaluation","eval/pass@1":0.25,"eval/pass@1/ci95_low":0.2,)"
+        R"("eval/pass@1/ci95_high":0.3,"eval/cons@8":0.5,"eval/cons@8/ci95_low":0.45,)"
+        R"("eval/cons@8/ci95_high":0.55,"eval/pass@1/easy":0.75,"eval/problems/easy":12,)"
+        R"("eval/completions/mean_length/easy":31.5,"eval/restarts":0.5})"
+        "\n"
+        R"({"stage":"check","step":1,"record":"evaluation","eval/pass@1":0.5})"
+        "\n"
+        R"({"stage":"tiny","step":4,"record":"evaluation","eval/pass@1":0.125})"
+        "\n");
+    write(paths_.samples(),
+          R"({"stage":"zero","step":9,"prompt":"7,3->10","answer":"7-3, wait <b>","reward":0,)"
+          R"("record":"evaluation","right":false})"
+          "\n"
+          R"({"stage":"check","step":1,"prompt":"7,3->10","answer":"7+3","reward":1,)"
+          R"("record":"evaluation","right":true})"
+          "\n");
+    write(paths_.recipe(),
+          "[run]\nstages = zero, check, tiny\n[stage.zero]\nkind = grpo\n[stage.check]\n"
+          "kind = evaluate\n[stage.tiny]\nkind = sft\nmodel = small\n");
+    (void)write_report(*fs_, paths_);
+    const std::string html = read(paths_.report());
+    EXPECT_THAT(html, HasSubstr("<tr><td class=\"stage m0\"><b>zero</b><small>grpo</small></td>"));
+    EXPECT_THAT(html, HasSubstr("<b>check</b><small>of zero</small>"));
+    EXPECT_THAT(html, HasSubstr("<tr class=\"other\"><td class=\"stage m1\"><b>tiny</b> <span "
+                                "class=\"badge\" title=\"\">small</span>"));
+    EXPECT_THAT(html, HasSubstr("25.0 %<svg class=\"bar\""));
+    EXPECT_THAT(html, HasSubstr("<small>20.0–30.0</small>"));
+    EXPECT_THAT(html, HasSubstr(">vote of 8</th>"));
+    EXPECT_THAT(html, HasSubstr("<td>50.0 %<small>45.0–55.0</small></td>"));
+    EXPECT_THAT(html, HasSubstr("<td>0.50<small></small></td>"));  // restarts
+    EXPECT_THAT(html, HasSubstr("<td class=\"first\">75.0 %</td><td>–</td>"));
+    EXPECT_THAT(html, HasSubstr("<td class=\"first\">31.5</td>"));
+    EXPECT_THAT(html, HasSubstr("One problem, as answered after each stage"));
+    EXPECT_THAT(html, HasSubstr("7-3, <mark>wait</mark> &lt;b&gt;"));
+    EXPECT_THAT(html, HasSubstr("✗ wrong"));
+    EXPECT_THAT(html, HasSubstr("✓ right"));
+    EXPECT_THAT(html, Not(HasSubstr("ci95")));
 }
 
 TEST_F(Report, WorksOnARunThatHasJustBegun) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "src/app/told_problem.hpp"
+
 namespace rankwise::app {
 namespace {
 
@@ -28,12 +30,31 @@ TEST(RunStory, HasTheLastEvaluationOfEachStageInOrder) {
                                       evaluation("grpo", 9, 0.75),
                                       evaluation("final", 1, 0.8)};
     metrics.back().numbers.emplace_back("eval/pass@4", 0.95);
-    EXPECT_EQ(run_story(metrics, {}, 80),
-              "on problems that it was never trained on:\n"
-              "  after      right   pass@4   length\n"
-              "  teacher   25.0 %        -     25.0\n"
-              "  grpo      75.0 %        -     75.0\n"
-              "  final     80.0 %   95.0 %     80.0");
+    metrics.back().numbers.emplace_back("eval/pass@1/easy", 0.99);
+    metrics.back().numbers.emplace_back("eval/pass@1/ci95_low", 0.77);
+    metrics.back().numbers.emplace_back("eval/pass@1/ci95_high", 0.825);
+    metrics.back().numbers.emplace_back("eval/self_corrected", 0.5);
+    const std::string story =
+        "on problems that it was never trained on (±: 95 %):\n"
+        "  after           right   one of 4   length   corrected itself\n"
+        "  teacher        25.0 %          -     25.0                  -\n"
+        "  grpo           75.0 %          -     75.0                  -\n"
+        "  final     80.0 % ±3.0     95.0 %     80.0             50.0 %";
+    EXPECT_EQ(run_story(metrics, {}, 64), story);
+    // What does not fit is left out, the least telling first.
+    EXPECT_EQ(run_story(metrics, {}, 45),
+              "on problems that it was never trained on (±: 95 %):\n"
+              "  after           right   one of 4   length\n"
+              "  teacher        25.0 %          -     25.0\n"
+              "  grpo           75.0 %          -     75.0\n"
+              "  final     80.0 % ±3.0     95.0 %     80.0");
+}
+
+TEST(RunStory, WhereKDiffersTheTitleDoesNotSayIt) {
+    std::vector<MetricRecord> metrics{evaluation("a", 1, 0.25), evaluation("b", 1, 0.3)};
+    metrics[0].numbers.emplace_back("eval/cons@4", 0.5);
+    metrics[1].numbers.emplace_back("eval/cons@8", 0.5);
+    EXPECT_NE(run_story(metrics, {}, 80).find("vote of k"), std::string::npos);
 }
 
 TEST(RunStory, IsEmptyWithoutEvaluations) {
@@ -63,6 +84,30 @@ TEST(RunStory, ToldProblemWasWrongAndIsRightAfterMoreThought) {
                          "    no, wait, yes"),
               std::string::npos)
         << story;
+}
+
+TEST(RunStory, StagesOfAnotherModelAreToldAndDoNotChoose) {
+    const std::vector<ChainStage> chain{{.name = "base", .model = "policy"},
+                                        {.name = "final", .model = "policy"},
+                                        {.name = "small", .model = "little"}};
+    const std::vector<SampleRecord> samples{
+        answer("base", "1", "x", true),   answer("base", "2", "x", false),
+        answer("final", "1", "xx", true), answer("final", "2", "xx", true),
+        answer("small", "1", "x", true),  answer("small", "2", "x", false)};
+    const auto told = told_problem(samples, chain);
+    ASSERT_EQ(told.size(), 3U);
+    EXPECT_EQ(told[0]->sample.prompt, "2");
+    EXPECT_EQ(told[2]->stage, "small");
+}
+
+TEST(RunStory, WhatIsKeptTellsMoreThanWhatIsLostAgain) {
+    const std::vector<SampleRecord> samples{
+        answer("a", "1", "x", false), answer("a", "2", "x", false), answer("a", "3", "x", false),
+        answer("b", "1", "x", true),  answer("b", "2", "x", true),  answer("b", "3", "x", false),
+        answer("c", "1", "x", false), answer("c", "2", "x", true),  answer("c", "3", "x", true),
+        answer("d", "1", "x", true),  answer("d", "2", "x", true),  answer("d", "3", "x", true)};
+    EXPECT_EQ(told_problem(samples).front()->sample.prompt, "3");
+    EXPECT_EQ(told_problem(std::span(samples).first(11)).front()->sample.prompt, "2");
 }
 
 }  // namespace

@@ -1,0 +1,25 @@
+// Sections of report.html about what the stages of a run can do.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "src/app/chain.hpp"
+#include "src/app/run_records.hpp"
+
+namespace rankwise::app {
+
+/// A row for each stage with an evaluation (its last): every measure with its 95 % interval. Empty
+/// if nothing was evaluated.
+[[nodiscard]] std::string results_section(std::span<const ChainStage> chain,
+                                          std::span<const MetricRecord> metrics);
+
+/// The same evaluations by how hard problems are. Empty if the task has no such notion.
+[[nodiscard]] std::string difficulty_section(std::span<const ChainStage> chain,
+                                             std::span<const MetricRecord> metrics);
+
+/// One held-out problem (told_problem) as answered after each stage. Empty if there is none.
+[[nodiscard]] std::string told_section(std::span<const ChainStage> chain,
+                                       std::span<const SampleRecord> samples);
+
+}  // namespace rankwise::app
