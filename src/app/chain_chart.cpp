@@ -24,6 +24,7 @@ constexpr double kMostBoxWidth = 264;
 constexpr double kLane = 13;    // distance of arrows that run beside each other
 constexpr double kMargin = 12;  // between lanes and boxes
 constexpr double kPort = 15;    // distance of arrows that meet at a box
+constexpr double kAside = 4;    // what leaves below stands beside what arrives in the next row
 
 struct Arrow {
     std::size_t from = 0;
@@ -137,7 +138,7 @@ class Layout {
             }
             const double middle = left(stage) + box_width() / 2.0;
             spread(above, middle);
-            spread(below, middle);
+            spread(below, middle + kAside);
         }
     }
 
