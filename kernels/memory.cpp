@@ -18,6 +18,16 @@ std::int64_t Arena::capacity_bytes() const {
     return capacity;
 }
 
+void Arena::reserve(std::int64_t bytes) {
+    ensure(total_ == 0, "arena: {} bytes are taken", total_);
+    if (capacity_bytes() == round_up(bytes, kAlignment)) return;
+    blocks_.clear();  // before the new block is allocated
+    block_ = 0;
+    used_ = 0;
+    peak_ = 0;
+    if (bytes > 0) blocks_.emplace_back(*memory_, round_up(bytes, kAlignment));
+}
+
 std::byte* Arena::take_bytes(std::int64_t bytes) {
     ensure(bytes >= 0, "arena: {} bytes", bytes);
     if (bytes == 0) return nullptr;

@@ -23,6 +23,9 @@ class Memory {
     /// @throws EnvironmentError if there is not enough, naming the size and what is in use.
     [[nodiscard]] virtual std::byte* allocate(std::int64_t bytes) = 0;
     virtual void free(std::byte* handle, std::int64_t bytes) noexcept = 0;
+    /// What an allocation of so many bytes really takes.
+    [[nodiscard]] virtual std::int64_t footprint(std::int64_t bytes) const { return bytes; }
+    /// The footprints of all that is allocated.
     [[nodiscard]] virtual std::int64_t bytes_in_use() const = 0;
 
     /// Copies; host memory may be reused when the call returns. Spans have equal sizes.
@@ -113,6 +116,10 @@ class Arena {
         std::int64_t used_;
         std::int64_t total_;
     };
+
+    /// Holds `bytes` from now on, in one block, until more are taken: it need not grow in pieces,
+    /// and what was larger is given back. Only while nothing is taken.
+    void reserve(std::int64_t bytes);
 
     /// Most bytes ever in use at once, and bytes held from the device.
     [[nodiscard]] std::int64_t peak_bytes() const { return peak_; }

@@ -100,6 +100,10 @@ MpiSession::MpiSession(int& argc, char**& argv) {
     int length = 0;
     MPI_Get_processor_name(name, &length);
     host_.assign(name, static_cast<std::size_t>(length));
+    MPI_Comm node = MPI_COMM_NULL;
+    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node);
+    MPI_Comm_size(node, &ranks_here_);
+    MPI_Comm_free(&node);
     pid_ = static_cast<std::int64_t>(getpid());
     if (provided < MPI_THREAD_MULTIPLE) {
         MPI_Finalize();

@@ -30,6 +30,8 @@ class MpiSession {
     [[nodiscard]] int rank() const { return rank_; }
     [[nodiscard]] int size() const { return size_; }
     [[nodiscard]] const std::string& host() const { return host_; }
+    /// Ranks on this node, this one among them.
+    [[nodiscard]] int ranks_here() const { return ranks_here_; }
     [[nodiscard]] std::int64_t pid() const { return pid_; }
     /// "rank 5/16 host:pid", as it stands before an error.
     [[nodiscard]] std::string identity() const;
@@ -48,6 +50,7 @@ class MpiSession {
   private:
     int rank_ = 0;
     int size_ = 1;
+    int ranks_here_ = 1;
     std::string host_;
     std::int64_t pid_ = 0;
 };

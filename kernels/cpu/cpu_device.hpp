@@ -23,6 +23,7 @@ class CpuDevice final : public Device {
     // Memory (memory.cpp)
     [[nodiscard]] std::byte* allocate(std::int64_t bytes) override;
     void free(std::byte* handle, std::int64_t bytes) noexcept override;
+    [[nodiscard]] std::int64_t footprint(std::int64_t bytes) const override;
     [[nodiscard]] std::int64_t bytes_in_use() const override;
     void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to, Stream& stream) override;
     void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,

@@ -22,6 +22,20 @@ const std::vector<Command>& all_commands() {
                       "rankwise train configs/tiny.ini --run.directory /tmp/try --run.seed 2"},
          .takes_settings = true,
          .on_ranks = run_train},
+        {.name = "plan",
+         .summary = "says how much memory each stage of a recipe will need on a rank",
+         .positional = "RECIPE",
+         .text =
+             "Every stage is built and gone through on a device that computes nothing and counts "
+             "what is allocated, with answers as long as they may become. A run prints the "
+             "largest of these figures at its start, does not begin where there is less memory "
+             "([run] memory_check), and writes what was measured beside what was planned to "
+             "memory.jsonl.",
+         .options = {{"ranks", "N", "ranks to plan for; none is started; default 1"}},
+         .examples = {"rankwise plan configs/countdown.ini --ranks 2",
+                      "rankwise plan configs/countdown.ini --ranks 8 --update.recompute layer"},
+         .takes_settings = true,
+         .alone = run_plan},
         {.name = "eval",
          .summary = "measures a model on a recipe's held-out problems",
          .positional = "RECIPE|RUN",

@@ -20,6 +20,7 @@ int run_grade(const Arguments& arguments);
 int run_inspect(const Arguments& arguments);
 int run_options(const Arguments& arguments);
 int run_train(const Arguments& arguments, Session& session);
+int run_plan(const Arguments& arguments);
 int run_report(const Arguments& arguments);
 int run_score(const Arguments& arguments, Session& session);
 int run_version(const Arguments& arguments);

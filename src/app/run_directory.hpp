@@ -22,6 +22,7 @@ struct RunPaths {
     [[nodiscard]] io::Path recipe() const { return root / "recipe.ini"; }
     [[nodiscard]] io::Path metrics() const { return root / "metrics.jsonl"; }
     [[nodiscard]] io::Path samples() const { return root / "samples.jsonl"; }
+    [[nodiscard]] io::Path memory() const { return root / "memory.jsonl"; }
     [[nodiscard]] io::Path report() const { return root / "report.html"; }
     [[nodiscard]] io::Path checkpoints() const { return root / "checkpoints"; }
     [[nodiscard]] io::Path rollouts() const { return root / "rollouts"; }

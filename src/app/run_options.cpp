@@ -35,6 +35,9 @@ OptionList RunOptions::options() {
     list.operational("sample_every", &sample_every, "only says what is written down",
                      "steps between sample answers that are recorded and shown; 0: none")
         .at_least(0);
+    list.operational("memory_check", &memory_check, "only says whether the run begins",
+                     "when the memory planned is more than is free: refuse or warn")
+        .one_of({"refuse", "warn"});
     list.operational("display", &display, "only says what is printed",
                      "auto: live on a terminal, lines elsewhere")
         .one_of({"auto", "live", "lines", "off"});

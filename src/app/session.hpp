@@ -43,6 +43,10 @@ class Session {
     [[nodiscard]] int size() const { return world_.size(); }
     /// "rank 5/16 host:pid", as it stands before errors.
     [[nodiscard]] std::string identity() const;
+    /// Ranks that share this one's memory: those of its node, or of its process.
+    [[nodiscard]] int ranks_here() const { return mpi_ ? mpi_->ranks_here() : size(); }
+    /// Whether this process is one rank.
+    [[nodiscard]] bool owns_process() const { return mpi_ != nullptr || size() == 1; }
     [[nodiscard]] std::shared_ptr<parallel::FlightRecorder> recorder() const {
         return world_.instruments().recorder;
     }

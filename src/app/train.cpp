@@ -2,10 +2,12 @@
 // and report.
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <utility>
 
 #include "src/app/commands.hpp"
 #include "src/app/display.hpp"
+#include "src/app/memory_plan.hpp"
 #include "src/app/planted_fault.hpp"
 #include "src/app/report.hpp"
 #include "src/app/run_directory.hpp"
@@ -37,6 +39,7 @@ class TrainRun {
                      session),
           resume_(directory_.find_resume(recipe, options.resume, session)),
           log_(directory_.open_log(session.rank(), options.run.log_level)),
+          program_bytes_(program_bytes()),
           watchdog_(
               session.start_watchdog(options.run.watchdog_s, options.run.watchdog_end_s,
                                      [this](const std::string& line) { report_stall(line); })),
@@ -54,6 +57,7 @@ class TrainRun {
     int run() {
         Position at = restore_position();
         engine_.check_stages(session_, at.stage);
+        plan_memory(at.stage);
         std::optional<io::MetricPosition> resumed;
         if (reader_) resumed = {options_.stages[at.stage]->name, at.step};
         const bool main_rank = session_.rank() == 0;
@@ -90,6 +94,28 @@ class TrainRun {
         if (records_ && phase != "checkpoint") checkpointer_.poll();
     }
 
+    /// Before anything is computed: what the stages will need, and whether there is so much.
+    void plan_memory(std::size_t first) {
+        session_.start_together([&] {
+            memory_ = engine_.plan_memory(first);
+            log_.info("{}", memory_table(memory_, program_bytes_));
+            const bool refuse = options_.run.memory_check == "refuse";
+            require_memory(memory_, program_bytes_, session_.ranks_here(),
+                           refuse ? available_bytes() : std::numeric_limits<std::int64_t>::max());
+        });
+    }
+
+    /// Planned against measured, for the log and the report.
+    void record_memory(const StageMemory& planned) {
+        if (!session_.owns_process()) return;  // the process is of several ranks
+        const std::int64_t peak =
+            session_.world().all_reduce_max("memory:peak", peak_resident_bytes());
+        log_.info("stage {}: {} MB at the peak, {} planned", planned.stage, megabytes(peak),
+                  megabytes(planned.bytes() + program_bytes_));
+        if (session_.rank() != 0) return;
+        records_->memory(planned.stage, planned.bytes() + program_bytes_, peak);
+    }
+
     /// Where to begin.
     Position restore_position() {
         Position at;
@@ -116,7 +142,10 @@ class TrainRun {
     bool run_stage(Position& at) {
         const NamedStage& named = *options_.stages[at.stage];
         std::unique_ptr<stages::Stage> stage;
+        const StageMemory& memory = memory_[at.stage + memory_.size() - options_.stages.size()];
+        reset_peak();
         session_.start_together([&] {
+            engine_.reserve(memory);
             if (reader_) {
                 engine_.resume_stage(at.stage);
             } else {
@@ -165,6 +194,7 @@ class TrainRun {
         }
         if (!saved) save(at, *stage);
         export_model(named.name, at);
+        record_memory(memory);
         at.steps_before += stage->steps();
         at.updates_before += stage->updates();
         at.step = 0;
@@ -221,6 +251,7 @@ class TrainRun {
                 fmt::format("\ngoing on from {} (stage {}, step {})", resume_.checkpoint->string(),
                             options_.stages[start.stage]->name, start.step);
         }
+        text += "\n" + memory_line(memory_, program_bytes_);
         for (const std::string& note : resume_.notes) text += "\n" + note;
         return text;
     }
@@ -237,10 +268,12 @@ class TrainRun {
     Log log_;
     std::unique_ptr<Display> display_;
     std::unique_ptr<TrainRecords> records_;
+    std::int64_t program_bytes_;  ///< what the process takes before it has a model
     std::unique_ptr<parallel::Watchdog> watchdog_;
     TrainEngine engine_;
     stages::Checkpointer checkpointer_;
     std::unique_ptr<io::CheckpointReader> reader_;  ///< until the first stage has been restored
+    std::vector<StageMemory> memory_;  ///< of the stages from the first of this start on
     std::string stop_text_;
     std::int64_t steps_done_ = 0;  ///< of this start
 };

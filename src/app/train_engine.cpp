@@ -192,6 +192,22 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
     return problems;
 }
 
+std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first) {
+    std::vector<StageMemory> plan;
+    for (std::size_t i = first; i < recipe_.stages.size(); ++i) {
+        name_stage(i);
+        const NamedStage& stage = *recipe_.stages[i];
+        StageMemory memory =
+            rehearse(stage.recipe, *environment_, shape_, described(stage.model).config);
+        memory.stage = stage.name;
+        memory.kind = stage.kind;
+        memory.model = stage.model;
+        plan.push_back(std::move(memory));
+    }
+    held_.reset();
+    return plan;
+}
+
 void TrainEngine::check_stages(Session& session, std::size_t first) {
     session.start_together([&] {
         std::vector<std::string> problems;

@@ -13,6 +13,7 @@
 #include "kernels/device.hpp"
 #include "kernels/memory.hpp"
 #include "parallel/mesh.hpp"
+#include "src/app/memory_plan.hpp"
 #include "src/app/run_directory.hpp"
 #include "src/app/session.hpp"
 #include "src/app/train_recipe.hpp"
@@ -51,6 +52,12 @@ class TrainEngine {
     /// models, and that the data fit the context: for before the first of them computes.
     /// @throws StartRefused on all ranks with everything that is wrong.
     void check_stages(Session& session, std::size_t first);
+
+    /// Most memory that each stage from `first` on needs, by kind: the stages are rehearsed on a
+    /// device that computes nothing.
+    [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first);
+    /// Holds a stage's scratch memory in one piece before it begins.
+    void reserve(const StageMemory& memory) { arena_->reserve(memory.scratch); }
 
     [[nodiscard]] const kernels::Device& device() const { return *device_; }
     [[nodiscard]] model::Compute& compute() { return *compute_; }

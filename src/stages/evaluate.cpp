@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <map>
 
+#include "src/stages/rehearsal.hpp"
+
 namespace rankwise::stages {
 namespace {
 
@@ -11,6 +13,21 @@ constexpr std::uint32_t kEvaluationStep = 0xFFFFFFFFU;
 
 /// Answers that are recorded for people: enough that one of them tells the story of a run.
 constexpr std::int64_t kShownAnswers = 16;
+
+std::vector<tasks::Problem> problems_asked(const Environment& environment,
+                                           const EvaluateOptions& options) {
+    const tasks::Dataset& held_out = *environment.task.held_out;
+    std::int64_t count = held_out.size().value_or(options.problems);
+    if (options.problems > 0) count = std::min(count, options.problems);
+    std::vector<tasks::Problem> problems;
+    for (std::int64_t i = 0; i < count; ++i) problems.push_back(held_out.problem(i));
+    return problems;
+}
+
+rollout::Generator make_generator(const Environment& environment, const model::Weights& policy) {
+    return {environment.compute, policy, environment.generator_options(),
+            &environment.task.tokenizer, environment.task.tokenizer.vocab_size()};
+}
 
 bool majority_is_right(std::span<const AnswerRecord> group) {
     std::map<std::uint64_t, std::int64_t> votes;
@@ -31,6 +48,9 @@ class Evaluate final : public Stage {
     Evaluate(const Environment& environment, const EvaluateOptions& options)
         : environment_(environment), options_(options), rewards_(options.rewards.rewards()) {}
     [[nodiscard]] std::int64_t steps() const override { return 1; }
+    void rehearse() override {
+        rehearse_evaluation(environment_, options_, environment_.models.at("policy"));
+    }
     StepResult step(std::int64_t index) override {
         PhaseTimer timer(environment_, index);
         EvaluationResult result =
@@ -72,15 +92,8 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
                           const model::Weights& policy, tasks::RewardSet& rewards,
                           PhaseTimer& timer) {
     timer.enter("evaluate");
-    const tasks::Dataset& held_out = *environment.task.held_out;
-    std::int64_t count = held_out.size().value_or(options.problems);
-    if (options.problems > 0) count = std::min(count, options.problems);
-    std::vector<tasks::Problem> problems;
-    for (std::int64_t i = 0; i < count; ++i) problems.push_back(held_out.problem(i));
-
-    rollout::Generator generator(environment.compute, policy, environment.generator_options(),
-                                 &environment.task.tokenizer,
-                                 environment.task.tokenizer.vocab_size());
+    const std::vector<tasks::Problem> problems = problems_asked(environment, options);
+    rollout::Generator generator = make_generator(environment, policy);
     Answers answers = generate_answers(environment, generator, problems,
                                        narrow<std::int32_t>(options.samples), kEvaluationStep,
                                        options.sampling.sampling(environment), rewards, 0, timer);
@@ -121,6 +134,13 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     out.samples = shown_samples(environment, problems, answers.mine, kShownAnswers, true);
     out.rollouts = std::move(answers.mine);
     return out;
+}
+
+void rehearse_evaluation(const Environment& environment, const EvaluateOptions& options,
+                         const model::Weights& policy) {
+    rollout::Generator generator = make_generator(environment, policy);
+    rehearse_generation(environment, generator, problems_asked(environment, options),
+                        options.samples, options.sampling.sampling(environment));
 }
 
 std::vector<std::string> problems_of(const Environment& environment,

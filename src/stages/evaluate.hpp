@@ -32,6 +32,10 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
                           const model::Weights& policy, tasks::RewardSet& rewards,
                           PhaseTimer& timer);
 
+/// What evaluate() takes at most, for planning (Stage::rehearse).
+void rehearse_evaluation(const Environment& environment, const EvaluateOptions& options,
+                         const model::Weights& policy);
+
 /// @throws BadInput with the first of problems_of().
 [[nodiscard]] std::unique_ptr<Stage> make_evaluate(const Environment& environment,
                                                    const EvaluateOptions& options);

@@ -8,6 +8,7 @@
 #include "src/stages/gather.hpp"
 #include "src/stages/ratio_check.hpp"
 #include "src/stages/redistribute.hpp"
+#include "src/stages/rehearsal.hpp"
 #include "src/stages/update_counts.hpp"
 #include "src/update/advantages.hpp"
 #include "src/update/trainer.hpp"
@@ -69,6 +70,28 @@ class Grpo final : public Stage {
     void restore(const std::map<std::string, io::StateValue>& state) override {
         cursor_ = std::get<std::int64_t>(state.at("cursor"));
         tokens_seen_ = std::get<std::int64_t>(state.at("num_tokens"));
+    }
+
+    void rehearse() override {
+        std::vector<tasks::Problem> problems = draw_problems();
+        rehearse_generation(environment_, generator_, problems, options_.num_generations,
+                            options_.sampling.sampling(environment_));
+        // A minibatch of answers that are all as long as they may become.
+        problems.resize(
+            static_cast<std::size_t>(options_.num_prompts_per_step / options_.num_minibatches));
+        std::vector<std::vector<update::SampleSize>> minibatch(1);
+        for (std::size_t g = 0; g < problems.size(); ++g) {
+            const std::int64_t prompt = std::ssize(environment_.task.prompt_ids(problems[g]));
+            const std::int64_t answer = std::min(options_.sampling.max_completion_length,
+                                                 policy_.config().max_position - prompt);
+            for (std::int64_t s = 0; s < options_.num_generations; ++s)
+                minibatch.front().push_back({static_cast<std::int64_t>(g), prompt, answer});
+        }
+        rehearse_update(environment_, trainer_, minibatch,
+                        {.chunk_tokens = options_.optimizer.chunk_tokens,
+                         .chunk_multiple = options_.optimizer.chunk_multiple});
+        if (options_.eval_steps > 0)
+            rehearse_evaluation(environment_, options_.evaluation, policy_);
     }
 
     StepResult step(std::int64_t index) override {

@@ -6,6 +6,7 @@
 
 #include "io/checkpoint.hpp"
 #include "src/stages/gather.hpp"
+#include "src/stages/rehearsal.hpp"
 #include "src/stages/rollout_files.hpp"
 #include "src/stages/selection.hpp"
 
@@ -48,6 +49,11 @@ class Reject final : public Stage {
     }
 
     [[nodiscard]] std::int64_t steps() const override { return steps_; }
+
+    void rehearse() override {
+        rehearse_generation(environment_, generator_, problems_of_step(0), options_.num_generations,
+                            options_.sampling.sampling(environment_));
+    }
 
     StepResult step(std::int64_t index) override {
         PhaseTimer timer(environment_, index);

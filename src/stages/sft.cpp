@@ -6,6 +6,7 @@
 
 #include "src/base/philox.hpp"
 #include "src/stages/gather.hpp"
+#include "src/stages/rehearsal.hpp"
 #include "src/stages/update_counts.hpp"
 #include "src/tasks/jsonl_dataset.hpp"
 #include "src/update/trainer.hpp"
@@ -24,9 +25,31 @@ std::filesystem::path data_file(const Environment& environment, const std::strin
                                               : std::filesystem::path(data);
 }
 
+/// In the place of data that an earlier stage has not left yet: examples that fill chunks.
+class FullChunks final : public tasks::DemonstrationSet {
+  public:
+    FullChunks(const Environment& environment, const SftOptions& options)
+        : tokens_(std::min(environment.models.at("policy").config().max_position,
+                           ceil_div(options.optimizer.chunk_tokens, std::int64_t{4}))) {}
+    [[nodiscard]] std::optional<std::int64_t> size() const override { return kExamples; }
+    [[nodiscard]] tasks::Demonstration demonstration(std::int64_t /*index*/) const override {
+        tasks::Demonstration example;
+        example.prompt.assign(1, 0);
+        example.response.assign(static_cast<std::size_t>(std::max<std::int64_t>(1, tokens_ - 1)),
+                                0);
+        return example;
+    }
+
+  private:
+    static constexpr std::int64_t kExamples = 1024;
+    std::int64_t tokens_;
+};
+
 std::unique_ptr<tasks::DemonstrationSet> load_data(const Environment& environment,
                                                    const SftOptions& options) {
     if (options.data.empty()) return nullptr;
+    if (environment.planning && !std::filesystem::exists(data_file(environment, options.data)))
+        return std::make_unique<FullChunks>(environment, options);
     return std::make_unique<tasks::JsonlDemonstrations>(tasks::JsonlDemonstrations::from_file(
         data_file(environment, options.data), environment.task.tokenizer, {}));
 }
@@ -63,6 +86,28 @@ class Sft final : public Stage {
     }
     void restore(const std::map<std::string, io::StateValue>& state) override {
         tokens_seen_ = std::get<std::int64_t>(state.at("num_tokens"));
+    }
+
+    /// Looks at the sizes of some batches, evenly apart.
+    void rehearse() override {
+        constexpr std::int64_t kBatches = 100;
+        std::vector<std::vector<update::SampleSize>> minibatches;
+        for (std::int64_t i = 0; i < std::min(kBatches, steps_); ++i) {
+            const std::vector<tasks::Demonstration> batch =
+                batch_of(i * steps_ / std::min(kBatches, steps_));
+            std::vector<update::SampleSize>& sizes = minibatches.emplace_back();
+            for (const tasks::Demonstration& example : batch) {
+                const Parts parts = parts_of(example);
+                sizes.push_back(
+                    {std::ssize(sizes), std::ssize(parts.prompt), std::ssize(parts.answer)});
+            }
+        }
+        rehearse_update(environment_, trainer_, minibatches,
+                        {.chunk_tokens = options_.optimizer.chunk_tokens,
+                         .chunk_multiple = options_.optimizer.chunk_multiple,
+                         .share_prompts = false});
+        if (options_.eval_steps > 0)
+            rehearse_evaluation(environment_, options_.evaluation, policy_);
     }
 
     StepResult step(std::int64_t index) override {

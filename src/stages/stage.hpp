@@ -65,6 +65,8 @@ struct Environment {
     std::vector<std::string> stages_before = {};
     io::FileSystem* files = nullptr;
     io::Path data_folder = {};
+    /// Stages are built to be rehearsed: what earlier ones leave is not there, and stood in for.
+    bool planning = false;
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
     /// How this run generates.
@@ -119,6 +121,10 @@ class Stage {
     [[nodiscard]] virtual std::vector<OptimizerState> optimizers() { return {}; }
     /// Models besides the policy that a checkpoint must keep.
     [[nodiscard]] virtual std::vector<std::string> models() const { return {}; }
+    /// Goes through the largest allocations of a step, for planning on a device that computes
+    /// nothing: answers as long as they may become, full chunks. Not collective; leaves nothing.
+    virtual void rehearse() {}
+
     /// Optimizer steps that the policy has taken in this stage.
     [[nodiscard]] virtual std::int64_t updates() const { return 0; }
 };

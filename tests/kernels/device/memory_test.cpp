@@ -47,7 +47,8 @@ TEST_P(MemoryTest, AllocationsAreAlignedApartAndCounted) {
             const std::int64_t size =
                 1 + i * i * 700;  // past the size from which huge pages are asked for
             buffers.push_back(device.put(counted(size, i)));
-            bytes += size * 4;
+            bytes += device->footprint(size * 4);
+            EXPECT_GE(device->footprint(size * 4), size * 4);
             EXPECT_EQ(reinterpret_cast<std::uintptr_t>(buffers.back().span().handle()) % 64, 0U);
         }
         EXPECT_EQ(device->bytes_in_use(), bytes);
@@ -135,12 +136,30 @@ TEST_P(MemoryTest, AnArenaGivesBackWhatAScopeTookAndAllocatesNothingOnceGrown) {
     EXPECT_EQ(arena.peak_bytes(), 800'000 * 4);
     step();
     const std::int64_t held = arena.capacity_bytes();
-    EXPECT_EQ(device->bytes_in_use(), held);
+    EXPECT_EQ(device->bytes_in_use(), device->footprint(held));
     for (int i = 0; i < 5; ++i) step();
     EXPECT_EQ(arena.capacity_bytes(), held);
     EXPECT_LE(held, 2 * arena.peak_bytes());
     EXPECT_EQ(arena.take<int>(0).handle(), nullptr);
     EXPECT_THROW((void)arena.take<int>(-1), InternalError);
+}
+
+TEST_P(MemoryTest, AReservedArenaIsOneBlockThatHoldsSoMuch) {
+    Arena arena(*device);
+    arena.reserve(8'000'000);
+    const std::int64_t reserved = device->bytes_in_use();
+    EXPECT_EQ(arena.capacity_bytes(), reserved);
+    EXPECT_GE(reserved, 8'000'000);
+    {
+        const Arena::Scope scope(arena);
+        (void)arena.take<int>(1'000'000);
+        (void)arena.take<int>(900'000);
+        EXPECT_EQ(device->bytes_in_use(), reserved);
+        EXPECT_THROW(arena.reserve(100), InternalError);
+    }
+    arena.reserve(100);
+    EXPECT_EQ(arena.peak_bytes(), 0);
+    EXPECT_LT(device->bytes_in_use(), 1000);
 }
 
 class CheckedMemoryTest : public testing::Test {

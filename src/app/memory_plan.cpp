@@ -1,0 +1,181 @@
+#include "src/app/memory_plan.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "kernels/plan_device.hpp"
+#include "parallel/mirror_communicator.hpp"
+
+namespace rankwise::app {
+namespace {
+
+constexpr double kMegabyte = 1e6;
+/// Code of MPI, HDF5 and others that is first run by a step or a save, their buffers, and lists of
+/// answers: 10 to 16 MB were measured, most of it in the first stage.
+constexpr std::int64_t kLater = 14'000'000;
+
+/// A number of kilobytes that /proc/FILE names, in bytes; 0 if it does not.
+std::int64_t proc_bytes(const char* file, std::string_view name) {
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) {
+        if (!line.starts_with(name)) continue;
+        return std::atoll(line.c_str() + name.size()) * 1024;
+    }
+    return 0;
+}
+
+std::int64_t number_in(const char* file) {
+    std::ifstream in(file);
+    std::int64_t value = -1;
+    in >> value;
+    return in ? value : -1;
+}
+
+/// One rehearsal with so much scratch memory reserved.
+StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Environment& environment,
+                          const parallel::MeshShape& shape, const model::ModelConfig& config,
+                          std::int64_t reserved) {
+    StageMemory memory;
+    kernels::PlanDevice device(environment.compute.device);
+    const auto stream = device.make_stream();
+    model::ModelSet models;
+    const model::Weights& policy = models.add(
+        "policy",
+        std::make_unique<model::Weights>(device, config, model::Passes::forward_and_backward));
+    memory.policy = device.bytes_in_use();
+    kernels::Arena arena(device);
+    arena.reserve(reserved);
+    model::Compute compute{device, *stream, arena};
+    const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
+                                                   kernels::PlanDevice::owns);
+    const parallel::Mesh mesh(*world, shape);
+    const stages::Environment planned{.compute = compute,
+                                      .mesh = mesh,
+                                      .models = models,
+                                      .task = environment.task,
+                                      .log = environment.log,
+                                      .clock = environment.clock,
+                                      .seed = environment.seed,
+                                      .physical = environment.physical,
+                                      .enter_phase = [](std::string_view, std::int64_t) {},
+                                      .stage = environment.stage,
+                                      .stages_before = environment.stages_before,
+                                      .files = environment.files,
+                                      .data_folder = environment.data_folder,
+                                      .planning = true};
+    const std::int64_t before = device.bytes_in_use();
+    const auto stage = recipe.build(planned);
+    for (const auto& [name, model] : models.all()) {
+        if (name == "policy") continue;
+        kernels::PlanDevice alone(environment.compute.device);
+        const model::Weights same(alone, model->config(), model::Passes::forward);
+        memory.reference += alone.bytes_in_use();
+    }
+    const std::int64_t built = device.bytes_in_use();
+    memory.state = built - before - memory.reference;
+    stage->rehearse();
+    memory.scratch = arena.peak_bytes();
+    memory.cache = device.peak_bytes() - built - (arena.capacity_bytes() - reserved);
+    // A rank saves its rows of the weights, and the moments if the stage trains.
+    const std::int64_t parts = stage->optimizers().empty() ? 1 : 3;
+    memory.saving = ceil_div(policy.bytes() * parts, std::int64_t{shape.data});
+    return memory;
+}
+
+}  // namespace
+
+StageMemory rehearse(const stages::StageRecipe& stage, const stages::Environment& environment,
+                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+    const StageMemory first = rehearse_once(stage, environment, shape, config, 0);
+    return rehearse_once(stage, environment, shape, config, first.scratch);
+}
+
+const StageMemory& largest(std::span<const StageMemory> plan) {
+    return *std::max_element(
+        plan.begin(), plan.end(),
+        [](const StageMemory& a, const StageMemory& b) { return a.bytes() < b.bytes(); });
+}
+
+std::string megabytes(std::int64_t bytes) {
+    return fmt::format("{:.0f}", std::max(1.0, static_cast<double>(bytes) / kMegabyte));
+}
+
+std::string memory_table(std::span<const StageMemory> plan, std::int64_t program) {
+    std::size_t width = 5;
+    for (const StageMemory& stage : plan) width = std::max(width, stage.stage.size());
+    std::string text = fmt::format(
+        "MB a rank at most; the program itself takes {}\n  {:<{}} {:<8} {:>8} {:>9} "
+        "{:>10} {:>8} {:>8} {:>8} {:>8}\n",
+        megabytes(program), "stage", width, "kind", "policy", "reference", "gradients", "KV cache",
+        "scratch", "saving", "in all");
+    const auto cell = [](std::int64_t bytes) {
+        return bytes == 0 ? std::string("-")
+                          : fmt::format("{:.1f}", static_cast<double>(bytes) / kMegabyte);
+    };
+    for (const StageMemory& stage : plan) {
+        text += fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8}\n",
+                            stage.stage, width, stage.kind, cell(stage.policy),
+                            cell(stage.reference), cell(stage.state), cell(stage.cache),
+                            cell(stage.scratch), cell(stage.saving), cell(stage.bytes() + program));
+    }
+    return text;
+}
+
+std::string memory_line(std::span<const StageMemory> plan, std::int64_t program) {
+    const StageMemory& most = largest(plan);
+    std::string kinds;
+    const auto add = [&](const char* name, std::int64_t bytes) {
+        if (bytes > 0) kinds += fmt::format(", {} {}", name, megabytes(bytes));
+    };
+    add("policy", most.policy);
+    add("reference", most.reference);
+    add("gradients and moments", most.state);
+    add("KV cache", most.cache);
+    add("scratch", most.scratch);
+    add("saving", most.saving);
+    return fmt::format("memory: at most {} MB a rank, in stage {} (program {}{})",
+                       megabytes(most.bytes() + program), most.stage, megabytes(program), kinds);
+}
+
+std::int64_t program_bytes() {
+    return resident_bytes() + kLater;
+}
+
+std::int64_t resident_bytes() {
+    return proc_bytes("/proc/self/status", "VmRSS:");
+}
+
+std::int64_t peak_resident_bytes() {
+    return proc_bytes("/proc/self/status", "VmHWM:");
+}
+
+void reset_peak() {
+    std::ofstream("/proc/self/clear_refs") << "5";
+}
+
+std::int64_t available_bytes() {
+    std::int64_t available = proc_bytes("/proc/meminfo", "MemAvailable:");
+    if (available == 0) available = std::numeric_limits<std::int64_t>::max();
+    const std::int64_t limit = number_in("/sys/fs/cgroup/memory.max");
+    const std::int64_t used = number_in("/sys/fs/cgroup/memory.current");
+    if (limit > 0 && used >= 0) available = std::min(available, limit - used);
+    return available;
+}
+
+void require_memory(std::span<const StageMemory> plan, std::int64_t program, int ranks_here,
+                    std::int64_t available) {
+    const std::int64_t needed = largest(plan).bytes() * ranks_here;
+    if (needed <= available) return;
+    throw EnvironmentError(fmt::format(
+        "stage {} may need {} MB more on each rank, which is {} MB for the {} rank{} of this node, "
+        "but {} MB are free: start fewer ranks a node, lower [generation] slots or "
+        "max_completion_length (KV cache), chunk_tokens or [update] recompute = layer (scratch), "
+        "or take the risk with [run] memory_check = warn\n{}",
+        largest(plan).stage, megabytes(largest(plan).bytes()), megabytes(needed), ranks_here,
+        ranks_here == 1 ? "" : "s", megabytes(available), memory_table(plan, program)));
+}
+
+}  // namespace rankwise::app

@@ -1,0 +1,88 @@
+#include "src/stages/rehearsal.hpp"
+
+#include <algorithm>
+
+#include "src/stages/answers.hpp"
+
+namespace rankwise::stages {
+namespace {
+
+/// Passes after which generation takes no more memory: the prompts', and one of all slots.
+constexpr int kPasses = 2;
+
+struct Chunk {
+    std::size_t minibatch = 0;
+    std::vector<update::Bundle> all;  ///< of the minibatch
+    Range bundles;                    ///< of the chunk
+    std::int64_t tokens = 0;
+};
+
+Chunk largest_chunk(std::span<const std::vector<update::SampleSize>> minibatches,
+                    const update::PlanOptions& options) {
+    Chunk largest;
+    for (std::size_t m = 0; m < minibatches.size(); ++m) {
+        const update::MinibatchPlan plan = update::plan_minibatch(minibatches[m], options);
+        for (const Range& chunk : plan.chunks) {
+            std::int64_t tokens = 0;
+            for (std::int64_t b = chunk.begin; b < chunk.end; ++b)
+                tokens += plan.bundles[static_cast<std::size_t>(b)].tokens;
+            if (tokens > largest.tokens) largest = {m, plan.bundles, chunk, tokens};
+        }
+    }
+    return largest;
+}
+
+}  // namespace
+
+void rehearse_generation(const Environment& environment, rollout::Generator& generator,
+                         std::span<const tasks::Problem> problems, std::int64_t samples,
+                         const rollout::SamplingOptions& sampling) {
+    // Of all answers a rank has its share at a time, or its slots if those are fewer.
+    const std::int64_t answers =
+        ceil_div(std::ssize(problems) * samples, std::int64_t{environment.data().size()});
+    const std::int64_t prompts = std::min<std::int64_t>(
+        std::ssize(problems), ceil_div(std::min(answers, environment.physical.slots), samples) + 1);
+    const std::vector<rollout::Request> requests =
+        requests_of(environment, problems.first(static_cast<std::size_t>(prompts)),
+                    narrow<std::int32_t>(samples), 0);
+    rollout::LocalWork work(requests);
+    int passes = 0;
+    (void)generator.run(requests, sampling, work, 0,
+                        {.finished = {}, .token = {}, .stop = [&] { return passes++ == kPasses; }});
+}
+
+void rehearse_update(const Environment& environment, update::Trainer& trainer,
+                     std::span<const std::vector<update::SampleSize>> minibatches,
+                     const update::PlanOptions& options) {
+    const Chunk chunk = largest_chunk(minibatches, options);
+    if (chunk.bundles.empty()) return;
+    const std::span<const update::SampleSize> sizes = minibatches[chunk.minibatch];
+    // Every rank has this chunk. Its ids are many different ones: their rows are gathered.
+    const std::vector<Range> chunks(static_cast<std::size_t>(environment.data().size()),
+                                    chunk.bundles);
+    const update::MinibatchPlan plan{chunk.all, chunks};
+    const std::int64_t vocabulary = environment.models.at("policy").config().vocab_size;
+    std::vector<TokenId> ids(static_cast<std::size_t>(chunk.tokens));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        ids[i] = narrow<TokenId>(static_cast<std::int64_t>(i) % vocabulary);
+    std::size_t at = 0;
+    const auto next = [&](std::int64_t size) {
+        const auto count = static_cast<std::size_t>(size);
+        if (at + count > ids.size()) at = 0;
+        const auto some = std::span(ids).subspan(at, std::min(count, ids.size() - at));
+        at += some.size();
+        return some;
+    };
+    (void)trainer.step(
+        plan, options,
+        {.text =
+             [&](std::int64_t sample) {
+                 const update::SampleSize& size = sizes[static_cast<std::size_t>(sample)];
+                 return update::SampleText{next(size.prompt_tokens), next(size.answer_tokens)};
+             },
+         .loss = [](std::int64_t, std::span<const float>, std::span<const float>,
+                    std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
+        0.0);
+}
+
+}  // namespace rankwise::stages

@@ -1,0 +1,23 @@
+// The largest allocations of a step, gone through for planning (kernels::PlanDevice).
+#pragma once
+
+#include <span>
+
+#include "src/rollout/generator.hpp"
+#include "src/stages/stage.hpp"
+#include "src/update/trainer.hpp"
+
+namespace rankwise::stages {
+
+/// A generator's cache and passes at their largest: every slot in use, as many as there are answers
+/// for, and prompts as they are.
+void rehearse_generation(const Environment& environment, rollout::Generator& generator,
+                         std::span<const tasks::Problem> problems, std::int64_t samples,
+                         const rollout::SamplingOptions& sampling);
+
+/// An update of the largest of some minibatches' chunks, and the optimizer's step.
+void rehearse_update(const Environment& environment, update::Trainer& trainer,
+                     std::span<const std::vector<update::SampleSize>> minibatches,
+                     const update::PlanOptions& options);
+
+}  // namespace rankwise::stages

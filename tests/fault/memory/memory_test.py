@@ -1,0 +1,61 @@
+"""Memory is known before a run begins: what is said, what is refused, and that a run keeps to it."""
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+import program
+
+CONFIGS = program.SOURCE / "configs"
+
+
+class Memory(program.Case):
+    def plan(self, *words):
+        return self.execute([str(program.PROGRAM), "plan", *map(str, words)])
+
+    def test_a_plan_names_every_stage_and_the_largest(self):
+        result = self.plan(CONFIGS / "r1_countdown.ini", "--ranks", 4)
+        self.assertEqual(result.code, 0, result)
+        rows = [line.split() for line in result.out.splitlines() if line.startswith("  ")]
+        self.assertEqual([row[0] for row in rows[1:]],
+                         "base zero cold_answers cold reasoning answers tuned final small_base distilled small_zero".split())
+        largest = max(rows[1:], key=lambda row: float(row[-1]))
+        self.assertIn(f"in stage {largest[0]} ", result.out.splitlines()[-1])
+
+    def test_more_ranks_and_recomputed_layers_need_less(self):
+        def megabytes(*words):
+            out = self.plan(CONFIGS / "countdown.ini", *words).out
+            return float([line for line in out.splitlines() if line.startswith("  grpo")][0].split()[-1])
+        few = megabytes("--ranks", 1)
+        self.assertLess(megabytes("--ranks", 8), few)
+        self.assertLess(megabytes("--ranks", 1, "--update.recompute", "layer"), few)
+
+    def test_a_recipe_that_needs_more_than_there_is_is_refused_with_the_table(self):
+        result = self.train("--generation.slots", 4_000_000, ranks=2)
+        message = self.assert_refused(result, 6, "MB for the 2 ranks of this node", "MB are free", "KV cache", "memory_check")
+        self.assertIn("stage", message)
+        self.assertFalse((self.run_directory / "metrics.jsonl").exists())
+
+    def test_a_mistake_in_the_recipe_is_told_by_plan_too(self):
+        result = self.plan(program.SMALL, "--generation.slotz", 3)
+        self.assertEqual(result.code, 2, result)
+        self.assertIn("slots", result.err)
+
+    def test_a_run_keeps_to_its_plan_within_a_tenth(self):
+        for recipe in ("matrix.ini", "matrix_chain.ini"):
+            with self.subTest(recipe):
+                directory = self.folder / recipe
+                self.done(ranks=2, recipe=CONFIGS / recipe, directory=directory)
+                lines = [json.loads(line) for line in (directory / "memory.jsonl").read_text().splitlines()]
+                self.assertGreater(len(lines), 2)
+                for line in lines:
+                    self.assertLessEqual(line["memory/peak_bytes"], 1.1 * line["memory/planned_bytes"], line)
+                first = [line for line in self.log(directory) if "MB a rank at most" in line]
+                self.assertEqual(len(first), 1, "the table stands in the log")
+
+    def log(self, directory):
+        return (directory / "logs/rank_00000.log").read_text().splitlines()
+
+
+if __name__ == "__main__":
+    program.main()
