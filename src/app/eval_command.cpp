@@ -15,6 +15,7 @@
 #include "src/app/stop.hpp"
 #include "src/app/train_engine.hpp"
 #include "src/app/train_recipe.hpp"
+#include "src/stages/interval.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -105,6 +106,11 @@ std::string_view without_prefix(std::string_view name) {
     return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
 }
 
+/// Whether a metric is an end of another one's interval.
+bool is_bound(std::string_view name) {
+    return name.ends_with(stages::kLow95) || name.ends_with(stages::kHigh95);
+}
+
 void print_table(const io::MetricLine& metrics, const Evaluation& evaluation, std::int64_t problems,
                  const std::string& model) {
     const stages::EvaluateOptions& options = evaluation.options;
@@ -116,11 +122,24 @@ void print_table(const io::MetricLine& metrics, const Evaluation& evaluation, st
         options.sampling.temperature, options.sampling.top_p,
         options.sampling.max_completion_length);
     std::size_t width = 0;
-    for (const auto& [name, value] : metrics) width = std::max(width, without_prefix(name).size());
     for (const auto& [name, value] : metrics) {
-        if (const double* number = std::get_if<double>(&value)) {
-            fmt::print("  {:<{}}  {}\n", without_prefix(name), width, number_text(*number));
+        if (!is_bound(name)) width = std::max(width, without_prefix(name).size());
+    }
+    const auto number = [&](const std::string& name) -> const double* {
+        for (const auto& [key, value] : metrics) {
+            if (key == name) return std::get_if<double>(&value);
         }
+        return nullptr;
+    };
+    for (const auto& [name, value] : metrics) {
+        const double* shown = std::get_if<double>(&value);
+        if (shown == nullptr || is_bound(name)) continue;
+        const double* low = number(name + stages::kLow95);
+        const double* high = number(name + stages::kHigh95);
+        fmt::print("  {:<{}}  {}{}\n", without_prefix(name), width, number_text(*shown),
+                   low == nullptr || high == nullptr
+                       ? ""
+                       : fmt::format("  (95 %: {} to {})", number_text(*low), number_text(*high)));
     }
     fmt::print("\n");
 }

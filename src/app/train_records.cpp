@@ -19,7 +19,7 @@ constexpr const char* kWatched[] = {"loss",
                                     "rewards/countdown/mean"};
 
 /// Width of the story at the end: most terminals have it, and a log file reads well with it.
-constexpr std::size_t kStoryColumns = 100;
+constexpr std::size_t kStoryColumns = 120;
 
 void append_watched(const io::MetricLine& line,
                     std::vector<std::pair<std::string, double>>& watched) {
@@ -65,8 +65,9 @@ void TrainRecords::sync() {
 }
 
 std::string TrainRecords::summary() const {
-    std::string text = run_story(read_metrics(fs_, paths_.metrics()),
-                                 read_samples(fs_, paths_.samples()), kStoryColumns);
+    const std::vector<MetricRecord> metrics = read_metrics(fs_, paths_.metrics());
+    std::string text = run_story(metrics, read_samples(fs_, paths_.samples()), kStoryColumns,
+                                 chain_of(read_text(fs_, paths_.recipe()), metrics));
     if (!text.empty()) text += "\n";
     return text + fmt::format("report: {}", paths_.report().string());
 }

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <map>
 
+#include "src/stages/interval.hpp"
 #include "src/stages/rehearsal.hpp"
+#include "src/tasks/difficulty.hpp"
 
 namespace rankwise::stages {
 namespace {
@@ -41,6 +43,62 @@ bool majority_is_right(std::span<const AnswerRecord> group) {
         }
     }
     return winner != nullptr && winner->right != 0;
+}
+
+void append(io::MetricLine& metrics, const std::string& name,
+            const std::optional<Interval>& interval) {
+    if (!interval) return;
+    metrics.emplace_back(name + kLow95, interval->low);
+    metrics.emplace_back(name + kHigh95, interval->high);
+}
+
+/// Sums over each problem's k answers of a value of each answer.
+template <class Value>
+std::vector<double> sums_by_problem(std::size_t answers, std::size_t k, const Value& value) {
+    std::vector<double> sums;
+    for (std::size_t g = 0; g + k <= answers; g += k) {
+        double sum = 0.0;
+        for (std::size_t i = g; i < g + k; ++i) sum += value(i);
+        sums.push_back(sum);
+    }
+    return sums;
+}
+
+/// Intervals of the mean length and of the behaviour counts, under the names that summarise() gives
+/// them.
+void append_behaviour_intervals(const Answers& answers, std::size_t k, io::MetricLine& metrics) {
+    const std::size_t count = answers.records.size();
+    const std::vector<double> each(count / k, static_cast<double>(k));
+    const auto lengths = sums_by_problem(count, k, [&](std::size_t i) {
+        return static_cast<double>(answers.records[i].answer_tokens);
+    });
+    append(metrics, "completions/mean_length", ratio_interval(lengths, each));
+    const std::vector<std::string>& names = answers.behaviour_names;
+    const auto sums_of = [&](std::string_view name) {
+        const auto at =
+            static_cast<std::size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+        return sums_by_problem(count, k,
+                               [&](std::size_t i) { return answers.behaviour[i].at(at).second; });
+    };
+    const auto shares = tasks::shares();
+    for (const std::string& name : names) {
+        const auto share = std::find_if(shares.begin(), shares.end(),
+                                        [&](const tasks::Share& one) { return one.count == name; });
+        if (share != shares.end()) {
+            append(metrics, std::string(share->name),
+                   share_interval(sums_of(name), sums_of(share->of)));
+        } else if (name == "cut_off") {
+            double cut = 0.0;
+            for (const double sum : sums_of(name)) cut += sum;
+            append(metrics, name,
+                   wilson_interval(cut / static_cast<double>(count),
+                                   static_cast<double>(each.size())));
+        } else if (name == "tried_again" || name == "self_corrected") {
+            append(metrics, name, share_interval(sums_of(name), each));
+        } else {
+            append(metrics, name, ratio_interval(sums_of(name), each));
+        }
+    }
 }
 
 class Evaluate final : public Stage {
@@ -102,6 +160,8 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     std::vector<double> pass_k;
     std::vector<double> consensus;
     std::vector<double> finished_format;
+    std::array<std::vector<double>, tasks::kDifficulties.size()> by_difficulty;
+    double problems_finished = 0.0;
     const auto format_at =
         std::find(answers.score_names.begin(), answers.score_names.end(), "format") -
         answers.score_names.begin();
@@ -109,6 +169,7 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
     for (std::size_t g = 0; g + k <= answers.records.size(); g += k) {
         const auto group = std::span(answers.records).subspan(g, k);
         std::int64_t right = 0;
+        const std::size_t finished_before = finished_format.size();
         for (std::size_t s = 0; s < k; ++s) {
             right += group[s].right;
             if (has_format &&
@@ -118,6 +179,10 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
             }
         }
         pass_1.push_back(static_cast<double>(right) / static_cast<double>(k));
+        problems_finished += finished_format.size() > finished_before ? 1.0 : 0.0;
+        const std::int64_t difficulty = group.front().difficulty;
+        if (difficulty >= 0)
+            by_difficulty[static_cast<std::size_t>(difficulty)].push_back(pass_1.back());
         pass_k.push_back(right > 0 ? 1.0 : 0.0);
         consensus.push_back(majority_is_right(group) ? 1.0 : 0.0);
     }
@@ -128,8 +193,25 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
         out.metrics.emplace_back(fmt::format("eval/cons@{}", k), mean_of(consensus));
     }
     if (has_format) out.metrics.emplace_back("eval/format_of_finished", mean_of(finished_format));
+    for (std::size_t d = 0; d < by_difficulty.size(); ++d) {
+        if (by_difficulty[d].empty()) continue;
+        const std::string_view name = tasks::kDifficulties[d];
+        out.metrics.emplace_back(fmt::format("eval/pass@1/{}", name), mean_of(by_difficulty[d]));
+        out.metrics.emplace_back(fmt::format("eval/problems/{}", name),
+                                 std::ssize(by_difficulty[d]));
+    }
     io::MetricLine others;
     append_answer_metrics(answers, options.samples, others);
+    const std::vector<double> one_each(pass_1.size(), 1.0);
+    const auto groups = static_cast<double>(pass_1.size());
+    append(others, "pass@1", share_interval(pass_1, one_each));
+    if (k > 1) {
+        append(others, fmt::format("pass@{}", k), wilson_interval(mean_of(pass_k), groups));
+        append(others, fmt::format("cons@{}", k), wilson_interval(mean_of(consensus), groups));
+    }
+    append(others, "format_of_finished",
+           wilson_interval(mean_of(finished_format), problems_finished));
+    append_behaviour_intervals(answers, k, others);
     for (auto& [name, value] : others) out.metrics.emplace_back("eval/" + name, value);
     out.samples = shown_samples(environment, problems, answers.mine, kShownAnswers, true);
     out.rollouts = std::move(answers.mine);

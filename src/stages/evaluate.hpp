@@ -19,10 +19,19 @@ struct EvaluateOptions {
     [[nodiscard]] EvaluateOptions measurement() const { return *this; }
 };
 
-/// eval/pass@1 (mean over problems of the share of right answers), eval/pass@k (share of problems
-/// with a right one among k), eval/cons@k (the most frequent final answer is right; of equally
-/// frequent ones the earliest), eval/format of finished answers, lengths, cut-off share and
-/// behaviour counts. Draws nothing from the training streams.
+/// Metrics of an evaluation; all begin with eval/.
+///   pass@1            mean over problems of the share of right answers
+///   pass@k, cons@k    share of problems with a right answer among k = `samples`; … whose most
+///                     frequent final answer is right (of equally frequent ones the earliest)
+///   format_of_finished    well-formed ones among the answers that ended by themselves
+///   pass@1/DIFFICULTY, problems/DIFFICULTY    of the problems of each bin (tasks/difficulty.hpp)
+///   reward, completions/…, cut_off, tries, …  as in training (answers.hpp, tasks/behaviour.hpp)
+///   NAME/ci95_low, NAME/ci95_high    95 % intervals over problems (interval.hpp): of pass@1,
+///                     tried_again, self_corrected and the rates as share_interval; of
+///                     completions/mean_length and the other counts as ratio_interval; of pass@k,
+///                     cons@k, format_of_finished and cut_off as wilson_interval with a problem a
+///                     trial (too wide rather than too narrow where there are several answers)
+/// Draws nothing from the training streams.
 struct EvaluationResult {
     io::MetricLine metrics;
     std::vector<ShownSample> samples;

@@ -136,6 +136,9 @@ class Eval(Models):
         line, values, text = self.evaluate(self.run_directory, "--samples", 3, "--problems", 2, "--output", output)
         self.assertEqual((line["problems"], line["samples"]), (2, 3))
         self.assertIn("eval/pass@3", values)
+        self.assertLess(values["eval/cons@3/ci95_low"], values["eval/cons@3/ci95_high"])
+        self.assertRegex(text, r"\n  cons@3 +\S+  \(95 %: \S+ to \S+\)\n")
+        self.assertNotIn("\n  cons@3/ci95", text)
         self.assertEqual(output.read_text(), text.splitlines()[-1] + "\n")
 
     def test_a_recipe_stands_for_the_run_that_it_makes(self):

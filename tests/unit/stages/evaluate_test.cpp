@@ -1,6 +1,9 @@
 // pass@1, pass@k and cons@k of answers whose worth and vote are known token by token.
 #include "src/stages/evaluate.hpp"
 
+#include "src/stages/interval.hpp"
+#include "src/tasks/countdown.hpp"
+#include "src/tasks/difficulty.hpp"
 #include "tests/unit/stages/toy_run.hpp"
 
 namespace rankwise::stages {
@@ -112,6 +115,97 @@ TEST(Evaluate, RanksChangeNothingAndTrainingStreamsAreNotTouched) {
     });
     parallel::ThreadWorld(3).run([&](parallel::Communicator& world) {
         ToyRun run(world, {.slots = 2});
+        EXPECT_EQ(test::without_times(measure(run, options(11, 3)).metrics), expected);
+    });
+}
+
+TEST(Evaluate, IntervalsAreOverProblems) {
+    test::on_one_rank([](ToyRun& run) {
+        const EvaluationResult result = measure(run, options(40, 5));
+        std::vector<double> right(40, 0.0);
+        std::vector<double> lengths(40, 0.0);
+        for (const Trajectory& answer : result.rollouts) {
+            const auto group = static_cast<std::size_t>(answer.group);
+            const bool good = kWorth.at(static_cast<std::size_t>(answer.answer()[0])).right;
+            right[group] += good ? 1.0 : 0.0;
+            lengths[group] += static_cast<double>(answer.answer_size());
+        }
+        const std::vector<double> five(40, 5.0);
+        const auto bounds = [&](const std::string& name) {
+            return std::pair(test::metric(result.metrics, "eval/" + name + "/ci95_low"),
+                             test::metric(result.metrics, "eval/" + name + "/ci95_high"));
+        };
+        const Interval pass_1 = ratio_interval(right, five).value();
+        EXPECT_NEAR(bounds("pass@1").first, pass_1.low, 1e-12);
+        EXPECT_NEAR(bounds("pass@1").second, pass_1.high, 1e-12);
+        const Expected expected = count(result.rollouts, 5);
+        EXPECT_NEAR(bounds("cons@5").second, wilson_interval(expected.consensus, 40.0)->high,
+                    1e-12);
+        EXPECT_NEAR(bounds("pass@5").first, wilson_interval(expected.pass_k, 40.0)->low, 1e-12);
+        EXPECT_NEAR(bounds("completions/mean_length").first, ratio_interval(lengths, five)->low,
+                    1e-12);
+        const double cut = test::metric(result.metrics, "eval/cut_off");
+        EXPECT_NEAR(bounds("cut_off").first, wilson_interval(cut, 40.0)->low, 1e-12);
+        EXPECT_GT(cut, 0.0);
+    });
+}
+
+/// Problems of Countdown, in words that the toy model knows; every `other`-th one is of another
+/// task.
+class Puzzles final : public tasks::Dataset {
+  public:
+    explicit Puzzles(std::int64_t other) : other_(other) {}
+    [[nodiscard]] std::optional<std::int64_t> size() const override { return 30; }
+    [[nodiscard]] tasks::Problem problem(std::int64_t index) const override {
+        tasks::Problem problem = held_out_.problem(index);
+        problem.prompt = index % 2 == 0 ? "go" : "go 8";
+        if (other_ > 0 && index % other_ == 0) problem.task = "other";
+        return problem;
+    }
+
+  private:
+    tasks::countdown::HeldOut held_out_;
+    std::int64_t other_;
+};
+
+TEST(Evaluate, CountsByDifficulty) {
+    test::on_one_rank([](ToyRun& run) {
+        run.task.held_out = std::make_unique<Puzzles>(0);
+        EvaluateOptions two = options(30, 2);
+        two.sampling.max_completion_length = 4;
+        const EvaluationResult result = measure(run, two);
+        for (std::size_t d = 0; d < tasks::kDifficulties.size(); ++d) {
+            std::vector<double> right;
+            std::vector<double> lengths;
+            for (const Trajectory& answer : result.rollouts) {
+                const tasks::Problem problem = run.task.held_out->problem(answer.group);
+                if (tasks::difficulty_of(problem) != d) continue;
+                right.push_back(answer.scores.front().value);
+                lengths.push_back(static_cast<double>(answer.answer_size()));
+            }
+            ASSERT_FALSE(right.empty());
+            const std::string name(tasks::kDifficulties[d]);
+            EXPECT_NEAR(test::metric(result.metrics, "eval/pass@1/" + name), mean_of(right), 1e-12);
+            EXPECT_EQ(test::metric(result.metrics, "eval/problems/" + name),
+                      static_cast<double>(right.size()) / 2.0);
+            EXPECT_NEAR(test::metric(result.metrics, "eval/completions/mean_length/" + name),
+                        mean_of(lengths), 1e-12);
+        }
+        EXPECT_EQ(test::metric(result.metrics, "eval/restarts"), 0.0);
+    });
+}
+
+TEST(Evaluate, WhereTasksAreMixedOnlyWhatAllHaveIsCounted) {
+    io::MetricLine expected;
+    test::on_one_rank([&](ToyRun& run) {
+        run.task.held_out = std::make_unique<Puzzles>(3);
+        expected = test::without_times(measure(run, options(11, 3)).metrics);
+        EXPECT_GT(test::metric(expected, "eval/cut_off"), 0.0);
+        for (const auto& entry : expected) EXPECT_NE(entry.first, "eval/tries");
+    });
+    parallel::ThreadWorld(3).run([&](parallel::Communicator& world) {
+        ToyRun run(world, {.slots = 2});
+        run.task.held_out = std::make_unique<Puzzles>(3);
         EXPECT_EQ(test::without_times(measure(run, options(11, 3)).metrics), expected);
     });
 }
