@@ -62,7 +62,7 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
                                       .physical = environment.physical,
                                       .enter_phase = [](std::string_view, std::int64_t) {},
                                       .stage = environment.stage,
-                                      .stages_before = environment.stages_before,
+                                      .data_before = environment.data_before,
                                       .files = environment.files,
                                       .data_folder = environment.data_folder,
                                       .planning = true};

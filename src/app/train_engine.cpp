@@ -127,9 +127,11 @@ void TrainEngine::begin_stage(std::size_t stage) {
 void TrainEngine::name_stage(std::size_t stage) {
     held_ = stage;
     environment_->stage = recipe_.stages[stage]->name;
-    environment_->stages_before.clear();
-    for (std::size_t i = 0; i < stage; ++i)
-        environment_->stages_before.push_back(recipe_.stages[i]->name);
+    environment_->data_before.clear();
+    for (std::size_t i = 0; i < stage; ++i) {
+        const NamedStage& before = *recipe_.stages[i];
+        if (before.recipe.leaves_data) environment_->data_before.push_back(before.name);
+    }
 }
 
 void TrainEngine::load_initial() {

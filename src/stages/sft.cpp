@@ -15,7 +15,7 @@ namespace rankwise::stages {
 namespace {
 
 bool is_stage_before(const Environment& environment, const std::string& name) {
-    const auto& before = environment.stages_before;
+    const auto& before = environment.data_before;
     return std::find(before.begin(), before.end(), name) != before.end();
 }
 
@@ -274,10 +274,11 @@ std::vector<std::string> problems_of(const Environment& environment, const SftOp
     const tasks::DemonstrationSet* examples = environment.task.demonstrations.get();
     if (!options.data.empty()) {
         // What an earlier stage will have kept is not there yet.
-        const auto& before = environment.stages_before;
+        const auto& before = environment.data_before;
         if (!is_stage_before(environment, options.data) && !std::filesystem::exists(options.data)) {
             problems.push_back(fmt::format(
-                "data: \"{}\" is neither a file nor a stage before this one ({})", options.data,
+                "data: \"{}\" is neither a file nor a reject stage before this one ({})",
+                options.data,
                 before.empty() ? "there is none" : fmt::format("{}", fmt::join(before, ", "))));
         }
     } else if (examples == nullptr) {

@@ -59,10 +59,10 @@ struct Environment {
     /// in metrics.
     std::function<void(std::string_view phase, std::int64_t step)> enter_phase;
 
-    /// The stage that runs, and where stages leave data for others: folders and files named after
-    /// them. Null where nothing is written.
+    /// The stage that runs, those before it that leave data, and where: folders and files named
+    /// after them. Null where nothing is written.
     std::string stage = {};
-    std::vector<std::string> stages_before = {};
+    std::vector<std::string> data_before = {};
     io::FileSystem* files = nullptr;
     io::Path data_folder = {};
     /// Stages are built to be rehearsed: what earlier ones leave is not there, and stood in for.

@@ -11,8 +11,8 @@ namespace rankwise::stages {
 namespace {
 
 template <class Options, auto Make>
-StageKind kind(std::string name) {
-    return {std::move(name), [] {
+StageKind kind(std::string name, bool leaves_data = false) {
+    return {std::move(name), [leaves_data] {
                 auto options = std::make_shared<Options>();
                 return StageRecipe{options->options(),
                                    [options](const Environment& environment) {
@@ -21,7 +21,7 @@ StageKind kind(std::string name) {
                                    [options](const Environment& environment) {
                                        return Make(environment, *options);
                                    },
-                                   [options] { return options->measurement(); }};
+                                   [options] { return options->measurement(); }, leaves_data};
             }};
 }
 
@@ -31,7 +31,7 @@ std::span<const StageKind> stage_kinds() {
     static const std::array kinds{kind<SftOptions, make_sft>("sft"),
                                   kind<GrpoOptions, make_grpo>("grpo"),
                                   kind<EvaluateOptions, make_evaluate>("evaluate"),
-                                  kind<RejectOptions, make_reject>("reject")};
+                                  kind<RejectOptions, make_reject>("reject", true)};
     return kinds;
 }
 

@@ -20,6 +20,7 @@ struct StageRecipe {
     std::function<std::vector<std::string>(const Environment&)> problems;
     std::function<std::unique_ptr<Stage>(const Environment&)> build;
     std::function<EvaluateOptions()> measurement;  ///< how the stage measures a model
+    bool leaves_data = false;                      ///< rows for sft stages after it
 };
 
 struct StageKind {
