@@ -167,13 +167,16 @@ class Reject final : public Stage {
                     candidates.push_back(
                         {.prompt = (step - 1) * options_.num_prompts_per_step + trajectory.group,
                          .sample = trajectory.sample,
+                         .score = trajectory.scores.front().value,
                          .right_rate = trajectory.scores.back().value,
                          .content = xxh3_128(answer.data(), answer.size_bytes())});
                     all.push_back(std::move(trajectory));
                 }
             }
             const Selection selection =
-                select(candidates, {options_.max_per_prompt, options_.max_kept});
+                select(candidates, {.max_per_prompt = options_.max_per_prompt,
+                                    .best_first = options_.best_first,
+                                    .max_kept = options_.max_kept});
             counts[kKept] = std::ssize(selection.kept);
             counts[kDuplicate] = selection.duplicates;
             counts[kOverPrompt] = selection.over_prompt;
@@ -270,6 +273,8 @@ OptionList RejectOptions::options() {
     list.logical("max_tokens", &max_tokens, "longer answers are dropped; 0: no limit").at_least(0);
     list.logical("keep_unfinished", &keep_unfinished, "answers that were cut off may be kept");
     list.logical("max_per_prompt", &max_per_prompt, "most answers kept of a prompt").at_least(1);
+    list.logical("best_first", &best_first,
+                 "of a prompt's answers those of the highest first reward are kept, not the first");
     list.logical("max_kept", &max_kept,
                  "most answers kept in all, those of the hardest prompts; 0: no limit")
         .at_least(0);

@@ -26,6 +26,7 @@ struct RejectOptions {
     std::int64_t max_tokens = 0;
     bool keep_unfinished = false;
     std::int64_t max_per_prompt = 1;
+    bool best_first = false;
     std::int64_t max_kept = 0;
     double mix_demonstrations = 0.0;
 

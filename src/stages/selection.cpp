@@ -4,24 +4,44 @@
 
 namespace rankwise::stages {
 
+namespace {
+
+/// Candidates [begin, end) are of one prompt.
+void select_of_prompt(std::span<const Candidate> candidates, std::size_t begin, std::size_t end,
+                      const SelectionOptions& options, Selection& selection) {
+    std::vector<std::size_t> different;
+    for (std::size_t i = begin; i < end; ++i) {
+        const bool seen = std::ranges::any_of(different, [&](std::size_t other) {
+            return candidates[other].content == candidates[i].content;
+        });
+        if (seen) {
+            ++selection.duplicates;
+        } else {
+            different.push_back(i);
+        }
+    }
+    if (std::ssize(different) > options.max_per_prompt) {
+        selection.over_prompt += std::ssize(different) - options.max_per_prompt;
+        if (options.best_first) {
+            std::stable_sort(different.begin(), different.end(), [&](std::size_t a, std::size_t b) {
+                return candidates[a].score > candidates[b].score;
+            });
+        }
+        different.resize(static_cast<std::size_t>(options.max_per_prompt));
+        std::sort(different.begin(), different.end());
+    }
+    selection.kept.insert(selection.kept.end(), different.begin(), different.end());
+}
+
+}  // namespace
+
 Selection select(std::span<const Candidate> candidates, const SelectionOptions& options) {
     Selection selection;
-    std::vector<UInt128> seen;  // of the prompt at hand
-    std::int64_t prompt = -1;
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-        const Candidate& candidate = candidates[i];
-        if (candidate.prompt != prompt) {
-            prompt = candidate.prompt;
-            seen.clear();
-        }
-        if (std::find(seen.begin(), seen.end(), candidate.content) != seen.end()) {
-            ++selection.duplicates;
-        } else if (std::ssize(seen) >= options.max_per_prompt) {
-            ++selection.over_prompt;
-        } else {
-            seen.push_back(candidate.content);
-            selection.kept.push_back(i);
-        }
+    for (std::size_t begin = 0; begin < candidates.size();) {
+        std::size_t end = begin;
+        while (end < candidates.size() && candidates[end].prompt == candidates[begin].prompt) ++end;
+        select_of_prompt(candidates, begin, end, options, selection);
+        begin = end;
     }
     if (options.max_kept > 0 && std::ssize(selection.kept) > options.max_kept) {
         selection.over_total = std::ssize(selection.kept) - options.max_kept;

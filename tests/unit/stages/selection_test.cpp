@@ -20,6 +20,18 @@ TEST(Selection, DropsAnAnswerThatIsThereAlreadyAndKeepsTheFirstOfAPrompt) {
     EXPECT_EQ(selection.over_total, 0);
 }
 
+TEST(Selection, KeepsThePromptsBestIfAsked) {
+    std::vector<Candidate> candidates{candidate(0, 0, 0.5, 1), candidate(0, 1, 0.5, 2),
+                                      candidate(0, 2, 0.5, 3), candidate(0, 3, 0.5, 4),
+                                      candidate(1, 0, 0.0, 5)};
+    candidates[1].score = candidates[3].score = 1.0;
+    const Selection best = select(candidates, {.max_per_prompt = 3, .best_first = true});
+    EXPECT_EQ(best.kept, (std::vector<std::size_t>{0, 1, 3, 4}));
+    EXPECT_EQ(best.over_prompt, 1);
+    const Selection first = select(candidates, {.max_per_prompt = 3});
+    EXPECT_EQ(first.kept, (std::vector<std::size_t>{0, 1, 2, 4}));
+}
+
 TEST(Selection, OfTooManyKeepsThoseOfTheHardestPromptsInTheirOrder) {
     const std::vector<Candidate> candidates{candidate(0, 0, 0.5, 1), candidate(1, 0, 0.25, 2),
                                             candidate(2, 0, 1.0, 3), candidate(3, 0, 0.25, 4),
