@@ -28,10 +28,15 @@ struct SampleRow {
 };
 
 struct SampleArgs {
-    ConstMatrix logits;               ///< [T, columns] f32, the whole vocabulary
-    std::int64_t ids = 0;             ///< columns from here on are never chosen
+    ConstMatrix logits;  ///< [T, columns] f32: the vocabulary from `first_column` on; a row with a
+                         ///< filter needs the whole
+    std::int64_t ids = 0;             ///< ids from here on are never chosen; more than first_column
+    std::int64_t first_column = 0;    ///< a multiple of 4
     std::span<const SampleRow> rows;  ///< [T], host
     std::span<std::int32_t> tokens;   ///< [T], host; there when the call returns
+    /// [T], host; or empty. What the token won with, so that parts of a vocabulary can be compared
+    /// (ties to the lower id): -infinity if it won for want of any number.
+    std::span<float> scores = {};
 };
 
 /// The distribution that `sample` draws from, in double: exactly 0 for what is dropped, for the

@@ -5,7 +5,7 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/row_split.hpp"
-#include "kernels/cpu/tree_sum.hpp"
+#include "src/base/tree_sum.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {

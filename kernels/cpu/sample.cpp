@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -25,12 +26,12 @@ bool filtered(const SampleRow& row, std::int64_t ids) {
 }
 
 void ensure_rows(const char* op, std::span<const SampleRow> rows, const ConstMatrix& logits,
-                 std::int64_t ids) {
+                 std::int64_t ids, std::int64_t first = 0) {
     ensure(ids > 0 && ids <= logits.cols, "{}: {} ids in {} columns", op, ids, logits.cols);
     ensure_size(op, "rows", static_cast<std::int64_t>(rows.size()), logits.rows);
     for (std::size_t t = 0; t < rows.size(); ++t) {
         const SampleRow& row = rows[t];
-        ensure(row.forced < ids, "{}: row {} forces id {} of {}", op, t, row.forced, ids);
+        ensure(row.forced < first + ids, "{}: row {} forces id {} of {}", op, t, row.forced, ids);
         ensure(row.temperature >= 0.0 && std::isfinite(row.temperature) && row.top_k >= 0 &&
                    row.top_p >= 0.0 && row.top_p <= 1.0 && row.min_p >= 0.0 && row.min_p <= 1.0,
                "{}: row {} has temperature {}, top_k {}, top_p {}, min_p {}: expected no negative "
@@ -71,21 +72,32 @@ void row_probabilities(std::span<const Float> logits, const SampleRow& row, Samp
 
 void CpuDevice::sample(const SampleArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.logits.rows;
-    const std::int64_t ids = args.ids;
+    const std::int64_t from_here = args.ids - args.first_column;
+    // Of a part of the vocabulary the rest is elsewhere.
+    const std::int64_t ids =
+        args.scores.empty() ? from_here : std::min(from_here, args.logits.cols);
+    const bool whole = args.first_column == 0 && ids == args.ids;
     ensure_matrix("sample", "logits", args.logits, rows, args.logits.cols);
-    ensure_rows("sample", args.rows, args.logits, ids);
+    ensure(args.first_column % 4 == 0, "sample: columns from {} on, expected a multiple of 4",
+           args.first_column);
+    ensure_rows("sample", args.rows, args.logits, ids, args.first_column);
     ensure_size("sample", "tokens", static_cast<std::int64_t>(args.tokens.size()), rows);
+    if (!args.scores.empty())
+        ensure_size("sample", "scores", static_cast<std::int64_t>(args.scores.size()), rows);
     const SampleKernels& kernels = kernels_of(isa_);
     const SampleFilter::Exp exp = exp_of(isa_);
     const float* logits = floats(args.logits);
+    const auto first_block = narrow<std::uint32_t>(args.first_column / 4);
     const auto draw = [&](const float* values, const SampleRow& row) {
-        const GumbelNoise noise{row.key[0], row.key[1], row.position};
+        const GumbelNoise noise{row.key[0], row.key[1], row.position, first_block};
         return kernels.gumbel_argmax(noise, values, ids, static_cast<float>(row.temperature));
     };
-    const auto choose = [&](const float* values, const SampleRow& row) -> std::int64_t {
-        if (row.forced >= 0) return row.forced;
+    const auto choose = [&](const float* values, const SampleRow& row) -> Choice {
+        if (row.forced >= 0) return {row.forced - args.first_column, 0.0F};
         if (row.temperature == 0.0) return kernels.argmax(values, ids);
-        if (!filtered(row, ids)) return draw(values, row);
+        if (!filtered(row, args.ids)) return draw(values, row);
+        ensure(whole, "sample: a row with a filter, but columns {} to {} of {} ids",
+               args.first_column, args.first_column + ids, args.ids);
         static thread_local SampleFilter filter;
         static thread_local std::vector<float> kept;
         filter.apply(std::span(values, static_cast<std::size_t>(ids)), row, exp);
@@ -98,8 +110,9 @@ void CpuDevice::sample(const SampleArgs& args, Stream& /*stream*/) {
     for_row_ranges(*team_, rows, 16 * ids, [&](Range range) {
         for (std::int64_t t = range.begin; t < range.end; ++t) {
             const auto i = static_cast<std::size_t>(t);
-            args.tokens[i] =
-                narrow<std::int32_t>(choose(logits + t * args.logits.stride, args.rows[i]));
+            const Choice choice = choose(logits + t * args.logits.stride, args.rows[i]);
+            args.tokens[i] = narrow<std::int32_t>(args.first_column + choice.index);
+            if (!args.scores.empty()) args.scores[i] = choice.value;
         }
     });
 }

@@ -5,8 +5,8 @@
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/row_split.hpp"
 #include "kernels/cpu/softmax_kernels.hpp"
-#include "kernels/cpu/tree_sum.hpp"
 #include "src/base/maths.hpp"
+#include "src/base/tree_sum.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {

@@ -32,7 +32,10 @@ OptionList ParallelOptions::options() {
     OptionList list;
     list.physical("data", &data, {"0"}, "data ranks; 0: all that the other axes leave").at_least(0);
     list.physical("pipeline", &pipeline, {"1"}, "pipeline stages").at_least(1);
-    list.physical("tensor", &tensor, {"1"}, "tensor ranks").at_least(1);
+    list.physical("tensor", &tensor, {"1", "2", "3", "4", "6", "8"},
+                  "ranks that split each layer: 1, or a product that the model's reduction list "
+                  "begins with")
+        .at_least(1);
     list.physical("expert", &expert, {"1"}, "expert ranks").at_least(1);
     list.physical("zero", &zero, {"0", "1"},
                   "1: optimizer state is sharded over the data ranks; 0: it is not")
@@ -45,9 +48,9 @@ OptionList ParallelOptions::options() {
 }
 
 parallel::MeshShape ParallelOptions::shape(int world) const {
-    require(pipeline == 1 && tensor == 1 && expert == 1,
-            "[parallel] pipeline, tensor and expert must be 1 in this version: models are split "
-            "over data ranks only");
+    require(pipeline == 1 && expert == 1,
+            "[parallel] pipeline and expert must be 1 in this version: models are split over data "
+            "and tensor ranks only");
     return parallel::fill_data({.data = narrow<int>(data),
                                 .pipeline = narrow<int>(pipeline),
                                 .tensor = narrow<int>(tensor),

@@ -42,16 +42,18 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
     kernels::PlanDevice device(environment.compute.device);
     const auto stream = device.make_stream();
     model::ModelSet models;
-    const model::Weights& policy = models.add(
-        "policy",
-        std::make_unique<model::Weights>(device, config, model::Passes::forward_and_backward));
+    const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
+                                                   kernels::PlanDevice::owns);
+    const parallel::Mesh mesh(*world, shape);
+    parallel::Communicator* const tensor =
+        shape.tensor > 1 ? &mesh.axis(parallel::Axis::tensor) : nullptr;
+    const model::Weights& policy =
+        models.add("policy", std::make_unique<model::Weights>(
+                                 device, config, model::Passes::forward_and_backward, tensor));
     memory.policy = device.bytes_in_use();
     kernels::Arena arena(device);
     arena.reserve(reserved);
     model::Compute compute{device, *stream, arena};
-    const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
-                                                   kernels::PlanDevice::owns);
-    const parallel::Mesh mesh(*world, shape);
     const stages::Environment planned{.compute = compute,
                                       .mesh = mesh,
                                       .models = models,
@@ -71,7 +73,7 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
     for (const auto& [name, model] : models.all()) {
         if (name == "policy") continue;
         kernels::PlanDevice alone(environment.compute.device);
-        const model::Weights same(alone, model->config(), model::Passes::forward);
+        const model::Weights same(alone, model->config(), model::Passes::forward, tensor);
         memory.reference += alone.bytes_in_use();
     }
     const std::int64_t built = device.bytes_in_use();

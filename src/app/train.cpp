@@ -204,14 +204,15 @@ class TrainRun {
     void save(const Position& at, stages::Stage& stage) {
         enter_phase("checkpoint", at.step);
         records_->sync();
-        io::RunState state{.stage = options_.stages[at.stage]->name,
-                           .step = at.steps_before + at.step,
-                           .seed = engine_.environment().seed,
-                           .policy_version = at.updates_before + stage.updates(),
-                           .numerics_version = kNumericsVersion,
-                           .options_digest = recipe_.digest_options(),
-                           .options = recipe_.resolved_text(),
-                           .mesh = {{"data", engine_.shape().data}}};
+        io::RunState state{
+            .stage = options_.stages[at.stage]->name,
+            .step = at.steps_before + at.step,
+            .seed = engine_.environment().seed,
+            .policy_version = at.updates_before + stage.updates(),
+            .numerics_version = kNumericsVersion,
+            .options_digest = recipe_.digest_options(),
+            .options = recipe_.resolved_text(),
+            .mesh = {{"data", engine_.shape().data}, {"tensor", engine_.shape().tensor}}};
         state.values = {{"run.stage_index", static_cast<std::int64_t>(at.stage)},
                         {"run.stage_step", at.step},
                         {"run.steps_before", at.steps_before},
@@ -221,9 +222,11 @@ class TrainRun {
 
     void export_model(const std::string& stage, const Position& at) {
         enter_phase("export", at.step);
-        if (session_.rank() == 0) {
-            const io::Path folder = directory_.paths().models() / stage;
+        const io::Path folder = directory_.paths().models() / stage;
+        // The tensor ranks of the first data rank bring the weights together; one writes.
+        if (engine_.environment().data().rank() == 0)
             model::export_folder(engine_.policy(), *fs_, folder, engine_.compute());
+        if (session_.rank() == 0) {
             for (const auto& [name, text] : engine_.environment().task.tokenizer.files()) {
                 io::replace_file(*fs_, folder / name, io::bytes_of(text));
             }

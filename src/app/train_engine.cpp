@@ -29,6 +29,7 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
         build(session.size());
     });
     mesh_ = std::make_unique<parallel::Mesh>(session.world(), shape_);
+    session.start_together([&] { use_model_of(0); });
     environment_ = std::make_unique<stages::Environment>(stages::Environment{
         .compute = *compute_,
         .mesh = *mesh_,
@@ -71,7 +72,6 @@ void TrainEngine::build(int ranks) {
         stages::load_task(recipe_.task, model.source ? &*model.source : nullptr,
                           static_cast<std::uint64_t>(recipe_.run.seed)));
     model.config = config_of(first, model.source);
-    use_model_of(0);
 }
 
 model::ModelConfig TrainEngine::config_of(const std::string& name,
@@ -80,6 +80,12 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
         recipe_.model_of(name).config(task_->tokenizer, source ? &*source : nullptr);
     if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
         config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
+    const std::vector<int> degrees = model::tensor_degrees(config);
+    require(std::find(degrees.begin(), degrees.end(), shape_.tensor) != degrees.end(),
+            "[parallel] tensor = {}: [model.{}] has {} heads, {} KV heads and the reduction list "
+            "{}, whose sums can be split over {} ranks",
+            shape_.tensor, name, config.heads, config.kv_heads,
+            fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
     return config;
 }
 
@@ -97,8 +103,10 @@ void TrainEngine::use_model_of(std::size_t stage) {
     if (name == active_) return;
     const model::ModelConfig& config = described(name).config;
     models_.remove("policy");  // before the next takes its memory
-    models_.add("policy", std::make_unique<model::Weights>(*device_, config,
-                                                           model::Passes::forward_and_backward));
+    parallel::Communicator* const tensor =
+        shape_.tensor > 1 ? &mesh_->axis(parallel::Axis::tensor) : nullptr;
+    models_.add("policy", std::make_unique<model::Weights>(
+                              *device_, config, model::Passes::forward_and_backward, tensor));
     active_ = name;
     held_.reset();
 }

@@ -77,7 +77,7 @@ void TrainRecords::write_rollouts(const NamedStage& named, const Position& at,
                                   const stages::Environment& environment) {
     if (options_.rollouts_every <= 0 || (at.step + 1) % options_.rollouts_every != 0) return;
     if (named.kind == "sft") return;
-    stages::write_rollouts(fs_, paths_.rollouts(), environment.data(),
+    stages::write_rollouts(fs_, paths_.rollouts(), environment.mesh,
                            {.stage = named.name,
                             .step = at.steps_before + at.step + 1,
                             .seed = environment.seed,

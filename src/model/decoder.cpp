@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "src/model/vocabulary_split.hpp"
+
 namespace rankwise::model {
 namespace {
 
@@ -10,8 +12,7 @@ using kernels::Matrix;
 
 Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch) {
     const Matrix x = compute.matrix(batch.rows(), weights.config().hidden);
-    compute.device.embed({.table = weights.embedding(), .ids = batch.ids, .out = x},
-                         compute.stream);
+    embed(compute, weights, batch.ids, x);
     return x;
 }
 
@@ -21,6 +22,31 @@ Logprobs download(Compute& compute, const HeadOutputs& head) {
 }
 
 }  // namespace
+
+void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids, Matrix x) {
+    if (!weights.split()) {
+        compute.device.embed({.table = weights.embedding(), .ids = ids, .out = x}, compute.stream);
+        return;
+    }
+    // Each rank looks up the ids whose rows it holds, and the rows travel.
+    const Range own = weights.part().vocabulary;
+    const VocabularySplit vocabulary(weights.config(), weights.part().place.degree);
+    std::vector<int> holder;
+    std::vector<TokenId> mine;
+    for (const TokenId id : ids) {
+        holder.push_back(vocabulary.holder(id));
+        ensure(holder.back() < weights.part().place.degree, "id {} of a vocabulary of {}", id,
+               weights.config().vocab_size);
+        if (own.contains(id)) mine.push_back(id - narrow<TokenId>(own.begin));
+    }
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix rows = compute.matrix(std::ssize(mine), x.cols);
+    if (!mine.empty())
+        compute.device.embed({.table = weights.embedding(), .ids = mine, .out = rows},
+                             compute.stream);
+    sums::gather_selected({compute.device, compute.stream, compute.arena}, weights.tensor(),
+                          "activations:embedding", holder, rows, x);
+}
 
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                const Microbatch& batch) {
@@ -84,7 +110,15 @@ void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gr
     const Matrix rows = compute_.matrix(static_cast<std::int64_t>(unique.size()), x_.cols);
     compute_.device.embed_gradient({.dout = dx, .ids = batch_.ids, .unique = unique, .drows = rows},
                                    compute_.stream);
-    gradients.embedding(unique, rows);
+    // Of those that this rank holds, counted from its first.
+    const Range own = weights_.part().vocabulary;
+    const auto first = std::lower_bound(unique.begin(), unique.end(), own.begin);
+    const auto last = std::lower_bound(first, unique.end(), own.end);
+    const Range held{first - unique.begin(), last - unique.begin()};
+    unique.erase(last, unique.end());
+    unique.erase(unique.begin(), first);
+    for (TokenId& id : unique) id -= narrow<TokenId>(own.begin);
+    gradients.embedding(unique, rows.row_range(held));
 }
 
 }  // namespace rankwise::model

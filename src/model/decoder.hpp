@@ -17,6 +17,11 @@ struct Logprobs {
     std::vector<float> entropy;
 };
 
+/// x [T, hidden] = the embedding's rows of ids [T]. Collective over the tensor axis of split
+/// weights.
+void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids,
+           kernels::Matrix x);
+
 /// Forward pass without a backward pass: reference scoring, evaluation of text.
 [[nodiscard]] Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                              const Microbatch& batch);

@@ -12,10 +12,8 @@ using kernels::Output;
 
 /// Columns of q, k and v in their stacked matrix.
 struct QkvColumns {
-    explicit QkvColumns(const ModelConfig& config)
-        : q{0, config.q_size()},
-          k{q.end, q.end + config.kv_size()},
-          v{k.end, k.end + config.kv_size()} {}
+    explicit QkvColumns(const Part& part)
+        : q{0, part.q_size()}, k{q.end, q.end + part.kv_size()}, v{k.end, k.end + part.kv_size()} {}
     Range q, k, v;
 };
 
@@ -25,32 +23,33 @@ float norm_eps(const Weights& weights) {
 
 void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
             Matrix qkv, bool inverse) {
-    const ModelConfig& config = weights.config();
-    const QkvColumns columns(config);
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
     const auto turn = [&](Range range, std::int64_t heads) {
         compute.device.rope({.x = qkv.col_range(range),
                              .heads = heads,
-                             .head_dim = config.head_dim,
+                             .head_dim = part.head_dim,
                              .positions = positions,
                              .cosine = weights.cosine(),
                              .sine = weights.sine(),
                              .inverse = inverse},
                             compute.stream);
     };
-    turn(columns.q, config.heads);
-    turn(columns.k, config.kv_heads);
+    turn(columns.q, part.heads.size());
+    turn(columns.k, part.kv_heads.size());
 }
 
 /// Allocates what a layer's forward pass writes. Without `keep` only what it needs itself.
-LayerActivations allocate(Compute& compute, const ModelConfig& config, std::int64_t rows,
-                          bool keep) {
+LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t rows, bool keep) {
+    const ModelConfig& config = weights.config();
+    const Part& part = weights.part();
     LayerActivations kept;
     kernels::Arena& arena = compute.arena;
     kept.normed_in = compute.matrix(rows, config.hidden);
-    kept.qkv = compute.matrix(rows, config.qkv_size());
-    kept.attention = compute.matrix(rows, config.q_size());
-    kept.gate_up = compute.matrix(rows, 2 * config.intermediate);
-    kept.activated = compute.matrix(rows, config.intermediate);
+    kept.qkv = compute.matrix(rows, part.qkv_size());
+    kept.attention = compute.matrix(rows, part.q_size());
+    kept.gate_up = compute.matrix(rows, 2 * part.intermediate.size());
+    kept.activated = compute.matrix(rows, part.intermediate.size());
     if (!keep) {
         kept.normed_post = kept.normed_in;
         return kept;
@@ -60,25 +59,42 @@ LayerActivations allocate(Compute& compute, const ModelConfig& config, std::int6
     kept.x_mid = compute.matrix(rows, config.hidden);
     kept.inv_rms_in = arena.take<float>(rows);
     kept.inv_rms_post = arena.take<float>(rows);
-    kept.maximum = arena.take<float>(rows * config.heads);
-    kept.denominator = arena.take<float>(rows * config.heads);
+    kept.maximum = arena.take<float>(rows * part.heads.size());
+    kept.denominator = arena.take<float>(rows * part.heads.size());
     if (config.qk_norm) {
-        kept.qkv_raw = compute.matrix(rows, config.q_size() + config.kv_size());
-        kept.inv_rms_q = arena.take<float>(rows * config.heads);
-        kept.inv_rms_k = arena.take<float>(rows * config.kv_heads);
+        kept.qkv_raw = compute.matrix(rows, part.q_size() + part.kv_size());
+        kept.inv_rms_q = arena.take<float>(rows * part.heads.size());
+        kept.inv_rms_k = arena.take<float>(rows * part.kv_heads.size());
     }
     return kept;
 }
 
-/// The copy of q and k as the backward pass of QK-norm needs them.
-void keep_raw(Compute& compute, const ModelConfig& config, const LayerActivations& kept) {
+/// Copies a matrix whose rows may have gaps between them.
+void copy_rows(Compute& compute, ConstMatrix from, Matrix to) {
     // Adding to zeros would be a sum; a gather with the identity is a copy with a stride.
-    std::vector<std::int64_t> identity(static_cast<std::size_t>(kept.qkv.rows));
+    std::vector<std::int64_t> identity(static_cast<std::size_t>(from.rows));
     for (std::size_t i = 0; i < identity.size(); ++i) identity[i] = static_cast<std::int64_t>(i);
-    compute.device.gather_rows({.from = kept.qkv.col_range({0, config.q_size() + config.kv_size()}),
-                                .rows = identity,
-                                .to = kept.qkv_raw},
-                               compute.stream);
+    compute.device.gather_rows({.from = from, .rows = identity, .to = to}, compute.stream);
+}
+
+/// y = x W^T (+ bias), stored or added, where the ranks of the tensor axis hold columns of W: each
+/// sums its leaves, and the tree above them ends the sum.
+void row_split_matmul(Compute& compute, const Weights& weights, std::string_view label,
+                      const sums::RankTree& ranks, ConstMatrix x, kernels::PackedWeight w,
+                      DeviceSpan<const float> bias, Output output, Matrix y) {
+    if (!weights.split()) {
+        compute.device.matmul({.x = x, .w = w, .y = y, .bias = bias, .output = output},
+                              compute.stream);
+        return;
+    }
+    const kernels::Arena::Scope scope(compute.arena);
+    Matrix partial;
+    if (x.cols > 0) {
+        partial = compute.matrix(y.rows, y.cols);
+        compute.device.matmul({.x = x, .w = w, .y = partial}, compute.stream);
+    }
+    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(), label,
+                     ranks, partial, y, {.bias = bias, .add = output == Output::add});
 }
 
 void forward(Compute& compute, const Weights& weights, std::int64_t layer,
@@ -88,7 +104,9 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     const LayerWeights& w = weights.layer(layer);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
-    const QkvColumns columns(config);
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
+    const bool has_mlp = !part.intermediate.empty();
     const auto show = [&](std::string_view op, ConstMatrix value) {
         if (compute.probe) compute.probe(layer, op, value);
     };
@@ -102,27 +120,27 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
                     stream);
     device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias}, stream);
     if (config.qk_norm) {
-        if (keep) keep_raw(compute, config, at);
+        if (keep) copy_rows(compute, at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
         const auto norm_heads = [&](Range range, std::int64_t heads, DeviceSpan<const float> weight,
                                     DeviceSpan<float> inv_rms) {
-            const Matrix part = at.qkv.col_range(range);
-            device.rms_norm({.x = part,
+            const Matrix heads_of = at.qkv.col_range(range);
+            device.rms_norm({.x = heads_of,
                              .groups = heads,
                              .weight = weight,
                              .eps = norm_eps(weights),
-                             .y = part,
+                             .y = heads_of,
                              .inv_rms = inv_rms},
                             stream);
         };
-        norm_heads(columns.q, config.heads, w.q_norm, at.inv_rms_q);
-        norm_heads(columns.k, config.kv_heads, w.k_norm, at.inv_rms_k);
+        norm_heads(columns.q, part.heads.size(), w.q_norm, at.inv_rms_q);
+        norm_heads(columns.k, part.kv_heads.size(), w.k_norm, at.inv_rms_k);
     }
     rotate(compute, weights, positions, at.qkv, false);
     show("qkv", at.qkv);
     attention(at.qkv, at.attention);
     show("attention", at.attention);
-    device.matmul({.x = at.attention, .w = w.o, .y = x, .bias = w.o_bias, .output = Output::add},
-                  stream);
+    row_split_matmul(compute, weights, "sums:o_proj", weights.tensor_sums().attention, at.attention,
+                     w.o, w.o_bias, Output::add, x);
     show("o_proj", x);
 
     if (keep) compute.copy(x, at.x_mid);
@@ -132,13 +150,14 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
                      .y = at.normed_post,
                      .inv_rms = at.inv_rms_post},
                     stream);
-    device.matmul({.x = at.normed_post, .w = w.gate_up, .y = at.gate_up, .bias = w.gate_up_bias},
-                  stream);
+    if (has_mlp) {
+        device.matmul(
+            {.x = at.normed_post, .w = w.gate_up, .y = at.gate_up, .bias = w.gate_up_bias}, stream);
+        device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
+    }
     show("gate_up", at.gate_up);
-    device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
-    device.matmul(
-        {.x = at.activated, .w = w.down, .y = x, .bias = w.down_bias, .output = Output::add},
-        stream);
+    row_split_matmul(compute, weights, "sums:down_proj", weights.tensor_sums().intermediate,
+                     at.activated, w.down, w.down_bias, Output::add, x);
     show("down_proj", x);
 }
 
@@ -149,6 +168,13 @@ struct Linear {
     Range columns;
 };
 
+void bias_gradient(Compute& compute, ParameterId id, ConstMatrix dy, GradientSink& gradients) {
+    if (id < 0) return;
+    const GradientSlot bias = gradients.slot(id);
+    compute.device.bias_gradient({.dy = dy, .db = bias.vector(), .output = bias.output},
+                                 compute.stream);
+}
+
 void linear_gradients(Compute& compute, std::span<const Linear> linears, ConstMatrix dy,
                       ConstMatrix x, GradientSink& gradients) {
     for (const Linear& linear : linears) {
@@ -156,10 +182,7 @@ void linear_gradients(Compute& compute, std::span<const Linear> linears, ConstMa
         const GradientSlot weight = gradients.slot(linear.weight);
         compute.device.weight_gradient(
             {.dy = part, .x = x, .dw = weight.matrix, .output = weight.output}, compute.stream);
-        if (linear.bias < 0) continue;
-        const GradientSlot bias = gradients.slot(linear.bias);
-        compute.device.bias_gradient({.dy = part, .db = bias.vector(), .output = bias.output},
-                                     compute.stream);
+        bias_gradient(compute, linear.bias, part, gradients);
     }
 }
 
@@ -178,36 +201,87 @@ void norm_backward(Compute& compute, ConstMatrix dy, ConstMatrix x, DeviceSpan<c
         compute.stream);
 }
 
+/// The gradient of a norm's weight over heads that tensor ranks hold parts of: in each block of
+/// rows the heads by the tree, then the blocks ascending (N2).
+void split_norm_weight_gradient(Compute& compute, const Weights& weights,
+                                const sums::RankTree& ranks,
+                                const kernels::RmsNormWeightGradientArgs& args) {
+    const kernels::Arena::Scope scope(compute.arena);
+    const std::int64_t blocks = std::ssize(args.blocks) - 1;
+    const std::int64_t size = args.dw.size();
+    const Matrix sums_of_blocks = compute.matrix(blocks, size);
+    const bool here = ranks.present[static_cast<std::size_t>(weights.part().place.rank)];
+    Matrix partial;
+    if (here) {
+        partial = compute.matrix(blocks, size);
+        for (std::int64_t b = 0; b < blocks; ++b) {
+            const Range rows{args.blocks[static_cast<std::size_t>(b)],
+                             args.blocks[static_cast<std::size_t>(b) + 1]};
+            const std::array<std::int64_t, 2> borders{0, rows.size()};
+            kernels::RmsNormWeightGradientArgs block = args;
+            block.dy = args.dy.row_range(rows);
+            block.x = args.x.row_range(rows);
+            block.inv_rms =
+                args.inv_rms.subspan(rows.begin * args.groups, rows.size() * args.groups);
+            block.blocks = borders;
+            block.dw = {reinterpret_cast<float*>(partial.row_range({b, b + 1}).handle), size};
+            block.output = Output::store;
+            compute.device.rms_norm_weight_gradient(block, compute.stream);
+        }
+    }
+    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
+                     "sums:head norms", ranks, partial, sums_of_blocks);
+    compute.device.bias_gradient({.dy = sums_of_blocks, .db = args.dw, .output = args.output},
+                                 compute.stream);
+}
+
 void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                       const Microbatch& batch, const LayerActivations& kept, Matrix dqkv,
                       GradientSink& gradients) {
-    const ModelConfig& config = weights.config();
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
     const LayerWeights& w = weights.layer(layer);
-    const QkvColumns columns(config);
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
     const auto back = [&](Range range, std::int64_t heads, const Contraction& order,
-                          DeviceSpan<const float> weight, DeviceSpan<const float> inv_rms,
-                          ParameterId id) {
+                          const sums::RankTree& ranks, DeviceSpan<const float> weight,
+                          DeviceSpan<const float> inv_rms, ParameterId id) {
         const Matrix dy = dqkv.col_range(range);
         const ConstMatrix x = kept.qkv_raw.col_range(range);
         const GradientSlot slot = gradients.slot(id);
-        compute.device.rms_norm_weight_gradient({.dy = dy,
-                                                 .x = x,
-                                                 .groups = heads,
-                                                 .group_order = order,
-                                                 .inv_rms = inv_rms,
-                                                 .blocks = batch.norm_blocks,
-                                                 .dw = slot.vector(),
-                                                 .output = slot.output},
-                                                compute.stream);
+        const kernels::RmsNormWeightGradientArgs args{.dy = dy,
+                                                      .x = x,
+                                                      .groups = heads,
+                                                      .group_order = order,
+                                                      .inv_rms = inv_rms,
+                                                      .blocks = batch.norm_blocks,
+                                                      .dw = slot.vector(),
+                                                      .output = slot.output};
+        if (weights.split()) {
+            split_norm_weight_gradient(compute, weights, ranks, args);
+        } else {
+            compute.device.rms_norm_weight_gradient(args, compute.stream);
+        }
         compute.device.rms_norm_backward(
             {.dy = dy, .x = x, .groups = heads, .weight = weight, .inv_rms = inv_rms, .dx = dy},
             compute.stream);
     };
-    back(columns.q, config.heads, weights.contractions().heads, w.q_norm, kept.inv_rms_q,
+    const LayerContractions& orders = weights.contractions();
+    const TensorSums& ranks = weights.tensor_sums();
+    back(columns.q, part.heads.size(), orders.heads, ranks.attention, w.q_norm, kept.inv_rms_q,
          ids.q_norm);
-    back(columns.k, config.kv_heads, weights.contractions().kv_heads, w.k_norm, kept.inv_rms_k,
+    back(columns.k, part.kv_heads.size(), orders.kv_heads, ranks.k_norm, w.k_norm, kept.inv_rms_k,
          ids.k_norm);
+}
+
+/// dk and dv of KV heads that several tensor ranks hold: the tree above their query heads.
+void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix partial = compute.matrix(dkv.rows, dkv.cols);
+    const Matrix total = compute.matrix(dkv.rows, dkv.cols);
+    copy_rows(compute, dkv, partial);
+    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
+                     "sums:shared kv", weights.tensor_sums().shared_kv, partial, total);
+    copy_rows(compute, total, dkv);
 }
 
 }  // namespace
@@ -220,21 +294,22 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    Matrix x) {
     const kernels::Arena::Scope scope(compute.arena);
-    const LayerActivations scratch = allocate(compute, weights.config(), x.rows, false);
+    const LayerActivations scratch = allocate(compute, weights, x.rows, false);
     forward(compute, weights, layer, positions, attention, x, scratch, false);
 }
 
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
                                     const Microbatch& batch, Matrix x) {
     const ModelConfig& config = weights.config();
-    const QkvColumns columns(config);
-    LayerActivations kept = allocate(compute, config, x.rows, true);
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
+    LayerActivations kept = allocate(compute, weights, x.rows, true);
     const AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
         compute.device.segment_attention({.q = qkv.col_range(columns.q),
                                           .k = qkv.col_range(columns.k),
                                           .v = qkv.col_range(columns.v),
-                                          .heads = config.heads,
-                                          .kv_heads = config.kv_heads,
+                                          .heads = part.heads.size(),
+                                          .kv_heads = part.kv_heads.size(),
                                           .segments = batch.segments,
                                           .scale = attention_scale(config),
                                           .out = out,
@@ -253,35 +328,41 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
     const ModelConfig& config = weights.config();
     const LayerWeights& w = weights.layer(layer);
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
-    const QkvColumns columns(config);
+    const Part& part = weights.part();
+    const TensorSums& ranks = weights.tensor_sums();
+    const QkvColumns columns(part);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const std::int64_t rows = dx.rows;
-    const std::int64_t intermediate = config.intermediate;
+    const std::int64_t intermediate = part.intermediate.size();
 
     // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
-    linear_gradients(compute, std::array{Linear{ids.down, ids.down_bias, {0, config.hidden}}}, dx,
-                     kept.activated, gradients);
-    const Matrix dactivated = compute.matrix(rows, intermediate);
-    device.matmul({.x = dx, .w = w.down_back, .y = dactivated}, stream);
     const Matrix dgate_up = compute.matrix(rows, 2 * intermediate);
-    device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
-                           stream);
-    linear_gradients(compute,
-                     std::array{Linear{ids.gate, ids.gate_bias, {0, intermediate}},
-                                Linear{ids.up, ids.up_bias, {intermediate, 2 * intermediate}}},
-                     dgate_up, kept.normed_post, gradients);
+    if (intermediate > 0) {
+        linear_gradients(compute, std::array{Linear{ids.down, -1, {0, config.hidden}}}, dx,
+                         kept.activated, gradients);
+        const Matrix dactivated = compute.matrix(rows, intermediate);
+        device.matmul({.x = dx, .w = w.down_back, .y = dactivated}, stream);
+        device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
+                               stream);
+        linear_gradients(compute,
+                         std::array{Linear{ids.gate, ids.gate_bias, {0, intermediate}},
+                                    Linear{ids.up, ids.up_bias, {intermediate, 2 * intermediate}}},
+                         dgate_up, kept.normed_post, gradients);
+    }
+    bias_gradient(compute, ids.down_bias, dx, gradients);
     const Matrix dnormed = compute.matrix(rows, config.hidden);
-    device.matmul({.x = dgate_up, .w = w.gate_up_back, .y = dnormed}, stream);
+    row_split_matmul(compute, weights, "sums:dnormed mlp", ranks.intermediate, dgate_up,
+                     w.gate_up_back, {}, Output::store, dnormed);
     norm_backward(compute, dnormed, kept.x_mid, w.post_norm, kept.inv_rms_post, batch.norm_blocks,
                   gradients.slot(ids.post_norm), dx);
 
     // Attention: x_mid = x_in + o(attention(rope(qkv(norm(x_in))))).
     linear_gradients(compute, std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dx,
                      kept.attention, gradients);
-    const Matrix dattention = compute.matrix(rows, config.q_size());
+    const Matrix dattention = compute.matrix(rows, part.q_size());
     device.matmul({.x = dx, .w = w.o_back, .y = dattention}, stream);
-    const Matrix dqkv = compute.matrix(rows, config.qkv_size());
+    const Matrix dqkv = compute.matrix(rows, part.qkv_size());
     const ConstMatrix qkv = kept.qkv;
     device.segment_attention_backward({.q = qkv.col_range(columns.q),
                                        .k = qkv.col_range(columns.k),
@@ -290,8 +371,8 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
                                        .dout = dattention,
                                        .maximum = kept.maximum,
                                        .denominator = kept.denominator,
-                                       .heads = config.heads,
-                                       .kv_heads = config.kv_heads,
+                                       .heads = part.heads.size(),
+                                       .kv_heads = part.kv_heads.size(),
                                        .head_order = weights.contractions().heads,
                                        .segments = batch.segments,
                                        .scale = attention_scale(config),
@@ -299,6 +380,8 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
                                        .dk = dqkv.col_range(columns.k),
                                        .dv = dqkv.col_range(columns.v)},
                                       stream);
+    if (part.place.degree > config.kv_heads)
+        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
     rotate(compute, weights, batch.positions, dqkv, true);
     if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
     linear_gradients(
@@ -306,7 +389,8 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
         std::array{Linear{ids.q, ids.q_bias, columns.q}, Linear{ids.k, ids.k_bias, columns.k},
                    Linear{ids.v, ids.v_bias, columns.v}},
         dqkv, kept.normed_in, gradients);
-    device.matmul({.x = dqkv, .w = w.qkv_back, .y = dnormed}, stream);
+    row_split_matmul(compute, weights, "sums:dnormed attention", ranks.attention, dqkv, w.qkv_back,
+                     {}, Output::store, dnormed);
     norm_backward(compute, dnormed, kept.x_in, w.input_norm, kept.inv_rms_in, batch.norm_blocks,
                   gradients.slot(ids.input_norm), dx);
     gradients.layer_done(layer);

@@ -10,8 +10,11 @@
 
 namespace rankwise::model {
 
-/// What the backward pass of a layer reads. Matrices in scratch memory; `x_in` is a copy of the
-/// layer's input.
+// Where tensor ranks split the model every pass is collective over them: each has the whole
+// residual stream, and its own heads and columns of the MLP.
+
+/// What the backward pass of a layer reads: q, k, v and the MLP's columns of this rank's part.
+/// Matrices in scratch memory; `x_in` is a copy of the layer's input.
 struct LayerActivations {
     kernels::Matrix x_in;  ///< [T, hidden]
     DeviceSpan<float> inv_rms_in;

@@ -6,8 +6,8 @@
 
 namespace rankwise::model {
 
-/// Destination of one parameter's gradient: `output` says whether a finished sum is stored or added
-/// to what is there.
+/// Destination of the gradient of this rank's part of a parameter: `output` says whether a finished
+/// sum is stored or added to what is there.
 struct GradientSlot {
     kernels::Matrix matrix;  ///< [rows, cols] f32; a vector is one row
     kernels::Output output = kernels::Output::store;
@@ -29,7 +29,8 @@ class GradientSink {
     virtual void layer_done(std::int64_t layer) = 0;
     /// Final norm and head are written; before the layers.
     virtual void head_done() = 0;
-    /// Gradient rows of the input embedding: row u belongs to id unique[u] (ascending). Last.
+    /// Gradient rows of the input embedding: row u belongs to row unique[u] (ascending) of this
+    /// rank's part of it. Last.
     virtual void embedding(std::span<const std::int32_t> unique, kernels::ConstMatrix rows) = 0;
 };
 

@@ -1,7 +1,10 @@
 #include "src/model/head.hpp"
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
+
+#include "src/model/vocabulary_split.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -79,6 +82,60 @@ class LeafSums {
     std::vector<bool> filled_;
 };
 
+/// What one rank of the tensor axis knows of its vocabulary's leaves, for some rows: brought
+/// together so that every rank can merge all leaves by the tree.
+class LeafStatistics {
+  public:
+    LeafStatistics(Compute& compute, const Weights& weights, DeviceSpan<float> statistics,
+                   DeviceSpan<float> target)
+        : compute_(compute),
+          weights_(weights),
+          vocabulary_(weights.config(), weights.part().place.degree),
+          statistics_(statistics),
+          target_(target) {}
+
+    /// @param own  [rows, own leaves, 3]; @param own_target  [rows], of the targets among the own
+    void gather(DeviceSpan<const float> own, DeviceSpan<const float> own_target,
+                std::span<const TokenId> targets) {
+        const auto download = [&](DeviceSpan<const float> span) {
+            return compute_.device.Memory::download<float>(span, compute_.stream);
+        };
+        std::vector<float> mine = download(own);
+        const std::vector<float> mine_target = download(own_target);
+        mine.insert(mine.end(), mine_target.begin(), mine_target.end());
+        const int degree = weights_.part().place.degree;
+        std::vector<float> all(mine.size() * static_cast<std::size_t>(degree));
+        weights_.tensor().all_gather("sums:vocabulary", mine, all);
+
+        const std::size_t rows = targets.size();
+        const auto width = static_cast<std::size_t>(weights_.part().leaves.size() * 3);
+        std::vector<float> statistics;
+        std::vector<float> target(rows, 0.0F);
+        for (std::size_t row = 0; row < rows; ++row) {
+            for (int rank = 0; rank < degree; ++rank) {
+                const auto of_rank = std::span(all).subspan(
+                    static_cast<std::size_t>(rank) * mine.size(), mine.size());
+                const auto part = of_rank.subspan(row * width, width);
+                statistics.insert(statistics.end(), part.begin(), part.end());
+            }
+            const auto holder = static_cast<std::size_t>(vocabulary_.holder(targets[row]));
+            if (holder < static_cast<std::size_t>(degree))
+                target[row] = all[holder * mine.size() + rows * width + row];
+        }
+        compute_.device.Memory::upload<float>(std::span<const float>(statistics), statistics_,
+                                              compute_.stream);
+        compute_.device.Memory::upload<float>(std::span<const float>(target), target_,
+                                              compute_.stream);
+    }
+
+  private:
+    Compute& compute_;
+    const Weights& weights_;
+    VocabularySplit vocabulary_;
+    DeviceSpan<float> statistics_;
+    DeviceSpan<float> target_;
+};
+
 }  // namespace
 
 void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& options,
@@ -88,16 +145,23 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
     const std::int64_t rows = hidden.rows;
     ReductionTree tree = config.tree();
     if (options.break_order) tree.radices = {tree.leaves()};
-    const std::vector<Range> leaves = vocabulary_leaves(config);
-    const auto leaf_count = static_cast<std::int64_t>(leaves.size());
+    const Part& part = weights.part();
+    const std::vector<Range> leaves = vocabulary_leaves(config, part);
+    const auto leaf_count = std::ssize(leaves);
+    const std::int64_t all_leaves = tree.leaves();
     const std::vector<float> inverse = inverse_temperatures(options, rows);
-    const std::int64_t row_bytes = config.vocab_size * size_of(DType::f32);
+    // Every rank of the tensor axis goes by the same blocks.
+    const std::int64_t row_bytes =
+        ceil_div(config.vocab_size, part.place.degree) * size_of(DType::f32);
     const std::int64_t block = std::clamp<std::int64_t>(options.block_bytes / row_bytes, 1,
                                                         std::max<std::int64_t>(rows, 1));
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix logits = compute.matrix(block, config.vocab_size);
+    const Matrix logits = compute.matrix(block, part.vocabulary.size());
     const DeviceSpan<float> statistics = compute.arena.take<float>(block * leaf_count * 3);
     const DeviceSpan<float> target = compute.arena.take<float>(block);
+    // Of all leaves, where this rank holds only some.
+    const DeviceSpan<float> whole =
+        weights.split() ? compute.arena.take<float>(block * all_leaves * 3) : statistics;
     const auto part_of = [](DeviceSpan<float> span, std::int64_t begin, std::int64_t count) {
         return span.empty() ? span : span.subspan(begin, count);
     };
@@ -105,29 +169,74 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
         const std::int64_t count = std::min(block, rows - begin);
         const Range range{begin, begin + count};
         const Matrix some = logits.row_range({0, count});
-        device.matmul({.x = hidden.row_range(range), .w = weights.packed_head(), .y = some},
-                      compute.stream);
         const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
-        device.vocabulary_statistics(
-            {.logits = some,
-             .leaves = leaves,
-             .ids = options.ids,
-             .inverse_temperature = std::span(inverse).subspan(static_cast<std::size_t>(begin),
-                                                               static_cast<std::size_t>(count)),
-             .targets = choose(range, some),
-             .statistics = some_statistics,
-             .target = target.subspan(0, count)},
-            compute.stream);
-        device.merge_statistics({.statistics = some_statistics,
+        const DeviceSpan<float> some_target = target.subspan(0, count);
+        const DeviceSpan<float> some_whole = whole.subspan(0, count * all_leaves * 3);
+        if (!part.vocabulary.empty()) {
+            device.matmul({.x = hidden.row_range(range), .w = weights.packed_head(), .y = some},
+                          compute.stream);
+        }
+        const std::span<const TokenId> targets = choose(range, some);
+        // A leaf that is empty has s = 0: so have all where there is no vocabulary.
+        if (weights.split()) {
+            device.zero(cast_span<std::byte>(some_statistics), compute.stream);
+            device.zero(cast_span<std::byte>(some_target), compute.stream);
+        }
+        if (!part.vocabulary.empty()) {
+            device.vocabulary_statistics(
+                {.logits = some,
+                 .first_column = part.vocabulary.begin,
+                 .leaves = leaves,
+                 .ids = options.ids,
+                 .inverse_temperature = std::span(inverse).subspan(static_cast<std::size_t>(begin),
+                                                                   static_cast<std::size_t>(count)),
+                 .targets = targets,
+                 .statistics = some_statistics,
+                 .target = some_target},
+                compute.stream);
+        }
+        if (weights.split()) {
+            LeafStatistics(compute, weights, some_whole, some_target)
+                .gather(some_statistics, some_target, targets);
+        }
+        device.merge_statistics({.statistics = some_whole,
                                  .tree = tree,
                                  .rows = count,
-                                 .target = target.subspan(0, count),
+                                 .target = some_target,
                                  .logprob = out.logprob.subspan(begin, count),
                                  .entropy = part_of(out.entropy, begin, count),
                                  .maximum = part_of(out.maximum, begin, count),
                                  .sum = out.sum.subspan(begin, count)},
                                 compute.stream);
     }
+}
+
+Matrix gather_logits(Compute& compute, const Weights& weights, ConstMatrix logits) {
+    const ModelConfig& config = weights.config();
+    const int degree = weights.part().place.degree;
+    const std::int64_t rows = logits.rows;
+    const Matrix whole = compute.matrix(rows, config.vocab_size);
+    const kernels::Arena::Scope scope(compute.arena);
+    const DeviceSpan<float> received = compute.arena.take<float>(rows * config.vocab_size);
+    const sums::Tools tools{compute.device, compute.stream, compute.arena};
+    const VocabularySplit vocabulary(config, degree);
+    std::vector<std::int64_t> counts;
+    for (const Range columns : vocabulary.ranges()) counts.push_back(rows * columns.size());
+    sums::gather_blocks(tools, weights.tensor(), "logits", logits, counts, received);
+    std::vector<std::int64_t> identity(static_cast<std::size_t>(rows));
+    std::iota(identity.begin(), identity.end(), std::int64_t{0});
+    std::int64_t at = 0;
+    for (const Range columns : vocabulary.ranges()) {
+        if (columns.empty()) continue;
+        const std::int64_t size = rows * columns.size();
+        compute.device.gather_rows(
+            {.from = Matrix(received.subspan(at, size), rows, columns.size()),
+             .rows = identity,
+             .to = whole.col_range(columns)},
+            compute.stream);
+        at += size;
+    }
+    return whole;
 }
 
 HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOptions& options,
@@ -170,26 +279,33 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
     const std::int64_t rows = kept.hidden.rows;
     const std::vector<TokenId> targets = targets_of(batch);
     const std::vector<float> inverse = inverse_temperatures(options, rows);
-    const std::vector<Range> leaves = vocabulary_leaves(config);
-    const ReductionTree tree = config.tree();
+    const Part& part = weights.part();
+    const std::vector<Range> leaves = vocabulary_leaves(config, part);
+    const ReductionTree tree = config.tree().below(part.place.degree);
+    const bool has_vocabulary = !part.vocabulary.empty();
 
     // A multiple of 16 columns, so that lanes and leaves keep their places.
     const std::int64_t fitting =
         options.block_bytes / (std::max<std::int64_t>(rows, 1) * size_of(DType::f32));
     const std::int64_t tile = std::max<std::int64_t>(64, fitting / 16 * 16);
     const Matrix dhidden = compute.matrix(rows, config.hidden);
-    LeafSums sums(compute, tree, dhidden);
-    const GradientSlot head = gradients.slot(weights.parameters().head);
+    const Matrix own =  // of this rank's leaves
+        weights.split() ? compute.matrix(rows, config.hidden) : dhidden;
+    LeafSums sums(compute, tree, own);
+    const GradientSlot head =
+        has_vocabulary ? gradients.slot(weights.parameters().head) : GradientSlot{};
     for (std::size_t leaf = 0; leaf < leaves.size(); ++leaf) {
         bool started = false;
         for (std::int64_t begin = leaves[leaf].begin; begin < leaves[leaf].end; begin += tile) {
             const kernels::Arena::Scope tile_scope(compute.arena);
             const Range columns{begin, std::min(begin + tile, leaves[leaf].end)};
+            const Range held{columns.begin - part.vocabulary.begin,
+                             columns.end - part.vocabulary.begin};
             const kernels::PackSpec forward{DType::f32, columns.size(),
                                             Contraction::straight(config.hidden)};
             const kernels::PackSpec backward{DType::f32, config.hidden,
                                              Contraction::straight(columns.size())};
-            const ConstMatrix rows_of_tile = weights.head().row_range(columns);
+            const ConstMatrix rows_of_tile = weights.head().row_range(held);
             const DeviceSpan<std::byte> packed = compute.arena.take<std::byte>(
                 std::max(device.packed_bytes(forward), device.packed_bytes(backward)));
             const Matrix logits = compute.matrix(rows, columns.size());
@@ -210,7 +326,7 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
                                     compute.stream);
             device.weight_gradient({.dy = logits,
                                     .x = kept.hidden,
-                                    .dw = head.matrix.row_range(columns),
+                                    .dw = head.matrix.row_range(held),
                                     .output = head.output},
                                    compute.stream);
             device.pack(backward, kernels::PackSide::inputs, std::span(&rows_of_tile, 1),
@@ -222,7 +338,12 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
                           compute.stream);
             started = true;
         }
-        sums.leaf_done(narrow<int>(leaf), !started);
+        if (has_vocabulary) sums.leaf_done(narrow<int>(leaf), !started);
+    }
+    if (weights.split()) {
+        sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
+                         "sums:dhidden", weights.tensor_sums().vocabulary,
+                         has_vocabulary ? own : Matrix(), dhidden);
     }
 
     const Matrix dnormed = compute.matrix(x.rows, config.hidden);

@@ -26,8 +26,8 @@ struct LogprobSpans {
     DeviceSpan<float> sum;
 };
 
-/// Targets of some rows, given their logits [rows, vocabulary]: known ones, or drawn there. Asked
-/// once a block of rows, ascending.
+/// Targets of some rows, given their logits [rows, this rank's vocabulary]: known ones, or drawn
+/// there. Asked once a block of rows, ascending; the ranks of a tensor axis answer alike.
 using ChooseTargets =
     std::function<std::span<const TokenId>(Range rows, kernels::ConstMatrix logits)>;
 
@@ -38,6 +38,11 @@ using ChooseTargets =
 void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& options,
                    kernels::ConstMatrix hidden, const ChooseTargets& choose,
                    const LogprobSpans& out);
+
+/// Logits [R, vocabulary] in scratch memory, from those of each rank's part. Collective over the
+/// tensor axis of split weights.
+[[nodiscard]] kernels::Matrix gather_logits(Compute& compute, const Weights& weights,
+                                            kernels::ConstMatrix logits);
 
 /// Log-probabilities of the head rows' targets, and what the backward pass needs.
 struct HeadOutputs : LogprobSpans {

@@ -33,24 +33,69 @@ void fill_normal(std::span<float> row, const RandomStream& stream, std::uint32_t
     }
 }
 
-/// Calls `fill(rows, values)` for blocks of rows and uploads what it filled in.
+/// Calls `fill(box, values)` for boxes of some rows of this rank's part and uploads what it filled
+/// in.
 template <class Fill>
 void upload_by_rows(Weights& weights, ParameterId id, Compute& compute, const Fill& fill) {
-    const Shape shape = weights.table()[id].shape;
+    const Box part = weights.box(id);
+    if (part.empty()) return;
     std::vector<float> values;
-    for (std::int64_t begin = 0; begin < shape.rows; begin += kRowsAtOnce) {
-        const Range rows{begin, std::min(begin + kRowsAtOnce, shape.rows)};
-        values.assign(static_cast<std::size_t>(rows.size() * shape.cols), 0.0F);
-        fill(rows, std::span(values));
+    for (std::int64_t begin = part.rows.begin; begin < part.rows.end; begin += kRowsAtOnce) {
+        const Box box{{begin, std::min(begin + kRowsAtOnce, part.rows.end)}, part.cols};
+        values.assign(static_cast<std::size_t>(box.size()), 0.0F);
+        fill(box, std::span(values));
         compute.device.Memory::upload<float>(
             std::span<const float>(values),
-            weights.master_span(id).subspan(begin * shape.cols, rows.size() * shape.cols),
+            weights.master_span(id).subspan((begin - part.rows.begin) * part.cols.size(),
+                                            box.size()),
             compute.stream);
     }
 }
 
 bool ends_with(std::string_view text, std::string_view end) {
     return text.ends_with(end);
+}
+
+/// Rows of a whole parameter on tensor rank 0, nothing elsewhere. Collective over the tensor axis.
+std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
+                              Compute& compute) {
+    const auto box_of = [&](TensorPlace place) {
+        const Parameter& parameter = weights.table()[id];
+        const int leaves = weights.config().tree().leaves();
+        Box box = part_box(parameter, leaves, place);
+        box.rows = intersect(box.rows, rows);
+        if (!part_counts(parameter, leaves, place)) box.rows.end = box.rows.begin;
+        return box;
+    };
+    const TensorPlace here = weights.part().place;
+    const Box mine = box_of(here);
+    std::vector<float> values;
+    if (!mine.empty()) {
+        const std::int64_t first = mine.rows.begin - weights.box(id).rows.begin;
+        const std::int64_t cols = mine.cols.size();
+        const kernels::ConstMatrix part =
+            weights.master(id).row_range({first, first + mine.rows.size()});
+        values = compute.device.Memory::download<float>(
+            DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
+                                    mine.rows.size() * cols),
+            compute.stream);
+    }
+    if (!weights.split()) return values;
+    const auto gathered = weights.tensor().gather_v("export", values, 0);
+    if (here.rank != 0) return {};
+    const std::int64_t cols = weights.table()[id].shape.cols;
+    std::vector<float> whole(static_cast<std::size_t>(rows.size() * cols));
+    auto from = gathered.values.begin();
+    for (int rank = 0; rank < here.degree; ++rank) {
+        const Box box = box_of({here.degree, rank});
+        if (box.empty()) continue;
+        for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {
+            const auto end = from + box.cols.size();
+            std::copy(from, end, whole.begin() + (row - rows.begin) * cols + box.cols.begin);
+            from = end;
+        }
+    }
+    return whole;
 }
 
 /// Tensors that files may hold beside the parameters: copies and tables that are computed.
@@ -71,17 +116,19 @@ void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed
         const bool writes_residual = ends_with(parameter.name, "o_proj.weight") ||
                                      ends_with(parameter.name, "down_proj.weight");
         const RandomStream stream(seed, Purpose::initialisation, static_cast<std::uint64_t>(id));
-        upload_by_rows(weights, id, compute, [&](Range rows, std::span<float> values) {
+        std::vector<float> row_values(static_cast<std::size_t>(parameter.shape.cols));
+        upload_by_rows(weights, id, compute, [&](const Box& box, std::span<float> values) {
             if (parameter.shape.vector) {
                 const bool is_norm = ends_with(parameter.name, "norm.weight");
                 std::fill(values.begin(), values.end(), is_norm ? 1.0F : 0.0F);
                 return;
             }
-            for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-                const auto cols = static_cast<std::size_t>(parameter.shape.cols);
-                fill_normal(values.subspan(static_cast<std::size_t>(row - rows.begin) * cols, cols),
-                            stream, narrow<std::uint32_t>(row),
+            auto to = values.begin();
+            for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {
+                fill_normal(row_values, stream, narrow<std::uint32_t>(row),
                             writes_residual ? residual : options.std);
+                to = std::copy(row_values.begin() + box.cols.begin,
+                               row_values.begin() + box.cols.end, to);
             }
         });
     }
@@ -99,8 +146,8 @@ void load_folder(Weights& weights, const std::filesystem::path& folder, Compute&
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
         const Parameter& parameter = weights.table()[id];
         tensors.require_shape(parameter.name, parameter.shape);
-        upload_by_rows(weights, id, compute, [&](Range rows, std::span<float> values) {
-            tensors.read(parameter.name, {rows, {0, parameter.shape.cols}}, values);
+        upload_by_rows(weights, id, compute, [&](const Box& box, std::span<float> values) {
+            tensors.read(parameter.name, box, values);
             const auto odd =
                 std::ranges::find_if_not(values, [](float v) { return std::isfinite(v); });
             if (odd == values.end()) return;
@@ -109,7 +156,7 @@ void load_folder(Weights& weights, const std::filesystem::path& folder, Compute&
                 "{}: {} holds {} at row {}, column {}: the file is damaged, or of a run that "
                 "diverged; take another model",
                 tensors.at(parameter.name).file, parameter.name, *odd,
-                rows.begin + at / parameter.shape.cols, at % parameter.shape.cols));
+                box.rows.begin + at / box.cols.size(), box.cols.begin + at % box.cols.size()));
         });
     }
     weights.pack(compute);
@@ -141,14 +188,18 @@ void export_folder(const ModelConfig& config, const ReadRows& read, io::FileSyst
 void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
                    Compute& compute) {
     const ReadRows read = [&](ParameterId id, Range rows, std::span<float> values) {
-        const kernels::ConstMatrix part = weights.master(id).row_range(rows);
-        const std::vector<float> downloaded = compute.device.Memory::download<float>(
-            DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
-                                    rows.size() * part.cols),
-            compute.stream);
-        std::copy(downloaded.begin(), downloaded.end(), values.begin());
+        const std::vector<float> all = whole_rows(weights, id, rows, compute);
+        std::copy(all.begin(), all.end(), values.begin());
     };
-    export_folder(weights.config(), read, fs, folder);
+    if (weights.part().place.rank == 0) {
+        export_folder(weights.config(), read, fs, folder);
+        return;
+    }
+    for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const std::int64_t rows = weights.table()[id].shape.rows;
+        for (std::int64_t begin = 0; begin < rows; begin += kRowsAtOnce)
+            (void)whole_rows(weights, id, {begin, std::min(begin + kRowsAtOnce, rows)}, compute);
+    }
 }
 
 }  // namespace rankwise::model

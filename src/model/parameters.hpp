@@ -28,8 +28,43 @@ struct DecoderParameters {
 
 [[nodiscard]] DecoderParameters decoder_parameters(const ModelConfig& config);
 
-/// Contractions of a layer's matmuls, each with the model's tree where tensor ranks may split it
-/// (N2).
+/// A rank's place on the tensor axis.
+struct TensorPlace {
+    int degree = 1;
+    int rank = 0;
+};
+
+/// Degrees of the tensor axis that give the bits of one rank, ascending: products of prefixes of
+/// the reduction list (N2) whose ranks hold whole groups of KV heads, or each one head of them.
+[[nodiscard]] std::vector<int> tensor_degrees(const ModelConfig& config);
+
+/// What one tensor rank holds of a decoder: whole leaves. On an axis of one rank: everything.
+struct Part {
+    TensorPlace place;
+    Range leaves;
+    Range heads;     ///< query heads
+    Range kv_heads;  ///< those that its query heads read; beyond as many ranks as KV heads, several
+                     ///< ranks hold the same
+    bool first_holder = true;  ///< its KV heads count here: gradients, digests, files
+    Range intermediate;        ///< may be empty
+    Range vocabulary;          ///< may be empty
+    std::int64_t head_dim = 0;
+
+    [[nodiscard]] std::int64_t q_size() const { return heads.size() * head_dim; }
+    [[nodiscard]] std::int64_t kv_size() const { return kv_heads.size() * head_dim; }
+    [[nodiscard]] std::int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+};
+
+/// @throws InternalError if the degree is not one of tensor_degrees().
+[[nodiscard]] Part part_of(const ModelConfig& config, TensorPlace place);
+
+/// Where a rank's part of a parameter lies in it; and whether it counts there: what several ranks
+/// hold counts on the lowest.
+[[nodiscard]] Box part_box(const Parameter& parameter, int leaves, TensorPlace place);
+[[nodiscard]] bool part_counts(const Parameter& parameter, int leaves, TensorPlace place);
+
+/// Contractions of a layer's matmuls over one rank's part, each with the tree of its leaves where
+/// tensor ranks may split the sum (N2).
 struct LayerContractions {
     Contraction hidden;        ///< straight over the residual stream
     Contraction attention;     ///< o_proj forward: leaves of whole heads
@@ -40,9 +75,9 @@ struct LayerContractions {
     Contraction kv_heads;  ///< over the KV heads: a KV head that spans leaves counts in its first
 };
 
-[[nodiscard]] LayerContractions layer_contractions(const ModelConfig& config);
+[[nodiscard]] LayerContractions layer_contractions(const ModelConfig& config, const Part& part);
 
-/// Vocabulary ranges of the leaves of the head.
-[[nodiscard]] std::vector<Range> vocabulary_leaves(const ModelConfig& config);
+/// Vocabulary ranges of the leaves of the head that a rank holds.
+[[nodiscard]] std::vector<Range> vocabulary_leaves(const ModelConfig& config, const Part& part);
 
 }  // namespace rankwise::model

@@ -10,6 +10,37 @@ using kernels::ConstMatrix;
 using kernels::Matrix;
 using kernels::PackSide;
 
+namespace {
+
+TensorPlace place_of(const parallel::Communicator* tensor) {
+    return tensor == nullptr ? TensorPlace{} : TensorPlace{tensor->size(), tensor->rank()};
+}
+
+TensorSums sums_of(const ModelConfig& config, const Part& mine) {
+    const int degree = mine.place.degree;
+    TensorSums out;
+    out.attention = sums::RankTree::all(config.tree(), degree);
+    out.intermediate = out.vocabulary = out.k_norm = out.attention;
+    for (int rank = 0; rank < degree; ++rank) {
+        const auto at = static_cast<std::size_t>(rank);
+        const Part part = part_of(config, {degree, rank});
+        out.intermediate.present[at] = !part.intermediate.empty();
+        out.vocabulary.present[at] = !part.vocabulary.empty();
+        out.k_norm.present[at] = part.first_holder;
+    }
+    const auto kv_heads = narrow<int>(config.kv_heads);
+    if (degree > kv_heads) {
+        const std::int64_t sharers = degree / kv_heads;
+        const std::int64_t first = mine.kv_heads.begin * sharers;
+        out.shared_kv = {config.tree().above(degree).below(kv_heads),
+                         {first, first + sharers},
+                         std::vector<bool>(static_cast<std::size_t>(sharers), true)};
+    }
+    return out;
+}
+
+}  // namespace
+
 Packed::Packed(kernels::Device& device, kernels::PackSpec spec)
     : spec_(std::make_unique<kernels::PackSpec>(std::move(spec))),
       data_(device, device.packed_bytes(*spec_)) {}
@@ -22,16 +53,25 @@ void Packed::pack(Compute& compute, PackSide side, std::span<const ConstMatrix> 
     compute.device.pack(*spec_, side, stacked, data_.span(), compute.stream);
 }
 
-Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes passes)
+Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
+                 parallel::Communicator* tensor)
     : config_(config),
       passes_(passes),
+      tensor_(tensor),
+      part_(part_of(config, place_of(tensor))),
       parameters_(decoder_parameters(config)),
-      contractions_(layer_contractions(config)) {
+      tensor_sums_(sums_of(config, part_)),
+      contractions_(layer_contractions(config, part_)) {
     constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
     std::int64_t size = 0;
+    const int leaves = config.tree().leaves();
     for (const Parameter& parameter : table().rows()) {
+        const Box box = part_box(parameter, leaves, part_.place);
+        boxes_.push_back(box);
+        shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
+        counts_.push_back(part_counts(parameter, leaves, part_.place));
         offsets_.push_back(size);
-        size += round_up(parameter.shape.size(), kAlign);
+        size += round_up(shapes_.back().size(), kAlign);
     }
     masters_ = kernels::DeviceBuffer<float>(device, size);
 
@@ -39,12 +79,14 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         return Packed(device, {DType::f32, columns, contraction});
     };
     const std::int64_t hidden = config.hidden;
+    const std::int64_t qkv = part_.qkv_size();
+    const std::int64_t intermediate = part_.intermediate.size();
     for (std::int64_t index = 0; index < config.layers; ++index) {
         const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
         Layer& layer = layers_.emplace_back();
-        layer.qkv = packed(config.qkv_size(), contractions_.hidden);
+        layer.qkv = packed(qkv, contractions_.hidden);
         layer.o = packed(hidden, contractions_.attention);
-        layer.gate_up = packed(2 * config.intermediate, contractions_.hidden);
+        layer.gate_up = packed(2 * intermediate, contractions_.hidden);
         layer.down = packed(hidden, contractions_.intermediate);
         LayerWeights& view = layer.view;
         view = {.input_norm = vector(ids.input_norm),
@@ -58,25 +100,25 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
                 .gate_up = layer.gate_up.view(),
                 .down = layer.down.view()};
         if (config.qkv_bias) {
-            layer.qkv_bias = kernels::DeviceBuffer<float>(device, config.qkv_size());
+            layer.qkv_bias = kernels::DeviceBuffer<float>(device, qkv);
             view.qkv_bias = layer.qkv_bias.span();
         }
         if (config.mlp_bias) {
-            layer.gate_up_bias = kernels::DeviceBuffer<float>(device, 2 * config.intermediate);
+            layer.gate_up_bias = kernels::DeviceBuffer<float>(device, 2 * intermediate);
             view.gate_up_bias = layer.gate_up_bias.span();
         }
         if (passes == Passes::forward_and_backward) {
             layer.qkv_back = packed(hidden, contractions_.qkv_rows);
-            layer.o_back = packed(config.q_size(), contractions_.hidden);
+            layer.o_back = packed(part_.q_size(), contractions_.hidden);
             layer.gate_up_back = packed(hidden, contractions_.gate_up_rows);
-            layer.down_back = packed(config.intermediate, contractions_.hidden);
+            layer.down_back = packed(intermediate, contractions_.hidden);
             view.qkv_back = layer.qkv_back.view();
             view.o_back = layer.o_back.view();
             view.gate_up_back = layer.gate_up_back.view();
             view.down_back = layer.down_back.view();
         }
     }
-    head_ = packed(config.vocab_size, contractions_.hidden);
+    head_ = packed(part_.vocabulary.size(), contractions_.hidden);
 
     const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
     const std::unique_ptr<kernels::Stream> stream = device.make_stream();
@@ -87,13 +129,12 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
 }
 
 DeviceSpan<float> Weights::master_span(ParameterId id) {
-    return masters_.span().subspan(offsets_[static_cast<std::size_t>(id)],
-                                   table()[id].shape.size());
+    return masters_.span().subspan(offsets_[index(id)], shape(id).size());
 }
 
 Matrix Weights::master(ParameterId id) {
-    const Shape shape = table()[id].shape;
-    return {master_span(id), shape.rows, shape.cols};
+    const Shape part = shape(id);
+    return {master_span(id), part.rows, part.cols};
 }
 
 ConstMatrix Weights::master(ParameterId id) const {
@@ -118,15 +159,16 @@ void Weights::pack(Compute& compute) {
         const std::array o{self.master(ids.o)};
         const std::array gate_up{self.master(ids.gate), self.master(ids.up)};
         const std::array down{self.master(ids.down)};
+        const bool has_mlp = !part_.intermediate.empty();
         layer.qkv.pack(compute, PackSide::outputs, qkv);
         layer.o.pack(compute, PackSide::outputs, o);
-        layer.gate_up.pack(compute, PackSide::outputs, gate_up);
-        layer.down.pack(compute, PackSide::outputs, down);
+        if (has_mlp) layer.gate_up.pack(compute, PackSide::outputs, gate_up);
+        if (has_mlp) layer.down.pack(compute, PackSide::outputs, down);
         if (passes_ == Passes::forward_and_backward) {
             layer.qkv_back.pack(compute, PackSide::inputs, qkv);
             layer.o_back.pack(compute, PackSide::inputs, o);
-            layer.gate_up_back.pack(compute, PackSide::inputs, gate_up);
-            layer.down_back.pack(compute, PackSide::inputs, down);
+            if (has_mlp) layer.gate_up_back.pack(compute, PackSide::inputs, gate_up);
+            if (has_mlp) layer.down_back.pack(compute, PackSide::inputs, down);
         }
         const auto stack = [&](std::span<const ParameterId> from, DeviceSpan<float> to) {
             std::int64_t at = 0;
@@ -144,37 +186,56 @@ void Weights::pack(Compute& compute) {
             stack(std::array{ids.gate_bias, ids.up_bias}, layer.gate_up_bias.span());
     }
     const std::array head{self.head()};
-    head_.pack(compute, PackSide::outputs, head);
+    if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
 }
 
 void Weights::copy_from(const Weights& other, Compute& compute) {
-    ensure(config_ == other.config_, "weights of another model were to be copied");
+    ensure(config_ == other.config_ && boxes_ == other.boxes_,
+           "weights of another model were to be copied");
     compute.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(other.masters_.span())),
                         cast_span<std::byte>(masters_.span()), compute.stream);
     pack(compute);
 }
 
-UInt128 Weights::digest(ParameterId id, Compute& compute) const {
-    const Parameter& parameter = table()[id];
-    const std::vector<Range> pieces = digest_pieces(parameter, config_.tree().leaves());
-    return compute.device.digest({.x = master(id), .name = parameter.name, .pieces = pieces},
-                                 compute.stream);
+std::vector<UInt128> Weights::digests(Compute& compute) const {
+    std::vector<UInt128> all;
+    for (ParameterId id = 0; id < table().count(); ++id) {
+        const Box& at = box(id);
+        if (!counts(id) || at.empty()) {
+            all.emplace_back();
+            continue;
+        }
+        const std::vector<Range> pieces = digest_pieces(id);
+        all.push_back(compute.device.digest({.x = master(id),
+                                             .name = table()[id].name,
+                                             .first_row = at.rows.begin,
+                                             .first_column = at.cols.begin,
+                                             .pieces = pieces},
+                                            compute.stream));
+    }
+    if (split()) tensor_->all_reduce_sum("digest", all);
+    return all;
 }
 
 UInt128 Weights::digest(Compute& compute) const {
     UInt128 sum;
-    for (ParameterId id = 0; id < table().count(); ++id) sum += digest(id, compute);
+    for (const UInt128& one : digests(compute)) sum += one;
     return sum;
 }
 
-std::vector<Range> digest_pieces(const Parameter& parameter, int leaves) {
+std::vector<Range> Weights::digest_pieces(ParameterId id) const {
+    const Parameter& parameter = table()[id];
+    const Range columns = box(id).cols;
     const bool columns_split = parameter.split == TensorSplit::columns ||
                                (parameter.split == TensorSplit::rows && parameter.shape.vector);
-    if (!columns_split) return {{0, parameter.shape.cols}};
-    const int parts = parameter.leaf_parts > 0 ? narrow<int>(parameter.leaf_parts) : leaves;
+    if (!columns_split) return {{0, columns.size()}};
+    const int parts =
+        parameter.leaf_parts > 0 ? narrow<int>(parameter.leaf_parts) : config_.tree().leaves();
     std::vector<Range> pieces;
     for (const Range range : leaf_ranges(parameter.shape.cols, parts, parameter.leaf_unit)) {
-        if (!range.empty()) pieces.push_back(range);
+        const Range piece = intersect(range, columns);
+        if (!piece.empty())
+            pieces.push_back({piece.begin - columns.begin, piece.end - columns.begin});
     }
     return pieces;
 }

@@ -10,6 +10,7 @@
 
 #include "src/model/context.hpp"
 #include "src/model/parameters.hpp"
+#include "src/sums/tensor_parallel.hpp"
 
 namespace rankwise::model {
 
@@ -38,19 +39,49 @@ struct LayerWeights {
 /// Which passes the packed copies must serve.
 enum class Passes : std::uint8_t { forward, forward_and_backward };
 
-/// Masters in one flat buffer in table order, each parameter aligned to 64 bytes. Not safe for use
-/// by several threads.
+/// How a rank's sums and those of the other tensor ranks make up totals.
+struct TensorSums {
+    sums::RankTree attention;     ///< over the heads: o_proj forward, q k v backward
+    sums::RankTree intermediate;  ///< over the MLP: down_proj forward, gate and up backward
+    sums::RankTree vocabulary;    ///< the head's input gradient
+    sums::RankTree shared_kv;     ///< the ranks that hold the same KV heads: dk, dv
+    sums::RankTree k_norm;        ///< over the KV heads
+};
+
+/// Masters in one flat buffer in table order, each parameter aligned to 64 bytes: of each parameter
+/// the part that this rank of the tensor axis holds. Not safe for use by several threads.
 class Weights {
   public:
     /// Allocates; contents unspecified until every parameter was written and pack() called.
-    Weights(kernels::Device& device, const ModelConfig& config, Passes passes);
+    /// @param tensor  ranks that split the model; null: this rank holds all of it. Outlives the
+    /// weights. Their passes are collective over it.
+    Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
+            parallel::Communicator* tensor = nullptr);
 
     [[nodiscard]] const ModelConfig& config() const { return config_; }
     [[nodiscard]] const DecoderParameters& parameters() const { return parameters_; }
     [[nodiscard]] const LayerContractions& contractions() const { return contractions_; }
     [[nodiscard]] const ParameterTable& table() const { return parameters_.table; }
 
-    /// The whole parameter: [rows, cols].
+    /// This rank's part of a decoder, of a parameter, and the shape of that part.
+    [[nodiscard]] const Part& part() const { return part_; }
+    [[nodiscard]] const Box& box(ParameterId id) const { return boxes_[index(id)]; }
+    [[nodiscard]] Shape shape(ParameterId id) const { return shapes_[index(id)]; }
+    [[nodiscard]] std::span<const Shape> shapes() const { return shapes_; }
+    /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
+    /// several ranks hold counts on the lowest.
+    [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
+    /// Columns of the part that are units of digests and gradient norms: its leaves where columns
+    /// are split, else the whole row (a split vector: the leaves' pieces).
+    [[nodiscard]] std::vector<Range> digest_pieces(ParameterId id) const;
+
+    /// Whether the model is split over tensor ranks.
+    [[nodiscard]] bool split() const { return part_.place.degree > 1; }
+    /// The tensor axis; only of a model that is split.
+    [[nodiscard]] parallel::Communicator& tensor() const { return *tensor_; }
+    [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
+
+    /// This rank's part of a parameter: [rows, cols].
     [[nodiscard]] kernels::Matrix master(ParameterId id);
     [[nodiscard]] kernels::ConstMatrix master(ParameterId id) const;
     [[nodiscard]] DeviceSpan<float> master_span(ParameterId id);
@@ -69,14 +100,14 @@ class Weights {
     [[nodiscard]] DeviceSpan<const float> cosine() const { return cosine_.span(); }
     [[nodiscard]] DeviceSpan<const float> sine() const { return sine_.span(); }
 
-    /// Copies the masters of `other`, which has the same configuration (a reference that follows
-    /// its policy).
+    /// Copies the masters of `other`, which has the same configuration and place (a reference that
+    /// follows its policy).
     void copy_from(const Weights& other, Compute& compute);
 
-    /// Sum modulo 2^128 of the digests of all parameters (N8).
+    /// Digests of all parameters, in table order (N8), and their sum modulo 2^128. Collective over
+    /// the tensor axis.
+    [[nodiscard]] std::vector<UInt128> digests(Compute& compute) const;
     [[nodiscard]] UInt128 digest(Compute& compute) const;
-    /// The same of one parameter.
-    [[nodiscard]] UInt128 digest(ParameterId id, Compute& compute) const;
 
     [[nodiscard]] std::int64_t bytes() const { return masters_.span().size_bytes(); }
 
@@ -86,11 +117,18 @@ class Weights {
         kernels::DeviceBuffer<float> qkv_bias, gate_up_bias;  // stacked copies
         LayerWeights view;
     };
+    [[nodiscard]] static std::size_t index(ParameterId id) { return static_cast<std::size_t>(id); }
     [[nodiscard]] DeviceSpan<const float> vector(ParameterId id) const;
 
     ModelConfig config_;
     Passes passes_;
+    parallel::Communicator* tensor_;
+    Part part_;
     DecoderParameters parameters_;
+    std::vector<Box> boxes_;
+    std::vector<Shape> shapes_;
+    std::vector<bool> counts_;
+    TensorSums tensor_sums_;
     LayerContractions contractions_;
     std::vector<std::int64_t> offsets_;  // of each parameter in masters_, elements
     kernels::DeviceBuffer<float> masters_;
@@ -98,9 +136,5 @@ class Weights {
     Packed head_;
     kernels::DeviceBuffer<float> cosine_, sine_;
 };
-
-/// Column ranges of a parameter's rows that are units of digests and gradient norms: its leaves
-/// where columns are split, else the whole row (a split vector: the leaves' pieces).
-[[nodiscard]] std::vector<Range> digest_pieces(const Parameter& parameter, int leaves);
 
 }  // namespace rankwise::model

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "src/base/philox.hpp"
 #include "src/model/head.hpp"
@@ -57,7 +58,8 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
     const std::int64_t pages = options_.slots * (pages_for(longest) + pages_for(longest_prompt));
     if (!pool_ || pool_->capacity() < pages) {
         pool_.reset();  // before the new one is allocated
-        pool_ = std::make_unique<KvPool>(compute_.device, config, pages);
+        pool_ = std::make_unique<KvPool>(compute_.device, config, weights_.part().kv_heads.size(),
+                                         pages);
     }
 }
 
@@ -236,10 +238,11 @@ void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t>
                      std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
                      std::span<const PageId> page_table, Matrix x) {
     const model::ModelConfig& config = weights_.config();
-    compute_.device.embed({.table = weights_.embedding(), .ids = ids, .out = x}, compute_.stream);
-    const Range q{0, config.q_size()};
-    const Range k{q.end, q.end + config.kv_size()};
-    const Range v{k.end, k.end + config.kv_size()};
+    model::embed(compute_, weights_, ids, x);
+    const model::Part& part = weights_.part();
+    const Range q{0, part.q_size()};
+    const Range k{q.end, q.end + part.kv_size()};
+    const Range v{k.end, k.end + part.kv_size()};
     for (std::int64_t layer = 0; layer < config.layers; ++layer) {
         const kernels::KvPages pages = pool_->layer(layer);
         const model::AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
@@ -247,7 +250,7 @@ void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t>
                 {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = slots, .pages = pages},
                 compute_.stream);
             compute_.device.paged_attention({.q = qkv.col_range(q),
-                                             .heads = config.heads,
+                                             .heads = part.heads.size(),
                                              .pages = pages,
                                              .runs = runs,
                                              .page_table = page_table,
@@ -333,17 +336,62 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
         const auto at = static_cast<std::size_t>(some.begin);
         const auto size = static_cast<std::size_t>(some.size());
         const std::span<TokenId> drawn = std::span(tokens).subspan(at, size);
-        device.sample({.logits = logits,
-                       .ids = ids_,
-                       .rows = std::span(sample_rows).subspan(at, size),
-                       .tokens = drawn},
-                      compute_.stream);
+        choose(logits, std::span(sample_rows).subspan(at, size), drawn);
         return std::span<const TokenId>(drawn);
     };
     const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
     model::head_logprobs(compute_, weights_, head, x, draw_some,
                          {.logprob = logprob, .sum = compute_.arena.take<float>(rows)});
     logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
+}
+
+void Generator::choose(ConstMatrix logits, std::span<const kernels::SampleRow> rows,
+                       std::span<TokenId> tokens) {
+    kernels::Device& device = compute_.device;
+    if (!weights_.split()) {
+        device.sample({.logits = logits, .ids = ids_, .rows = rows, .tokens = tokens},
+                      compute_.stream);
+        return;
+    }
+    const kernels::SampleRow& options = rows.front();  // the same for every row of a run
+    const bool filtered = options.temperature != 0.0 &&
+                          (options.top_k > 0 || options.top_p < 1.0 || options.min_p > 0.0);
+    if (filtered) {
+        const kernels::Arena::Scope scope(compute_.arena);
+        device.sample({.logits = model::gather_logits(compute_, weights_, logits),
+                       .ids = ids_,
+                       .rows = rows,
+                       .tokens = tokens},
+                      compute_.stream);
+        return;
+    }
+    // The largest of all ranks' largest: of equal ones the lower id, which the lower rank holds.
+    struct Best {
+        float score = -std::numeric_limits<float>::infinity();
+        TokenId token = 0;
+    };
+    const Range own = weights_.part().vocabulary;
+    std::vector<Best> mine(rows.size());
+    if (!own.empty() && own.begin < ids_) {
+        std::vector<float> scores(rows.size());
+        device.sample({.logits = logits,
+                       .ids = ids_,
+                       .first_column = own.begin,
+                       .rows = rows,
+                       .tokens = tokens,
+                       .scores = scores},
+                      compute_.stream);
+        for (std::size_t i = 0; i < rows.size(); ++i) mine[i] = {scores[i], tokens[i]};
+    }
+    std::vector<Best> all(rows.size() * static_cast<std::size_t>(weights_.part().place.degree));
+    weights_.tensor().all_gather("tokens", mine, all);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        Best best;
+        for (std::size_t at = i; at < all.size(); at += rows.size()) {
+            if (all[at].score > best.score) best = all[at];
+        }
+        tokens[i] = best.token;
+    }
 }
 
 FinishReason Generator::finish_reason(Slot& slot, const SamplingOptions& sampling) {

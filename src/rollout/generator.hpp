@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-#include "src/model/decoder_layer.hpp"
+#include "src/model/decoder.hpp"
 #include "src/rollout/kv_pool.hpp"
 #include "src/rollout/sampling.hpp"
 #include "src/rollout/work_source.hpp"
@@ -38,6 +38,8 @@ struct GeneratorCounts {
 
 /// Generates answers with one model's weights. A sample's tokens and log-probabilities depend on
 /// the weights, its prompt, its sampling options and its name (prompt id, sample, step) alone.
+/// Where tensor ranks split the weights they generate together: run() is collective over them, and
+/// their work sources and callbacks answer alike (GroupWork).
 class Generator {
   public:
     /// @param tokenizer  for answers as text and stop strings; null: neither
@@ -97,6 +99,9 @@ class Generator {
     /// Tokens and log-probabilities of every slot's next token.
     void draw(kernels::Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
               std::vector<float>& logprobs);
+    /// Draws from rows of logits of this rank's vocabulary.
+    void choose(kernels::ConstMatrix logits, std::span<const kernels::SampleRow> rows,
+                std::span<TokenId> tokens);
     [[nodiscard]] FinishReason finish_reason(Slot& slot, const SamplingOptions& sampling);
     void finish(Slot& slot);
 

@@ -13,7 +13,9 @@ using PageId = std::int32_t;
 /// One pool of pages of kKeyBlock positions; a page exists in every layer under the same number.
 class KvPool {
   public:
-    KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t pages);
+    /// @param kv_heads  those that this rank holds
+    KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t kv_heads,
+           std::int64_t pages);
 
     [[nodiscard]] std::int64_t capacity() const {
         return static_cast<std::int64_t>(references_.size());

@@ -74,4 +74,24 @@ std::vector<WorkUnit> DealtWork::poll(std::int64_t free_slots, bool idle) {
     return take_front(mine_, free_slots);
 }
 
+std::vector<WorkUnit> GroupWork::poll(std::int64_t free_slots, bool idle) {
+    // Free slots are the same on every rank of the group, so that the message's size is known.
+    std::vector<std::int64_t> message(static_cast<std::size_t>(2 + 2 * free_slots), 0);
+    if (group_.rank() == 0) {
+        const std::vector<WorkUnit> units = source_.poll(free_slots, idle);
+        message[0] = source_.exhausted() ? 1 : 0;
+        message[1] = std::ssize(units);
+        for (std::size_t i = 0; i < units.size(); ++i) {
+            message[2 + 2 * i] = units[i].request;
+            message[3 + 2 * i] = units[i].sample;
+        }
+    }
+    group_.broadcast("work", message, 0);
+    exhausted_ = message[0] != 0;
+    std::vector<WorkUnit> units;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(message[1]); ++i)
+        units.push_back({message[2 + 2 * i], narrow<std::int32_t>(message[3 + 2 * i])});
+    return units;
+}
+
 }  // namespace rankwise::rollout

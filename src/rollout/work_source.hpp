@@ -65,4 +65,19 @@ class DealtWork final : public WorkSource {
     std::int64_t polls_ = 0;
 };
 
+/// The work of a group of ranks that generate together (a tensor group): the first rank polls, and
+/// all start the same.
+class GroupWork final : public WorkSource {
+  public:
+    /// @param source  asked on rank 0 of the group alone; outlives this
+    GroupWork(WorkSource& source, parallel::Communicator& group) : source_(source), group_(group) {}
+    std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override;
+    [[nodiscard]] bool exhausted() const override { return exhausted_; }
+
+  private:
+    WorkSource& source_;
+    parallel::Communicator& group_;
+    bool exhausted_ = false;
+};
+
 }  // namespace rankwise::rollout

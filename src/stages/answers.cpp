@@ -130,7 +130,11 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
         requests_of(environment, problems, samples, step);
     Answers answers;
     const rollout::GeneratorCounts before = generator.counts();
-    rollout::DealtWork work(requests, data, environment.physical.deal_interval);
+    rollout::DealtWork dealt(requests, data, environment.physical.deal_interval);
+    parallel::Communicator& group = environment.mesh.axis(parallel::Axis::tensor);
+    rollout::GroupWork together(dealt, group);
+    rollout::WorkSource& work =
+        group.size() > 1 ? static_cast<rollout::WorkSource&>(together) : dealt;
     Judge judge(environment, problems, rewards);
     answers.mine = generator.run(
         requests, sampling, work, policy_version,

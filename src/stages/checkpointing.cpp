@@ -43,8 +43,21 @@ DeviceSpan<float> moments_of(const update::Adamw& optimizer, DeviceSpan<float> m
     throw InternalError("an optimizer lacks the moments of a row that its rank owns");
 }
 
-Box rows_of(const ShardPiece& piece, Shape shape) {
-    return {piece.rows, {0, shape.cols}};
+/// Where rows of this rank's part of a parameter lie in the whole.
+Box box_of(const ShardPiece& piece, const model::Weights& weights) {
+    const Box& part = weights.box(piece.parameter);
+    return {{part.rows.begin + piece.rows.begin, part.rows.begin + piece.rows.end}, part.cols};
+}
+
+/// Calls `each(piece)` for what this rank saves of a model: the rows that it owns on the data axis,
+/// of its part on the tensor axis, where it counts there.
+template <class Each>
+void for_saved(const Environment& environment, const model::Weights& weights, const Each& each) {
+    const parallel::Communicator& data = environment.data();
+    const parallel::ShardMap owners(weights.shapes(), data.size());
+    for (const ShardPiece& piece : owners.pieces(data.rank())) {
+        if (weights.counts(piece.parameter)) each(piece);
+    }
 }
 
 std::vector<std::string> models_of(const Stage& stage) {
@@ -54,32 +67,28 @@ std::vector<std::string> models_of(const Stage& stage) {
 }
 
 Collected collect(const Environment& environment, Stage& stage) {
-    const parallel::Communicator& data = environment.data();
     Collected collected;
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
-        const parallel::ShardMap owners(weights.table(), data.size());
-        for (const ShardPiece& piece : owners.pieces(data.rank())) {
-            const Shape shape = weights.table()[piece.parameter].shape;
-            collected.add(environment.compute, name, kWeightsKind, piece.parameter,
-                          rows_of(piece, shape),
-                          weights.master_span(piece.parameter)
-                              .subspan(piece.rows.begin * shape.cols, piece.size));
-        }
+        for_saved(environment, weights, [&](const ShardPiece& piece) {
+            const std::int64_t cols = weights.shape(piece.parameter).cols;
+            collected.add(
+                environment.compute, name, kWeightsKind, piece.parameter, box_of(piece, weights),
+                weights.master_span(piece.parameter).subspan(piece.rows.begin * cols, piece.size));
+        });
     }
     for (const OptimizerState& state : stage.optimizers()) {
-        const ParameterTable& table = environment.models.at(state.model).table();
-        const parallel::ShardMap owners(table, data.size());
-        for (const ShardPiece& piece : owners.pieces(data.rank())) {
-            const Shape shape = table[piece.parameter].shape;
+        const model::Weights& weights = environment.models.at(state.model);
+        for_saved(environment, weights, [&](const ShardPiece& piece) {
+            const std::int64_t cols = weights.shape(piece.parameter).cols;
             const auto add = [&](const char* kind, DeviceSpan<float> moments) {
                 collected.add(environment.compute, state.model, kind, piece.parameter,
-                              rows_of(piece, shape),
-                              moments_of(*state.optimizer, moments, piece, shape.cols));
+                              box_of(piece, weights),
+                              moments_of(*state.optimizer, moments, piece, cols));
             };
             add(kFirstMomentKind, state.optimizer->first_moments());
             add(kSecondMomentKind, state.optimizer->second_moments());
-        }
+        });
     }
     return collected;
 }
@@ -114,7 +123,7 @@ Checkpointer::Checkpointer(io::FileSystem& fs, io::Path directory, const Environ
 
 void Checkpointer::save(Stage& stage, io::RunState state) {
     finish();
-    parallel::Communicator& data = environment_.data();
+    parallel::Communicator& world = environment_.mesh.world();
     for (const auto& [name, value] : stage.state()) state.values["stage." + name] = value;
     for (const OptimizerState& optimizer : stage.optimizers()) {
         state.values[optimizer.model + "." + kOptimizerSteps] = optimizer.optimizer->steps();
@@ -131,12 +140,12 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
         pending->manifest.models.push_back(
             io::saved_model(name, environment_.models.at(name).table()));
     }
-    if (data.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
-    data.barrier("checkpoint:begin");
+    if (world.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
+    world.barrier("checkpoint:begin");
 
     pending->parts = collect(environment_, stage);
     pending_ = pending;
-    const auto write = [&fs = fs_, rank = data.rank(), pending] {
+    const auto write = [&fs = fs_, rank = world.rank(), pending] {
         pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
                                          pending->parts.items());
         pending->parts = {};
@@ -152,7 +161,7 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
 void Checkpointer::poll() {
     if (!pending_) return;
     const std::int64_t busy = writer_.busy() ? 1 : 0;
-    if (environment_.data().all_reduce_max("checkpoint:written", busy) == 0) finish();
+    if (environment_.mesh.world().all_reduce_max("checkpoint:written", busy) == 0) finish();
 }
 
 void Checkpointer::finish() {
@@ -162,12 +171,12 @@ void Checkpointer::finish() {
 }
 
 void Checkpointer::commit() {
-    parallel::Communicator& data = environment_.data();
+    parallel::Communicator& world = environment_.mesh.world();
     const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
     // Whoever is here has written its part: what is gathered is the agreement that all have.
     const std::vector<std::byte> entry = io::encode(pending->entry);
-    const auto gathered = data.gather_v("checkpoint:entries", entry, 0);
-    if (data.rank() == 0) {
+    const auto gathered = world.gather_v("checkpoint:entries", entry, 0);
+    if (world.rank() == 0) {
         std::size_t at = 0;
         for (const std::int64_t size : gathered.counts) {
             pending->manifest.files.push_back(io::decode_shard_entry(
@@ -179,16 +188,17 @@ void Checkpointer::commit() {
         (void)io::prune(fs_, directory_, retention_.keep_last, retention_.keep_every);
         saved_(path);
     }
-    data.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
+    world.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
 }
 
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
     reader.require_same_model(name, weights.table());
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
-        const Shape shape = weights.table()[id].shape;
-        std::vector<float> values(static_cast<std::size_t>(shape.size()));
-        reader.read(name, kWeightsKind, id, Box::whole(shape), DType::f32,
+        const Box& box = weights.box(id);
+        if (box.empty()) continue;
+        std::vector<float> values(static_cast<std::size_t>(box.size()));
+        reader.read(name, kWeightsKind, id, box, DType::f32,
                     std::as_writable_bytes(std::span(values)));
         compute.device.kernels::Memory::upload<float>(std::span<const float>(values),
                                                       weights.master_span(id), compute.stream);
@@ -202,12 +212,11 @@ void restore_stage(io::CheckpointReader& reader, const Environment& environment,
     }
     const auto& saved = reader.state().values;
     for (const OptimizerState& state : stage.optimizers()) {
-        const ParameterTable& table = environment.models.at(state.model).table();
+        const model::Weights& weights = environment.models.at(state.model);
         const auto read = [&](const char* kind, DeviceSpan<float> moments) {
             for (const ShardPiece& piece : state.optimizer->pieces()) {
                 std::vector<float> values(static_cast<std::size_t>(piece.size));
-                reader.read(state.model, kind, piece.parameter,
-                            rows_of(piece, table[piece.parameter].shape), DType::f32,
+                reader.read(state.model, kind, piece.parameter, box_of(piece, weights), DType::f32,
                             std::as_writable_bytes(std::span(values)));
                 environment.compute.device.kernels::Memory::upload<float>(
                     std::span<const float>(values), moments.subspan(piece.offset, piece.size),

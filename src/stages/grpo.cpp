@@ -47,7 +47,7 @@ class Grpo final : public Stage {
             reference_ = &environment.models.add(
                 kReference,
                 std::make_unique<model::Weights>(environment.compute.device, policy_.config(),
-                                                 model::Passes::forward));
+                                                 model::Passes::forward, environment.tensor()));
             reference_->copy_from(policy_, environment.compute);
         }
     }

@@ -69,7 +69,7 @@ class Reject final : public Stage {
         append_answer_metrics(answers, options_.num_generations, result.metrics);
         const std::vector<Trajectory> passed = filter(answers, result.metrics);
         timer.enter("record");
-        write_rollouts(*environment_.files, folder(), environment_.data(),
+        write_rollouts(*environment_.files, folder(), environment_.mesh,
                        {.stage = environment_.stage,
                         .step = index + 1,
                         .seed = environment_.seed,
@@ -152,7 +152,8 @@ class Reject final : public Stage {
     void finish(io::MetricLine& metrics) {
         enum Count : std::size_t { kKept, kDuplicate, kOverPrompt, kOverTotal, kMixed, kCounts };
         std::vector<std::int64_t> counts(kCounts, 0);
-        if (environment_.data().rank() == 0) {
+        parallel::Communicator& world = environment_.mesh.world();
+        if (world.rank() == 0) {
             std::vector<Trajectory> all;
             std::vector<Candidate> candidates;
             for (std::int64_t step = 1; step <= steps_; ++step) {
@@ -183,7 +184,7 @@ class Reject final : public Stage {
             counts[kOverTotal] = selection.over_total;
             counts[kMixed] = write_rows(all, selection);
         }
-        environment_.data().broadcast("kept", counts, 0);
+        world.broadcast("kept", counts, 0);
         if (counts[kKept] == 0) refuse_nothing();
         metrics.emplace_back("kept", counts[kKept]);
         metrics.emplace_back("dropped/duplicate", counts[kDuplicate]);

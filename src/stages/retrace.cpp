@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <map>
 #include <optional>
 
@@ -139,8 +140,17 @@ std::string name_of(const Trace::Place& place) {
     return fmt::format("layer {}, {}", place.layer, place.op);
 }
 
+/// The lowest place that any tensor rank found (below zero: none), so that all say the same.
+std::int64_t first_of_group(const Environment& environment, std::int64_t place) {
+    constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
+    const std::int64_t first = environment.mesh.axis(parallel::Axis::tensor)
+                                   .all_reduce_min("retrace:tensor", place < 0 ? kNone : place);
+    return first == kNone ? -1 : first;
+}
+
 /// Ranks whose passes differ from those of most: data rank → first operation.
-std::map<int, std::size_t> odd_ranks(parallel::Communicator& data, const AnswerTrace& trace) {
+std::map<int, std::size_t> odd_ranks(const Environment& environment, const AnswerTrace& trace) {
+    parallel::Communicator& data = environment.data();
     std::vector<UInt128> mine;
     for (const std::vector<UInt128>& rows : trace.rows)
         mine.push_back(xxh3_128(rows.data(), rows.size() * sizeof(UInt128)));
@@ -166,8 +176,9 @@ std::map<int, std::size_t> odd_ranks(parallel::Communicator& data, const AnswerT
     for (int rank = 0; rank < data.size(); ++rank) {
         const auto [here, there] =
             std::mismatch(of_rank(rank).begin(), of_rank(rank).end(), of_rank(common).begin());
-        if (here != of_rank(rank).end())
-            odd[rank] = static_cast<std::size_t>(here - of_rank(rank).begin());
+        const std::int64_t place = first_of_group(
+            environment, here == of_rank(rank).end() ? -1 : here - of_rank(rank).begin());
+        if (place >= 0) odd[rank] = static_cast<std::size_t>(place);
     }
     return odd;
 }
@@ -184,7 +195,7 @@ std::string retrace(const Environment& environment, const model::Weights& weight
     data.broadcast("retrace:answer", answer.tokens, answer.computed_by);
 
     const AnswerTrace training = trained(environment, weights, head, answer);
-    const std::map<int, std::size_t> odd = odd_ranks(data, training);
+    const std::map<int, std::size_t> odd = odd_ranks(environment, training);
     const auto token = static_cast<std::size_t>(answer.token);
     // What each of the two ranks found: the first operation, and the value of the token.
     struct Finding {
@@ -194,7 +205,7 @@ std::string retrace(const Environment& environment, const model::Weights& weight
     std::vector<Finding> generation(1);
     if (data.rank() == answer.generated_by) {
         const AnswerTrace again = generated(environment, weights, head, sampling, answer);
-        generation[0].place = first_difference(again, training);
+        generation[0].place = first_of_group(environment, first_difference(again, training));
         if (token < again.logprobs.size()) generation[0].value = again.logprobs[token];
     }
     std::vector<Finding> update(1);

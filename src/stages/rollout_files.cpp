@@ -6,8 +6,13 @@
 
 namespace rankwise::stages {
 
-void write_rollouts(io::FileSystem& fs, const io::Path& dir, parallel::Communicator& data,
+void write_rollouts(io::FileSystem& fs, const io::Path& dir, const parallel::Mesh& mesh,
                     const io::RolloutHeader& header, std::span<const Trajectory> mine) {
+    if (mesh.coordinates().tensor > 0) {
+        mesh.world().barrier("rollouts:end");
+        return;
+    }
+    parallel::Communicator& data = mesh.axis(parallel::Axis::data);
     const io::Path folder = dir / (io::step_name(header.step) + ".tmp");
     if (data.rank() == 0) (void)io::begin_step(fs, dir, header.step);
     data.barrier("rollouts:begin");
@@ -15,7 +20,7 @@ void write_rollouts(io::FileSystem& fs, const io::Path& dir, parallel::Communica
         io::write_rollout_part(fs, folder, data.rank(), header, mine)};
     const std::vector<io::RolloutPart> parts = data.gather_v("rollouts:parts", part, 0).values;
     if (data.rank() == 0) (void)io::commit_rollouts(fs, dir, header, parts);
-    data.barrier("rollouts:end");
+    mesh.world().barrier("rollouts:end");
 }
 
 }  // namespace rankwise::stages

@@ -8,9 +8,9 @@
 
 namespace rankwise::stages {
 
-/// Writes `dir`/step_N, one part a data rank. Collective over the data axis; returns when the files
-/// are whole.
-void write_rollouts(io::FileSystem& fs, const io::Path& dir, parallel::Communicator& data,
+/// Writes `dir`/step_N, one part a data rank (tensor ranks have the same: the first writes).
+/// Collective over all ranks; returns when the files are whole.
+void write_rollouts(io::FileSystem& fs, const io::Path& dir, const parallel::Mesh& mesh,
                     const io::RolloutHeader& header, std::span<const Trajectory> mine);
 
 }  // namespace rankwise::stages

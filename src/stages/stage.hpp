@@ -69,6 +69,11 @@ struct Environment {
     bool planning = false;
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
+    /// Ranks that split the models; null: each holds the whole of them.
+    [[nodiscard]] parallel::Communicator* tensor() const {
+        return mesh.degree(parallel::Axis::tensor) > 1 ? &mesh.axis(parallel::Axis::tensor)
+                                                       : nullptr;
+    }
     /// How this run generates.
     [[nodiscard]] rollout::GeneratorOptions generator_options() const {
         return {.slots = physical.slots,

@@ -36,17 +36,11 @@ std::int64_t sum(std::span<const std::int64_t> counts) {
 
 }  // namespace
 
-std::span<float> wire(Tools tools, DeviceSpan<float> span) {
-    tools.device.synchronize(tools.stream);
-    std::byte* address = tools.device.wire_address(reinterpret_cast<std::byte*>(span.handle()));
-    return {reinterpret_cast<float*>(address), static_cast<std::size_t>(span.size())};
-}
-
 GradientOwners::GradientOwners(Tools tools, parallel::Communicator& data,
-                               const ParameterTable& table, const parallel::ShardMap& owners)
+                               std::span<const Shape> shapes, const parallel::ShardMap& owners)
     : tools_(tools),
       data_(data),
-      table_(table),
+      shapes_(shapes.begin(), shapes.end()),
       owners_(owners),
       totals_(tools.device, owners.size(data.rank())) {
     ensure(owners.ranks() == data.size(), "owners for {} ranks on an axis of {}", owners.ranks(),
@@ -55,12 +49,13 @@ GradientOwners::GradientOwners(Tools tools, parallel::Communicator& data,
 
 Matrix GradientOwners::total(const ShardPiece& piece) const {
     return {totals_.span().subspan(piece.offset, piece.size), piece.rows.size(),
-            table_[piece.parameter].shape.cols};
+            shapes_[static_cast<std::size_t>(piece.parameter)].cols};
 }
 
 Matrix GradientOwners::whole(ParameterId id) const {
     ensure(data_.size() == 1, "a total is whole on one data rank only");
-    return total(*owners_.piece(0, id));
+    const auto piece = owners_.piece(0, id);
+    return piece ? total(*piece) : Matrix();
 }
 
 void GradientOwners::reset() {
@@ -122,7 +117,7 @@ void GradientOwners::exchange(std::string_view label, std::span<const ParameterI
 }
 
 void GradientOwners::add_row(ParameterId parameter, TokenId id, ConstMatrix row) {
-    const std::int64_t cols = table_[parameter].shape.cols;
+    const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
     const auto [found, fresh] = row_slots_.emplace(id, static_cast<std::int64_t>(row_ids_.size()));
     const std::int64_t slot = found->second;
     if (fresh) {
@@ -156,7 +151,7 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
         return;
     }
     const kernels::Arena::Scope scope(tools_.arena);
-    const std::int64_t cols = table_[parameter].shape.cols;
+    const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
     // Send ids and rows grouped by owner; an owner's rows are one range of ids.
     std::vector<std::int64_t> send_ids(static_cast<std::size_t>(ranks), 0);
     std::vector<TokenId> ordered;
@@ -198,7 +193,7 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
 
 void GradientOwners::finish_rows(ParameterId parameter) {
     const auto piece = owners_.piece(data_.rank(), parameter);
-    const std::int64_t cols = table_[parameter].shape.cols;
+    const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
     for (std::size_t slot = 0; slot < row_ids_.size(); ++slot) {
         const std::int64_t row = row_ids_[slot] - piece->rows.begin;
         const DeviceSpan<float> from =

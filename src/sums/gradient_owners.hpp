@@ -9,27 +9,21 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kernels/device.hpp"
 #include "parallel/communicator.hpp"
 #include "parallel/shard_map.hpp"
 #include "src/base/parameter_table.hpp"
 #include "src/base/trajectory.hpp"
+#include "src/sums/tools.hpp"
 
 namespace rankwise::sums {
-
-/// What sums need to compute with.
-struct Tools {
-    kernels::Device& device;
-    kernels::Stream& stream;
-    kernels::Arena& arena;
-};
 
 /// Totals of one minibatch for the rows that this rank owns, fp32, each starting from zero. A wave
 /// is one chunk a rank, in the order of ranks; the ranks that have none are known to all and
 /// skipped, never added as zeros.
 class GradientOwners {
   public:
-    GradientOwners(Tools tools, parallel::Communicator& data, const ParameterTable& table,
+    /// @param shapes  of this rank's parts of the parameters, in the table's order
+    GradientOwners(Tools tools, parallel::Communicator& data, std::span<const Shape> shapes,
                    const parallel::ShardMap& owners);
 
     [[nodiscard]] const parallel::ShardMap& owners() const { return owners_; }
@@ -37,8 +31,8 @@ class GradientOwners {
     /// The flat shard of this rank (ShardMap's order).
     [[nodiscard]] DeviceSpan<float> totals() const { return totals_.span(); }
     [[nodiscard]] kernels::Matrix total(const parallel::ShardPiece& piece) const;
-    /// With one data rank: the whole total of a parameter, to which matmuls add their finished sums
-    /// themselves.
+    /// With one data rank: the whole total of a parameter (empty if this rank has no part of it),
+    /// to which matmuls add their finished sums themselves.
     [[nodiscard]] kernels::Matrix whole(ParameterId id) const;
 
     /// A planted fault for tests: contributions are added in an order that depends on the rank, as
@@ -68,7 +62,7 @@ class GradientOwners {
 
     Tools tools_;
     parallel::Communicator& data_;
-    const ParameterTable& table_;
+    std::vector<Shape> shapes_;
     const parallel::ShardMap& owners_;
     kernels::DeviceBuffer<float> totals_;
     // Rows of exchange_rows(), in the order in which their ids first came: only ids that occur take
@@ -85,8 +79,5 @@ class GradientOwners {
 void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
                      const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
                      const std::function<kernels::Matrix(ParameterId)>& whole);
-
-/// Host view of device memory for a communicator; synchronises the stream.
-[[nodiscard]] std::span<float> wire(Tools tools, DeviceSpan<float> span);
 
 }  // namespace rankwise::sums

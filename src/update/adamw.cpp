@@ -25,13 +25,12 @@ std::vector<ParameterId> group_of(const model::Weights& weights, int layer) {
 double gradient_norm(const sums::GradientOwners& gradients, const model::Weights& weights,
                      model::Compute& compute) {
     parallel::Communicator& data = gradients.data();
-    const int leaves = weights.config().tree().leaves();
     std::vector<double> sums;
     double largest = 0.0;
     bool finite = true;
     for (const ShardPiece& piece : gradients.owners().pieces(data.rank())) {
-        const std::vector<Range> columns =
-            model::digest_pieces(weights.table()[piece.parameter], leaves);
+        if (!weights.counts(piece.parameter)) continue;
+        const std::vector<Range> columns = weights.digest_pieces(piece.parameter);
         const std::size_t begin = sums.size();
         sums.resize(begin + static_cast<std::size_t>(piece.rows.size()) * columns.size());
         const auto part = std::span(sums).subspan(begin);
@@ -42,18 +41,29 @@ double gradient_norm(const sums::GradientOwners& gradients, const model::Weights
             largest = std::max(largest, sum);
         }
     }
-    const bool all_finite = data.all_reduce_min("gradient norm", std::int64_t{finite ? 1 : 0}) == 1;
-    if (!all_finite) {
+    // Over the data axis, then over the tensor axis: integers and maxima, exact in any order.
+    const auto over_ranks = [&](const auto& reduce) {
+        reduce(data);
+        if (weights.split()) reduce(weights.tensor());
+    };
+    std::int64_t all_finite = finite ? 1 : 0;
+    over_ranks([&](parallel::Communicator& axis) {
+        all_finite = axis.all_reduce_min("gradient norm", all_finite);
+    });
+    if (all_finite == 0) {
         throw BadNumbers(
             "the gradient is not finite: the learning rate may be too high, or a weight or loss "
             "was not finite before; the last checkpoint is from before it");
     }
-    largest = data.all_reduce_max("gradient norm", largest);
+    over_ranks([&](parallel::Communicator& axis) {
+        largest = axis.all_reduce_max("gradient norm", largest);
+    });
     if (largest == 0.0) return 0.0;
     const int exponent = scale_exponent(largest);
     UInt128 total;
     for (const double sum : sums) total += to_fixed(sum, exponent);
-    total = data.all_reduce_sum("gradient norm", total);
+    over_ranks(
+        [&](parallel::Communicator& axis) { total = axis.all_reduce_sum("gradient norm", total); });
     return std::sqrt(from_fixed(total, exponent));
 }
 
@@ -64,7 +74,7 @@ Adamw::Adamw(model::Compute& compute, model::Weights& weights, const parallel::S
       owners_(owners),
       data_(data),
       options_(options),
-      held_(zero == 0 ? parallel::ShardMap(weights.table(), 1) : owners),
+      held_(zero == 0 ? parallel::ShardMap(weights.shapes(), 1) : owners),
       held_rank_(zero == 0 ? 0 : data.rank()),
       m_(compute.device, held_.size(held_rank_)),
       v_(compute.device, held_.size(held_rank_)) {
@@ -92,8 +102,9 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
         const Parameter& parameter = weights_.table()[piece.parameter];
         const bool decays = parameter.decay || options_.decay_vectors;
         compute_.device.adamw(
-            {.parameter = weights_.master_span(piece.parameter)
-                              .subspan(piece.rows.begin * parameter.shape.cols, piece.size),
+            {.parameter =
+                 weights_.master_span(piece.parameter)
+                     .subspan(piece.rows.begin * weights_.shape(piece.parameter).cols, piece.size),
              .grad = grad,
              .m = m_.span().subspan(piece.offset, piece.size),
              .v = v_.span().subspan(piece.offset, piece.size),
@@ -125,7 +136,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
         const kernels::Arena::Scope scope(compute_.arena);
         std::unordered_map<ParameterId, Matrix> whole;
         for (const ParameterId id : group) {
-            const Shape shape = weights_.table()[id].shape;
+            const Shape shape = weights_.shape(id);
             const Matrix matrix = compute_.matrix(shape.rows, shape.cols);
             whole[id] = matrix;
             if (const auto piece = owners_.piece(data_.rank(), id)) {
@@ -140,7 +151,8 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
         sums::all_gather_rows(tools, data_, "gradients:whole", owners_, group,
                               [&](ParameterId id) { return whole.at(id); });
         for (const ParameterId id : group) {
-            const Shape shape = weights_.table()[id].shape;
+            const Shape shape = weights_.shape(id);
+            if (shape.size() == 0) continue;
             apply(*held_.piece(0, id),
                   DeviceSpan<const float>(reinterpret_cast<const float*>(whole.at(id).handle),
                                           shape.size()));

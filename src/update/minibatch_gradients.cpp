@@ -38,7 +38,7 @@ void MinibatchGradients::finish() {
 
 model::GradientSlot MinibatchGradients::slot(ParameterId id) {
     if (owners_.data().size() == 1) return {owners_.whole(id), kernels::Output::add};
-    const Shape shape = weights_.table()[id].shape;
+    const Shape shape = weights_.shape(id);
     const Matrix matrix = compute_.matrix(shape.rows, shape.cols);
     slots_[id] = matrix;
     return {matrix, kernels::Output::store};

@@ -31,7 +31,7 @@ HWY_INLINE void take(Best& best, F16 value, std::int64_t first) {
         select(better, load(kAscending) + set(static_cast<std::uint32_t>(first)), best.index);
 }
 
-HWY_INLINE std::int64_t winner(const Best& best) {
+HWY_INLINE Choice winner(const Best& best) {
     float value[kLanes];
     std::uint32_t index[kLanes];
     store(best.value, value);
@@ -42,7 +42,7 @@ HWY_INLINE std::int64_t winner(const Best& best) {
             value[i] > value[lane] || (value[i] == value[lane] && index[i] < index[lane]);
         if (better) lane = i;
     }
-    return index[lane];
+    return {index[lane], value[lane]};
 }
 
 /// Words 4 * block … 4 * block + 63, sixteen in each of `out`.
@@ -82,7 +82,7 @@ HWY_INLINE F16 noise_of(U16 words) {
     return log(-log(float_of_signed(odd) * set(0x1p-24F)));
 }
 
-std::int64_t argmax(const float* logits, std::int64_t count) {
+Choice argmax(const float* logits, std::int64_t count) {
     Best best = nothing_yet();
     for (std::int64_t i = 0; i < count; i += kLanes) {
         take(best, keep_first_or(load_first(logits + i, count - i), count - i, -__builtin_inff()),
@@ -91,13 +91,13 @@ std::int64_t argmax(const float* logits, std::int64_t count) {
     return winner(best);
 }
 
-std::int64_t gumbel_argmax(const GumbelNoise& noise, const float* logits, std::int64_t count,
-                           float temperature) {
+Choice gumbel_argmax(const GumbelNoise& noise, const float* logits, std::int64_t count,
+                     float temperature) {
     const F16 divisor = set(temperature);
     Best best = nothing_yet();
     for (std::int64_t first = 0; first < count; first += kDraws) {
         U16 words[4];
-        philox(noise, static_cast<std::uint32_t>(first / 4), words);
+        philox(noise, noise.first_block + static_cast<std::uint32_t>(first / 4), words);
         for (int k = 0; k < 4; ++k) {
             const std::int64_t i = first + k * kLanes;
             if (i >= count) break;
@@ -110,7 +110,7 @@ std::int64_t gumbel_argmax(const GumbelNoise& noise, const float* logits, std::i
 
 void first_words(const GumbelNoise& noise, std::uint32_t* words) {
     U16 drawn[4];
-    philox(noise, 0, drawn);
+    philox(noise, noise.first_block, drawn);
     for (int k = 0; k < 4; ++k) store(drawn[k], words + k * kLanes);
 }
 

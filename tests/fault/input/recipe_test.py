@@ -97,6 +97,17 @@ class Recipe(program.Case):
     def test_more_ranks_on_an_axis_than_there_are_is_refused_once(self):
         self.assert_refused(self.train("--parallel.data", 3, ranks=2), 2, "data", "3", "2")
 
+    def test_tensor_ranks_that_cannot_give_the_bits_of_one_are_refused_with_those_that_can(self):
+        # 6 heads, 3 KV heads: the list 3, 2.
+        six = ["--model.policy.num_attention_heads", 6, "--model.policy.num_key_value_heads", 3,
+               "--model.policy.hidden_size", 48]
+        self.assert_refused(self.train("--parallel.tensor", 2, *six, ranks=2), 2,
+                            "[parallel] tensor = 2", "[model.policy] has 6 heads, 3 KV heads", "list 3, 2", "over 1, 3, 6 ranks")
+
+    def test_tensor_ranks_that_do_not_divide_the_ranks_are_refused_with_what_fits(self):
+        message = self.assert_refused(self.train("--parallel.tensor", 2, ranks=3), 2, "1 x 1 x 2 = 2 ranks, but 3 were started", "3 x 1 x 1", "1 x 1 x 3")
+        self.assertNotIn("(rank", message)
+
     def test_ranks_with_other_recipes_are_named(self):
         command = [*self.command(ranks=2), ":", "-n", "1", *self.command("--run.seed", 7)]
         self.assert_refused(self.execute(command), 2, "the recipe is not the same on all ranks: rank 2 of 3 differ",

@@ -65,7 +65,7 @@ TEST(SampleKernels, TheVectorsOfRandomWordsAreThoseOfTheStream) {
                                                           : kernels::cpu::avx2::sample_kernels();
         for (const std::uint32_t position : {0U, 1U, 0xFFFFFFFFU}) {
             std::vector<std::uint32_t> words(64);
-            kernels.words({stream.key()[0], stream.key()[1], position}, words.data());
+            kernels.words({stream.key()[0], stream.key()[1], position, 0}, words.data());
             for (std::uint32_t i = 0; i < 64; ++i) EXPECT_EQ(words[i], stream.word(position, i));
         }
     }
@@ -102,6 +102,37 @@ TEST_P(SampleTest, TheTokenIsTheGumbelMaximumOfTheRowsOwnStream) {
             EXPECT_EQ(tokens[t], gumbel_max(row, rows[t])) << columns << " " << t;
         }
     }
+}
+
+TEST_P(SampleTest, PartsOfTheVocabularyComparedByScoreGiveTheTokenOfTheWhole) {
+    constexpr std::int64_t columns = 200;
+    constexpr std::int64_t ids = 190;
+    std::vector<SampleRow> rows;
+    for (std::uint32_t t = 0; t < 60; ++t) rows.push_back(row_of(t, t % 3 == 0 ? 0.0 : 0.8));
+    auto logits = random_floats(60 * columns, 4, 1.0F);
+    std::fill_n(logits.begin(), columns, 1.0F);                // ties: the lower id
+    std::fill_n(logits.begin() + 3 * columns, columns, kNan);  // nothing at all: id 0
+    const auto whole = sample(logits, columns, ids, rows);
+    const auto buffer = device.put(logits);
+    std::vector<std::int32_t> best(rows.size(), 0);
+    std::vector<float> best_score(rows.size(), -kInfinity);
+    for (const Range part : {Range{0, 48}, Range{48, 112}, Range{112, 200}}) {
+        std::vector<std::int32_t> tokens(rows.size());
+        std::vector<float> scores(rows.size());
+        device->sample({.logits = matrix(buffer.span(), 60, columns, columns).col_range(part),
+                        .ids = ids,
+                        .first_column = part.begin,
+                        .rows = rows,
+                        .tokens = tokens,
+                        .scores = scores},
+                       device.stream());
+        for (std::size_t t = 0; t < rows.size(); ++t) {
+            if (!(scores[t] > best_score[t])) continue;
+            best[t] = tokens[t];
+            best_score[t] = scores[t];
+        }
+    }
+    EXPECT_EQ(best, whole);
 }
 
 TEST_P(SampleTest, ARowsTokenDoesNotDependOnTheOtherRows) {

@@ -1,9 +1,9 @@
-// Combining the leaves of a reduction tree: NUMERICS N2.
+// Combining the leaves of a reduction tree, or the ranks that hold them: NUMERICS N2.
 #pragma once
 
 #include "src/base/reduction.hpp"
 
-namespace rankwise::kernels::cpu {
+namespace rankwise {
 
 /// Adds up the leaves that are there: a node's children left to right, into the first of them; what
 /// is not there is skipped. `present(leaf)` says whether a leaf is there, `add(to, from)` adds one
@@ -30,4 +30,4 @@ int tree_sum(const ReductionTree& tree, const Present& present, const Add& add, 
     return total;
 }
 
-}  // namespace rankwise::kernels::cpu
+}  // namespace rankwise

@@ -1,0 +1,215 @@
+// A model split over tensor ranks: the bits of one rank.
+#include <gtest/gtest.h>
+
+#include <mutex>
+
+#include "parallel/thread_world.hpp"
+#include "src/model/decoder.hpp"
+#include "tests/support/small_model.hpp"
+
+namespace rankwise::model {
+namespace {
+
+using parallel::Communicator;
+
+ModelConfig config_of(Family family, std::int64_t heads, std::int64_t kv_heads,
+                      std::int64_t intermediate, std::int64_t vocab) {
+    ModelConfig config = test::small_config(family);
+    config.heads = heads;
+    config.kv_heads = kv_heads;
+    config.intermediate = intermediate;
+    config.vocab_size = vocab;
+    return config;
+}
+
+/// Llama with biases everywhere and leaves that are empty; Qwen2 with uneven leaves and tied
+/// embeddings; Qwen3 with head norms. Lists 2,2,2; 2,7; 3,3; 3,2; 2,2.
+std::vector<ModelConfig> configs() {
+    ModelConfig llama = config_of(Family::llama, 8, 4, 40, 37);
+    llama.qkv_bias = llama.o_bias = llama.mlp_bias = true;
+    return {llama,
+            config_of(Family::qwen2, 14, 2, 300, 250),
+            config_of(Family::qwen2, 9, 3, 160, 150),
+            config_of(Family::qwen2, 6, 3, 96, 131),
+            config_of(Family::qwen3, 4, 2, 72, 100),
+            config_of(Family::qwen3, 4, 4, 72, 100)};
+}
+
+/// Two bundles, of which one has a prompt longer than a block of 64.
+struct Texts {
+    Texts() {
+        for (int i = 0; i < 70; ++i) long_prompt.push_back((7 * i + 3) % 36);
+        append(batch, {.prompt = long_prompt, .answers = {a, b}});
+        append(batch, {.prompt = a, .answers = {c, b, a}});
+    }
+    std::vector<TokenId> long_prompt;
+    std::vector<TokenId> a{1, 5, 9, 30, 2};
+    std::vector<TokenId> b{33, 4, 4, 8};
+    std::vector<TokenId> c{7};
+    Microbatch batch;
+};
+
+/// One rank's model.
+struct Rank : test::SmallModel {
+    Rank(const ModelConfig& configuration, Communicator* tensor)
+        : SmallModel(configuration, test::plain_device(), 1, 0.4, tensor) {}
+};
+
+void on_every_degree(const ModelConfig& config,
+                     const std::function<void(Communicator& axis)>& body) {
+    for (const int degree : tensor_degrees(config)) {
+        if (degree == 1) continue;
+        SCOPED_TRACE(fmt::format("{} {} / {} heads on {} ranks", name_of(config.family),
+                                 config.heads, config.kv_heads, degree));
+        parallel::ThreadWorld(degree).run(body);
+    }
+}
+
+TEST(TensorSplit, PartsCoverEveryParameterOnceAndTheDigestIsThatOfOneRank) {
+    for (const ModelConfig& config : configs()) {
+        Rank alone(config, nullptr);
+        const std::vector<UInt128> expected = alone.weights.digests(alone.compute);
+        on_every_degree(config, [&](Communicator& axis) {
+            Rank rank(config, &axis);
+            EXPECT_EQ(rank.weights.digests(rank.compute), expected);
+            for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
+                const std::int64_t mine = rank.weights.counts(id) ? rank.weights.box(id).size() : 0;
+                EXPECT_EQ(axis.all_reduce_sum("sizes", mine),
+                          rank.weights.table()[id].shape.size());
+            }
+        });
+    }
+}
+
+TEST(TensorSplit, LogprobsAndEntropiesAreThoseOfOneRankBitForBit) {
+    const Texts texts;
+    for (const ModelConfig& config : configs()) {
+        const HeadOptions head{.ids = config.vocab_size - 1, .temperature = 0.7F};
+        Rank alone(config, nullptr);
+        const Logprobs expected = score(alone.compute, alone.weights, head, texts.batch);
+        on_every_degree(config, [&](Communicator& axis) {
+            Rank rank(config, &axis);
+            const Logprobs split = score(rank.compute, rank.weights, head, texts.batch);
+            EXPECT_EQ(split.logprob, expected.logprob);
+            EXPECT_EQ(split.entropy, expected.entropy);
+        });
+    }
+}
+
+/// Gradients of a pass: of each parameter this rank's part.
+class Sink final : public GradientSink {
+  public:
+    explicit Sink(Rank& rank) : rank_(rank) {
+        for (const Shape shape : rank.weights.shapes()) {
+            buffers_.emplace_back(*rank.device, shape.size());
+            rank.device->zero(cast_span<std::byte>(buffers_.back().span()), rank.device.stream());
+        }
+    }
+    GradientSlot slot(ParameterId id) override {
+        const Shape shape = rank_.weights.shape(id);
+        return {{buffers_[static_cast<std::size_t>(id)].span(), shape.rows, shape.cols},
+                kernels::Output::add};
+    }
+    void layer_done(std::int64_t /*layer*/) override {}
+    void head_done() override {}
+    void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override {
+        const kernels::Matrix all = slot(rank_.weights.parameters().embedding).matrix;
+        for (std::size_t u = 0; u < unique.size(); ++u) {
+            const auto from = static_cast<std::int64_t>(u);
+            rank_.device->add({.from = rows.row_range({from, from + 1}),
+                               .to = all.row_range({unique[u], unique[u] + 1})},
+                              rank_.device.stream());
+        }
+    }
+    [[nodiscard]] std::vector<float> values(ParameterId id) const {
+        return rank_.device.get(
+            DeviceSpan<const float>(buffers_[static_cast<std::size_t>(id)].span()));
+    }
+
+  private:
+    Rank& rank_;
+    std::vector<kernels::DeviceBuffer<float>> buffers_;
+};
+
+void run_backward(Rank& rank, const HeadOptions& head, const Microbatch& batch, Sink& sink) {
+    std::vector<float> coefficient;
+    for (std::size_t i = 0; i < batch.head.size(); ++i)
+        coefficient.push_back(0.1F * static_cast<float>(i) - 0.4F);
+    TrainingPass pass(rank.compute, rank.weights, head, batch, false);
+    pass.backward(coefficient, sink);
+}
+
+TEST(TensorSplit, GradientsAreThoseOfOneRankBitForBit) {
+    const Texts texts;
+    for (const ModelConfig& config : configs()) {
+        const HeadOptions head{.ids = config.vocab_size - 1, .block_bytes = 4096};
+        Rank alone(config, nullptr);
+        Sink expected(alone);
+        run_backward(alone, head, texts.batch, expected);
+        std::vector<std::vector<float>> whole;
+        for (ParameterId id = 0; id < alone.weights.table().count(); ++id)
+            whole.push_back(expected.values(id));
+        on_every_degree(config, [&](Communicator& axis) {
+            Rank rank(config, &axis);
+            Sink sink(rank);
+            run_backward(rank, head, texts.batch, sink);
+            for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
+                const Box box = rank.weights.box(id);
+                const Parameter& parameter = rank.weights.table()[id];
+                std::vector<float> part;
+                for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {
+                    const auto first =
+                        whole[static_cast<std::size_t>(id)].begin() + row * parameter.shape.cols;
+                    part.insert(part.end(), first + box.cols.begin, first + box.cols.end);
+                }
+                EXPECT_EQ(sink.values(id), part) << parameter.name << " on rank " << axis.rank();
+            }
+        });
+    }
+}
+
+TEST(TensorSplit, DegreesAreThoseOfTheReductionListThatHoldWholeKvHeadsOrShareOne) {
+    using Degrees = std::vector<int>;
+    const auto degrees = [](std::int64_t heads, std::int64_t kv_heads, std::vector<int> list = {}) {
+        ModelConfig config = config_of(Family::llama, heads, kv_heads, 64, 64);
+        config.reduction = std::move(list);
+        return tensor_degrees(config);
+    };
+    EXPECT_EQ(degrees(32, 8), (Degrees{1, 2, 4, 8}));
+    EXPECT_EQ(degrees(14, 2), (Degrees{1, 2, 14}));
+    EXPECT_EQ(degrees(9, 3), (Degrees{1, 3, 9}));
+    EXPECT_EQ(degrees(12, 2), (Degrees{1, 2, 4, 12}));
+    EXPECT_EQ(degrees(17, 17), (Degrees{1}));
+    EXPECT_EQ(degrees(6, 3, {2, 3}), (Degrees{1})) << "two ranks would cut a group of heads";
+    EXPECT_EQ(degrees(6, 3, {6}), (Degrees{1})) << "six ranks would add dk in another order";
+}
+
+TEST(TensorSplit, BytesSentAreThoseOfTheFormula) {
+    const Texts texts;
+    const ModelConfig config = config_of(Family::llama, 8, 4, 144, 136);
+    const std::int64_t rows = texts.batch.rows();
+    const std::int64_t head_rows = std::ssize(texts.batch.head);
+    for (const std::int64_t degree : {2, 4, 8}) {
+        parallel::ThreadWorld world(narrow<int>(degree));
+        world.run([&](Communicator& axis) {
+            Rank rank(config, &axis);
+            Sink sink(rank);
+            run_backward(rank, {.ids = config.vocab_size}, texts.batch, sink);
+        });
+        std::int64_t sent = 0;
+        for (int rank = 0; rank < degree; ++rank) sent += world.instruments(rank).traffic->bytes();
+        // Everything is small here, so that sums go directly.
+        const auto sum = [&](std::int64_t n, std::int64_t members) {
+            return (members - 1) * 4 * n;
+        };
+        std::int64_t each = config.layers * 4 * sum(rows * config.hidden, degree);  // layers
+        each += sum(head_rows * config.hidden, degree);               // head, backward
+        each += (degree - 1) * 4 * head_rows * (3 * 8 / degree + 1);  // statistics of leaves
+        if (degree == 8) each += config.layers * sum(rows * 2 * config.head_dim, 2);  // shared KV
+        const std::int64_t embedding = (degree - 1) * 4 * rows * config.hidden;
+        EXPECT_EQ(sent, degree * each + embedding) << degree;
+    }
+}
+
+}  // namespace
+}  // namespace rankwise::model

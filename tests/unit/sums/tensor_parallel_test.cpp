@@ -1,0 +1,194 @@
+// Sums over the tensor axis: the bits of one rank that adds the same tree.
+#include "src/sums/tensor_parallel.hpp"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+
+#include "parallel/thread_world.hpp"
+#include "src/base/tree_sum.hpp"
+#include "tests/support/devices.hpp"
+
+namespace rankwise::sums {
+namespace {
+
+using kernels::Matrix;
+using parallel::Communicator;
+using Values = std::vector<float>;
+
+struct Rank {
+    Rank() : device({"plain", {.threads = 1}}), arena(*device) {}
+    Tools tools() { return {*device, device.stream(), arena}; }
+    Matrix matrix(const Values& values, std::int64_t rows, std::int64_t cols) {
+        const DeviceSpan<float> span = arena.take<float>(rows * cols);
+        device->upload(std::span<const float>(values), span, device.stream());
+        return {span, rows, cols};
+    }
+    Values values(Matrix matrix) {
+        return device.get(DeviceSpan<const float>(reinterpret_cast<const float*>(matrix.handle),
+                                                  matrix.rows * matrix.cols));
+    }
+    test::DeviceUnderTest device;
+    kernels::Arena arena;
+};
+
+/// Numbers of very different sizes, so that every other order gives other bits.
+Values numbers(std::int64_t count, unsigned seed) {
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    Values values(static_cast<std::size_t>(count));
+    for (float& value : values) value = normal(random) * std::exp2f(4.0F * normal(random));
+    return values;
+}
+
+struct Case {
+    std::vector<int> radices;  ///< over the ranks
+    std::int64_t rows;
+    std::vector<bool> absent = {};
+};
+
+Values added_by_hand(const ReductionTree& tree, std::vector<Values> parts,
+                     const std::vector<bool>& present) {
+    const int total = tree_sum(
+        tree, [&](int rank) { return bool{present[static_cast<std::size_t>(rank)]}; },
+        [&](int to, int from) {
+            Values& sum = parts[static_cast<std::size_t>(to)];
+            for (std::size_t i = 0; i < sum.size(); ++i)
+                sum[i] = sum[i] + parts[static_cast<std::size_t>(from)][i];
+        });
+    return parts[static_cast<std::size_t>(total)];
+}
+
+const std::vector<Case>& cases() {
+    static const std::vector<Case> all{
+        {{2}, 5},
+        {{2}, 1},
+        {{3}, 7},
+        {{2, 2}, 3},
+        {{2, 2}, 64, {false, true, false, false}},
+        {{3, 3}, 20},
+        {{2, 7}, 33},
+        {{2, 2, 2}, 100, {true, false, false, false, false, true, false, false}},
+        {{5}, 2}};
+    return all;
+}
+
+constexpr std::int64_t kCols = 24;
+
+std::vector<bool> present_of(const Case& one, int ranks) {
+    std::vector<bool> present(static_cast<std::size_t>(ranks), true);
+    for (std::size_t i = 0; i < one.absent.size(); ++i) present[i] = !one.absent[i];
+    return present;
+}
+
+TEST(AllReduce, EveryRankHasTheBitsOfTheTreeByEveryRouteAndWithBiasAndResidual) {
+    for (const Case& one : cases()) {
+        const ReductionTree tree{one.radices};
+        const int ranks = tree.leaves();
+        const std::vector<bool> present = present_of(one, ranks);
+        std::vector<Values> parts;
+        for (int r = 0; r < ranks; ++r)
+            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
+        const Values bias = numbers(kCols, 100);
+        const Values residual = numbers(one.rows * kCols, 101);
+        const Values sum = added_by_hand(tree, parts, present);
+        Values met = sum;
+        for (std::size_t i = 0; i < met.size(); ++i)
+            met[i] = residual[i] + (sum[i] + bias[i % kCols]);
+        for (const Route route : {Route::automatic, Route::direct, Route::by_rows}) {
+            parallel::ThreadWorld world(ranks);
+            world.run([&](Communicator& axis) {
+                Rank rank;
+                RankTree order = RankTree::all(tree, ranks);
+                order.present = present;
+                const auto self = static_cast<std::size_t>(axis.rank());
+                const Matrix partial =
+                    present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
+                const Matrix to = rank.matrix(residual, one.rows, kCols);
+                all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
+                EXPECT_EQ(rank.values(to), sum);
+                const Matrix stream = rank.matrix(residual, one.rows, kCols);
+                const DeviceSpan<float> biases(
+                    reinterpret_cast<float*>(rank.matrix(bias, 1, kCols).handle), kCols);
+                all_reduce(rank.tools(), axis, "sums:test", order, partial, stream,
+                           {.bias = biases, .add = true}, route);
+                EXPECT_EQ(rank.values(stream), met);
+            });
+        }
+    }
+}
+
+TEST(AllReduce, GroupsOfTheAxisAddTheirOwn) {
+    // Ranks 0 to 2 and 3 to 5: three ranks that hold one KV head each.
+    const ReductionTree tree{{3}};
+    for (const Route route : {Route::direct, Route::by_rows}) {
+        parallel::ThreadWorld world(6);
+        world.run([&](Communicator& axis) {
+            Rank rank;
+            const int first = axis.rank() / 3 * 3;
+            std::vector<Values> parts;
+            for (int r = 0; r < 3; ++r)
+                parts.push_back(numbers(4 * kCols, static_cast<unsigned>(first + r)));
+            const RankTree order{tree, {first, first + 3}, {true, true, true}};
+            const Matrix partial =
+                rank.matrix(parts[static_cast<std::size_t>(axis.rank() - first)], 4, kCols);
+            const Matrix to = rank.matrix(Values(4 * kCols), 4, kCols);
+            all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
+            EXPECT_EQ(rank.values(to), added_by_hand(tree, parts, {true, true, true}));
+        });
+    }
+}
+
+TEST(ReduceScatter, GivesEachRankItsRowsAndAllGatherIsItsInverse) {
+    for (const Case& one : cases()) {
+        const ReductionTree tree{one.radices};
+        const int ranks = tree.leaves();
+        const std::vector<bool> present = present_of(one, ranks);
+        std::vector<Values> parts;
+        for (int r = 0; r < ranks; ++r)
+            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
+        const Values sum = added_by_hand(tree, parts, present);
+        parallel::ThreadWorld world(ranks);
+        world.run([&](Communicator& axis) {
+            Rank rank;
+            RankTree order = RankTree::all(tree, ranks);
+            order.present = present;
+            const auto self = static_cast<std::size_t>(axis.rank());
+            const Matrix partial =
+                present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
+            const Range rows = split(one.rows, ranks, axis.rank());
+            const Matrix mine = rank.matrix(Values(static_cast<std::size_t>(rows.size() * kCols)),
+                                            rows.size(), kCols);
+            reduce_scatter(rank.tools(), axis, "sums:test", order, partial, one.rows, mine);
+            const Values expected(sum.begin() + rows.begin * kCols, sum.begin() + rows.end * kCols);
+            EXPECT_EQ(rank.values(mine), expected);
+            const Matrix whole = rank.matrix(Values(sum.size()), one.rows, kCols);
+            all_gather(rank.tools(), axis, "sums:test", mine, whole);
+            EXPECT_EQ(rank.values(whole), sum);
+        });
+    }
+}
+
+TEST(GatherSelected, RowsComeFromTheRanksThatHoldThem) {
+    parallel::ThreadWorld world(3);
+    const std::vector<int> holder{2, 0, 0, 2, 2};  // rank 1 holds none of them
+    world.run([&](Communicator& axis) {
+        Rank rank;
+        Values mine;
+        std::int64_t rows = 0;
+        for (std::size_t i = 0; i < holder.size(); ++i) {
+            if (holder[i] != axis.rank()) continue;
+            mine.insert(mine.end(), 4, static_cast<float>(i));
+            ++rows;
+        }
+        const Matrix whole = rank.matrix(Values(20), 5, 4);
+        gather_selected(rank.tools(), axis, "sums:test", holder, rank.matrix(mine, rows, 4), whole);
+        Values expected;
+        for (int i = 0; i < 5; ++i) expected.insert(expected.end(), 4, static_cast<float>(i));
+        EXPECT_EQ(rank.values(whole), expected);
+    });
+}
+
+}  // namespace
+}  // namespace rankwise::sums
