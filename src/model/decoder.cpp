@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "src/model/token_split.hpp"
 #include "src/model/vocabulary_split.hpp"
 
 namespace rankwise::model {
@@ -10,10 +11,24 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
-Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch) {
-    const Matrix x = compute.matrix(batch.rows(), weights.config().hidden);
-    embed(compute, weights, batch.ids, x);
-    return x;
+/// This rank's rows of a matrix that has all.
+Matrix own_rows(Compute& compute, const TokenSplit& tokens, Matrix whole) {
+    if (!tokens.split()) return whole;
+    const Matrix mine = compute.matrix(tokens.mine().size(), whole.cols);
+    compute.copy(whole.row_range(tokens.mine()), mine);
+    return mine;
+}
+
+/// The residual stream's own rows before the first layer.
+Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch,
+             const TokenSplit& tokens) {
+    const std::int64_t hidden = weights.config().hidden;
+    const Matrix mine = compute.matrix(tokens.mine().size(), hidden);
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix whole = tokens.split() ? compute.matrix(batch.rows(), hidden) : mine;
+    embed(compute, weights, batch.ids, whole);
+    if (tokens.split()) compute.copy(whole.row_range(tokens.mine()), mine);
+    return mine;
 }
 
 Logprobs download(Compute& compute, const HeadOutputs& head) {
@@ -51,12 +66,14 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                const Microbatch& batch) {
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix x = embed(compute, weights, batch);
+    const TokenSplit tokens(weights, batch);
+    const Matrix x = embed(compute, weights, batch, tokens);
     for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
         const kernels::Arena::Scope layer_scope(compute.arena);
         (void)layer_forward_keep(compute, weights, layer, batch, x);
     }
-    return download(compute, head_forward(compute, weights, head, batch, x));
+    const Matrix top = whole_rows(compute, weights, tokens, "activations:top", x);
+    return download(compute, head_forward(compute, weights, head, batch, top));
 }
 
 TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
@@ -67,7 +84,8 @@ TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadO
       batch_(batch),
       recompute_(recompute),
       scope_(compute.arena),
-      x_(embed(compute, weights, batch)) {
+      tokens_(std::make_unique<TokenSplit>(weights, batch)),
+      x_(embed(compute, weights, batch, *tokens_)) {
     for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
         if (recompute) {
             inputs_.push_back(compute.matrix(x_.rows, x_.cols));
@@ -78,8 +96,11 @@ TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadO
             kept_.push_back(layer_forward_keep(compute, weights, layer, batch, x_));
         }
     }
-    head_ = head_forward(compute, weights, head, batch, x_);
+    top_ = whole_rows(compute, weights, *tokens_, "activations:top", x_);
+    head_ = head_forward(compute, weights, head, batch, top_);
 }
+
+TrainingPass::~TrainingPass() = default;
 
 Logprobs TrainingPass::logprobs() {
     return download(compute_, head_);
@@ -89,8 +110,10 @@ void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gr
     ensure(coefficient.size() == batch_.head.size(), "{} coefficients for {} head rows",
            coefficient.size(), batch_.head.size());
     const kernels::Arena::Scope scope(compute_.arena);
-    const Matrix dx = compute_.matrix(x_.rows, x_.cols);
-    head_backward(compute_, weights_, head_options_, batch_, x_, head_, coefficient, dx, gradients);
+    const Matrix dtop = compute_.matrix(top_.rows, top_.cols);
+    head_backward(compute_, weights_, head_options_, batch_, top_, head_, coefficient, dtop,
+                  gradients);
+    const Matrix dx = own_rows(compute_, *tokens_, dtop);
     for (std::int64_t layer = weights_.config().layers; layer-- > 0;) {
         const auto at = static_cast<std::size_t>(layer);
         if (!recompute_) {
@@ -108,8 +131,9 @@ void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gr
     std::sort(unique.begin(), unique.end());
     unique.erase(std::unique(unique.begin(), unique.end()), unique.end());
     const Matrix rows = compute_.matrix(static_cast<std::int64_t>(unique.size()), x_.cols);
-    compute_.device.embed_gradient({.dout = dx, .ids = batch_.ids, .unique = unique, .drows = rows},
-                                   compute_.stream);
+    const Matrix dout = whole_rows(compute_, weights_, *tokens_, "activations:gradient", dx);
+    compute_.device.embed_gradient(
+        {.dout = dout, .ids = batch_.ids, .unique = unique, .drows = rows}, compute_.stream);
     // Of those that this rank holds, counted from its first.
     const Range own = weights_.part().vocabulary;
     const auto first = std::lower_bound(unique.begin(), unique.end(), own.begin);

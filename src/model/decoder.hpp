@@ -11,6 +11,8 @@
 
 namespace rankwise::model {
 
+class TokenSplit;
+
 /// Values of the head rows of a micro-batch, in their order.
 struct Logprobs {
     std::vector<float> logprob;
@@ -45,6 +47,8 @@ class TrainingPass {
     /// coefficient[r] = d loss / d logprob of head row r. Once.
     void backward(std::span<const float> coefficient, GradientSink& gradients);
 
+    ~TrainingPass();
+
   private:
     Compute& compute_;
     const Weights& weights_;
@@ -52,7 +56,9 @@ class TrainingPass {
     const Microbatch& batch_;
     bool recompute_;
     kernels::Arena::Scope scope_;
+    std::unique_ptr<TokenSplit> tokens_;   // whose rows the residual stream holds
     kernels::Matrix x_;                    // the residual stream
+    kernels::Matrix top_;                  // all its rows after the last layer
     std::vector<kernels::Matrix> inputs_;  // recompute: of each layer
     std::vector<LayerActivations> kept_;   // otherwise
     HeadOutputs head_;

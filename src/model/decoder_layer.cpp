@@ -3,6 +3,8 @@
 #include <array>
 #include <cmath>
 
+#include "src/model/token_split.hpp"
+
 namespace rankwise::model {
 namespace {
 
@@ -40,7 +42,10 @@ void rotate(Compute& compute, const Weights& weights, std::span<const std::int32
 }
 
 /// Allocates what a layer's forward pass writes. Without `keep` only what it needs itself.
-LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t rows, bool keep) {
+LayerActivations allocate(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                          bool keep) {
+    const std::int64_t rows = tokens.total();
+    const std::int64_t own_rows = tokens.mine().size();
     const ModelConfig& config = weights.config();
     const Part& part = weights.part();
     LayerActivations kept;
@@ -55,10 +60,10 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
         return kept;
     }
     kept.normed_post = compute.matrix(rows, config.hidden);
-    kept.x_in = compute.matrix(rows, config.hidden);
-    kept.x_mid = compute.matrix(rows, config.hidden);
-    kept.inv_rms_in = arena.take<float>(rows);
-    kept.inv_rms_post = arena.take<float>(rows);
+    kept.x_in = compute.matrix(own_rows, config.hidden);
+    kept.x_mid = compute.matrix(own_rows, config.hidden);
+    kept.inv_rms_in = arena.take<float>(own_rows);
+    kept.inv_rms_post = arena.take<float>(own_rows);
     kept.maximum = arena.take<float>(rows * part.heads.size());
     kept.denominator = arena.take<float>(rows * part.heads.size());
     if (config.qk_norm) {
@@ -77,11 +82,16 @@ void copy_rows(Compute& compute, ConstMatrix from, Matrix to) {
     compute.device.gather_rows({.from = from, .rows = identity, .to = to}, compute.stream);
 }
 
+sums::Tools tools_of(Compute& compute) {
+    return {compute.device, compute.stream, compute.arena};
+}
+
 /// y = x W^T (+ bias), stored or added, where the ranks of the tensor axis hold columns of W: each
-/// sums its leaves, and the tree above them ends the sum.
-void row_split_matmul(Compute& compute, const Weights& weights, std::string_view label,
-                      const sums::RankTree& ranks, ConstMatrix x, kernels::PackedWeight w,
-                      DeviceSpan<const float> bias, Output output, Matrix y) {
+/// sums its leaves, and the tree above them ends the sum. x has all rows, y those of this rank.
+void row_split_matmul(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                      std::string_view label, const sums::RankTree& ranks, ConstMatrix x,
+                      kernels::PackedWeight w, DeviceSpan<const float> bias, Output output,
+                      Matrix y) {
     if (!weights.split()) {
         compute.device.matmul({.x = x, .w = w, .y = y, .bias = bias, .output = output},
                               compute.stream);
@@ -90,14 +100,33 @@ void row_split_matmul(Compute& compute, const Weights& weights, std::string_view
     const kernels::Arena::Scope scope(compute.arena);
     Matrix partial;
     if (x.cols > 0) {
-        partial = compute.matrix(y.rows, y.cols);
+        partial = compute.matrix(x.rows, y.cols);
         compute.device.matmul({.x = x, .w = w, .y = partial}, compute.stream);
     }
-    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(), label,
-                     ranks, partial, y, {.bias = bias, .add = output == Output::add});
+    const sums::Meeting meeting{.bias = bias, .add = output == Output::add};
+    if (tokens.split()) {
+        sums::reduce_scatter(tools_of(compute), weights.tensor(), label, ranks, partial,
+                             tokens.rows(), y, meeting);
+    } else {
+        sums::all_reduce(tools_of(compute), weights.tensor(), label, ranks, partial, y, meeting);
+    }
 }
 
-void forward(Compute& compute, const Weights& weights, std::int64_t layer,
+/// y = norm(x): y has all rows, x those of this rank.
+void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, ConstMatrix x,
+          DeviceSpan<const float> weight, DeviceSpan<float> inv_rms, Matrix y) {
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix mine = tokens.split() ? compute.matrix(x.rows, x.cols) : y;
+    compute.device.rms_norm(
+        {.x = x, .weight = weight, .eps = norm_eps(weights), .y = mine, .inv_rms = inv_rms},
+        compute.stream);
+    if (tokens.split()) {
+        sums::all_gather(tools_of(compute), weights.tensor(), "activations:normed", tokens.rows(),
+                         mine, y);
+    }
+}
+
+void forward(Compute& compute, const Weights& weights, std::int64_t layer, const TokenSplit& tokens,
              std::span<const std::int32_t> positions, const AttentionPass& attention, Matrix x,
              const LayerActivations& at, bool keep) {
     const ModelConfig& config = weights.config();
@@ -110,14 +139,14 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     const auto show = [&](std::string_view op, ConstMatrix value) {
         if (compute.probe) compute.probe(layer, op, value);
     };
+    const auto show_stream = [&](std::string_view op) {
+        if (!compute.probe) return;
+        const kernels::Arena::Scope scope(compute.arena);
+        compute.probe(layer, op, whole_rows(compute, weights, tokens, "retrace:stream", x));
+    };
 
     if (keep) compute.copy(x, at.x_in);
-    device.rms_norm({.x = x,
-                     .weight = w.input_norm,
-                     .eps = norm_eps(weights),
-                     .y = at.normed_in,
-                     .inv_rms = at.inv_rms_in},
-                    stream);
+    norm(compute, weights, tokens, x, w.input_norm, at.inv_rms_in, at.normed_in);
     device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias}, stream);
     if (config.qk_norm) {
         if (keep) copy_rows(compute, at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
@@ -139,26 +168,21 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer,
     show("qkv", at.qkv);
     attention(at.qkv, at.attention);
     show("attention", at.attention);
-    row_split_matmul(compute, weights, "sums:o_proj", weights.tensor_sums().attention, at.attention,
-                     w.o, w.o_bias, Output::add, x);
-    show("o_proj", x);
+    row_split_matmul(compute, weights, tokens, "sums:o_proj", weights.tensor_sums().attention,
+                     at.attention, w.o, w.o_bias, Output::add, x);
+    show_stream("o_proj");
 
     if (keep) compute.copy(x, at.x_mid);
-    device.rms_norm({.x = x,
-                     .weight = w.post_norm,
-                     .eps = norm_eps(weights),
-                     .y = at.normed_post,
-                     .inv_rms = at.inv_rms_post},
-                    stream);
+    norm(compute, weights, tokens, x, w.post_norm, at.inv_rms_post, at.normed_post);
     if (has_mlp) {
         device.matmul(
             {.x = at.normed_post, .w = w.gate_up, .y = at.gate_up, .bias = w.gate_up_bias}, stream);
         device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
     }
     show("gate_up", at.gate_up);
-    row_split_matmul(compute, weights, "sums:down_proj", weights.tensor_sums().intermediate,
+    row_split_matmul(compute, weights, tokens, "sums:down_proj", weights.tensor_sums().intermediate,
                      at.activated, w.down, w.down_bias, Output::add, x);
-    show("down_proj", x);
+    show_stream("down_proj");
 }
 
 /// Weight and bias gradients of stacked linear layers: rows of `dy` in the columns of each.
@@ -186,16 +210,65 @@ void linear_gradients(Compute& compute, std::span<const Linear> linears, ConstMa
     }
 }
 
-void norm_backward(Compute& compute, ConstMatrix dy, ConstMatrix x, DeviceSpan<const float> weight,
+/// A norm's gradient of each block of rows, from zero: [blocks, size].
+Matrix block_sums(Compute& compute, const kernels::RmsNormWeightGradientArgs& args) {
+    const std::int64_t blocks = std::ssize(args.blocks) - 1;
+    const std::int64_t size = args.dw.size();
+    const Matrix sums = compute.matrix(blocks, size);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        const Range rows{args.blocks[static_cast<std::size_t>(b)],
+                         args.blocks[static_cast<std::size_t>(b) + 1]};
+        const std::array<std::int64_t, 2> borders{0, rows.size()};
+        kernels::RmsNormWeightGradientArgs block = args;
+        block.dy = args.dy.row_range(rows);
+        block.x = args.x.row_range(rows);
+        block.inv_rms = args.inv_rms.subspan(rows.begin * args.groups, rows.size() * args.groups);
+        block.blocks = borders;
+        block.dw = {reinterpret_cast<float*>(sums.row_range({b, b + 1}).handle), size};
+        block.output = Output::store;
+        compute.device.rms_norm_weight_gradient(block, compute.stream);
+    }
+    return sums;
+}
+
+/// The end of a norm's gradient: the sums of all blocks, ascending.
+void add_blocks(Compute& compute, ConstMatrix sums, const GradientSlot& slot) {
+    compute.device.bias_gradient({.dy = sums, .db = slot.vector(), .output = slot.output},
+                                 compute.stream);
+}
+
+/// The gradient of a norm's weight where each rank has blocks of the rows.
+void gathered_norm_gradient(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                            std::span<const std::int64_t> blocks,
+                            kernels::RmsNormWeightGradientArgs args, const GradientSlot& slot) {
+    const kernels::Arena::Scope scope(compute.arena);
+    const Range own = tokens.blocks();
+    std::vector<std::int64_t> borders;
+    for (std::int64_t b = own.begin; b <= own.end; ++b)
+        borders.push_back(blocks[static_cast<std::size_t>(b)] - tokens.mine().begin);
+    args.blocks = borders;
+    const Matrix mine = block_sums(compute, args);
+    const Matrix all = compute.matrix(std::ssize(blocks) - 1, mine.cols);
+    sums::all_gather(tools_of(compute), weights.tensor(), "sums:norms", tokens.blocks_of_ranks(),
+                     mine, all);
+    add_blocks(compute, all, slot);
+}
+
+void norm_backward(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                   ConstMatrix dy, ConstMatrix x, DeviceSpan<const float> weight,
                    DeviceSpan<const float> inv_rms, std::span<const std::int64_t> blocks,
                    const GradientSlot& slot, Matrix dx) {
-    compute.device.rms_norm_weight_gradient({.dy = dy,
-                                             .x = x,
-                                             .inv_rms = inv_rms,
-                                             .blocks = blocks,
-                                             .dw = slot.vector(),
-                                             .output = slot.output},
-                                            compute.stream);
+    const kernels::RmsNormWeightGradientArgs args{.dy = dy,
+                                                  .x = x,
+                                                  .inv_rms = inv_rms,
+                                                  .blocks = blocks,
+                                                  .dw = slot.vector(),
+                                                  .output = slot.output};
+    if (tokens.split()) {
+        gathered_norm_gradient(compute, weights, tokens, blocks, args, slot);
+    } else {
+        compute.device.rms_norm_weight_gradient(args, compute.stream);
+    }
     compute.device.rms_norm_backward(
         {.dy = dy, .x = x, .weight = weight, .inv_rms = inv_rms, .dx = dx, .output = Output::add},
         compute.stream);
@@ -203,36 +276,14 @@ void norm_backward(Compute& compute, ConstMatrix dy, ConstMatrix x, DeviceSpan<c
 
 /// The gradient of a norm's weight over heads that tensor ranks hold parts of: in each block of
 /// rows the heads by the tree, then the blocks ascending (N2).
-void split_norm_weight_gradient(Compute& compute, const Weights& weights,
-                                const sums::RankTree& ranks,
-                                const kernels::RmsNormWeightGradientArgs& args) {
+void head_norm_gradient(Compute& compute, const Weights& weights, const sums::RankTree& ranks,
+                        const kernels::RmsNormWeightGradientArgs& args, const GradientSlot& slot) {
     const kernels::Arena::Scope scope(compute.arena);
-    const std::int64_t blocks = std::ssize(args.blocks) - 1;
-    const std::int64_t size = args.dw.size();
-    const Matrix sums_of_blocks = compute.matrix(blocks, size);
     const bool here = ranks.present[static_cast<std::size_t>(weights.part().place.rank)];
-    Matrix partial;
-    if (here) {
-        partial = compute.matrix(blocks, size);
-        for (std::int64_t b = 0; b < blocks; ++b) {
-            const Range rows{args.blocks[static_cast<std::size_t>(b)],
-                             args.blocks[static_cast<std::size_t>(b) + 1]};
-            const std::array<std::int64_t, 2> borders{0, rows.size()};
-            kernels::RmsNormWeightGradientArgs block = args;
-            block.dy = args.dy.row_range(rows);
-            block.x = args.x.row_range(rows);
-            block.inv_rms =
-                args.inv_rms.subspan(rows.begin * args.groups, rows.size() * args.groups);
-            block.blocks = borders;
-            block.dw = {reinterpret_cast<float*>(partial.row_range({b, b + 1}).handle), size};
-            block.output = Output::store;
-            compute.device.rms_norm_weight_gradient(block, compute.stream);
-        }
-    }
-    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
-                     "sums:head norms", ranks, partial, sums_of_blocks);
-    compute.device.bias_gradient({.dy = sums_of_blocks, .db = args.dw, .output = args.output},
-                                 compute.stream);
+    const Matrix partial = here ? block_sums(compute, args) : Matrix();
+    const Matrix total = compute.matrix(std::ssize(args.blocks) - 1, args.dw.size());
+    sums::all_reduce(tools_of(compute), weights.tensor(), "sums:head norms", ranks, partial, total);
+    add_blocks(compute, total, slot);
 }
 
 void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t layer,
@@ -257,7 +308,7 @@ void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t lay
                                                       .dw = slot.vector(),
                                                       .output = slot.output};
         if (weights.split()) {
-            split_norm_weight_gradient(compute, weights, ranks, args);
+            head_norm_gradient(compute, weights, ranks, args, slot);
         } else {
             compute.device.rms_norm_weight_gradient(args, compute.stream);
         }
@@ -279,8 +330,8 @@ void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
     const Matrix partial = compute.matrix(dkv.rows, dkv.cols);
     const Matrix total = compute.matrix(dkv.rows, dkv.cols);
     copy_rows(compute, dkv, partial);
-    sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
-                     "sums:shared kv", weights.tensor_sums().shared_kv, partial, total);
+    sums::all_reduce(tools_of(compute), weights.tensor(), "sums:shared kv",
+                     weights.tensor_sums().shared_kv, partial, total);
     copy_rows(compute, total, dkv);
 }
 
@@ -294,8 +345,9 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    Matrix x) {
     const kernels::Arena::Scope scope(compute.arena);
-    const LayerActivations scratch = allocate(compute, weights, x.rows, false);
-    forward(compute, weights, layer, positions, attention, x, scratch, false);
+    const TokenSplit all(x.rows);
+    const LayerActivations scratch = allocate(compute, weights, all, false);
+    forward(compute, weights, layer, all, positions, attention, x, scratch, false);
 }
 
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
@@ -303,7 +355,8 @@ LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, st
     const ModelConfig& config = weights.config();
     const Part& part = weights.part();
     const QkvColumns columns(part);
-    LayerActivations kept = allocate(compute, weights, x.rows, true);
+    const TokenSplit tokens(weights, batch);
+    LayerActivations kept = allocate(compute, weights, tokens, true);
     const AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
         compute.device.segment_attention({.q = qkv.col_range(columns.q),
                                           .k = qkv.col_range(columns.k),
@@ -317,7 +370,7 @@ LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, st
                                           .denominator = kept.denominator},
                                          compute.stream);
     };
-    forward(compute, weights, layer, batch.positions, attention, x, kept, true);
+    forward(compute, weights, layer, tokens, batch.positions, attention, x, kept, true);
     return kept;
 }
 
@@ -333,16 +386,21 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
     const QkvColumns columns(part);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
-    const std::int64_t rows = dx.rows;
+    const TokenSplit tokens(weights, batch);
+    const std::int64_t rows = tokens.total();
     const std::int64_t intermediate = part.intermediate.size();
+    const auto all_of_dx = [&] {
+        return whole_rows(compute, weights, tokens, "activations:gradient", dx);
+    };
 
     // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
+    const ConstMatrix dout = all_of_dx();
     const Matrix dgate_up = compute.matrix(rows, 2 * intermediate);
     if (intermediate > 0) {
-        linear_gradients(compute, std::array{Linear{ids.down, -1, {0, config.hidden}}}, dx,
+        linear_gradients(compute, std::array{Linear{ids.down, -1, {0, config.hidden}}}, dout,
                          kept.activated, gradients);
         const Matrix dactivated = compute.matrix(rows, intermediate);
-        device.matmul({.x = dx, .w = w.down_back, .y = dactivated}, stream);
+        device.matmul({.x = dout, .w = w.down_back, .y = dactivated}, stream);
         device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
                                stream);
         linear_gradients(compute,
@@ -350,18 +408,19 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
                                     Linear{ids.up, ids.up_bias, {intermediate, 2 * intermediate}}},
                          dgate_up, kept.normed_post, gradients);
     }
-    bias_gradient(compute, ids.down_bias, dx, gradients);
-    const Matrix dnormed = compute.matrix(rows, config.hidden);
-    row_split_matmul(compute, weights, "sums:dnormed mlp", ranks.intermediate, dgate_up,
+    bias_gradient(compute, ids.down_bias, dout, gradients);
+    const Matrix dnormed = compute.matrix(dx.rows, config.hidden);
+    row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
                      w.gate_up_back, {}, Output::store, dnormed);
-    norm_backward(compute, dnormed, kept.x_mid, w.post_norm, kept.inv_rms_post, batch.norm_blocks,
-                  gradients.slot(ids.post_norm), dx);
+    norm_backward(compute, weights, tokens, dnormed, kept.x_mid, w.post_norm, kept.inv_rms_post,
+                  batch.norm_blocks, gradients.slot(ids.post_norm), dx);
 
     // Attention: x_mid = x_in + o(attention(rope(qkv(norm(x_in))))).
-    linear_gradients(compute, std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dx,
+    const ConstMatrix dmid = all_of_dx();
+    linear_gradients(compute, std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid,
                      kept.attention, gradients);
     const Matrix dattention = compute.matrix(rows, part.q_size());
-    device.matmul({.x = dx, .w = w.o_back, .y = dattention}, stream);
+    device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
     const Matrix dqkv = compute.matrix(rows, part.qkv_size());
     const ConstMatrix qkv = kept.qkv;
     device.segment_attention_backward({.q = qkv.col_range(columns.q),
@@ -389,10 +448,10 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
         std::array{Linear{ids.q, ids.q_bias, columns.q}, Linear{ids.k, ids.k_bias, columns.k},
                    Linear{ids.v, ids.v_bias, columns.v}},
         dqkv, kept.normed_in, gradients);
-    row_split_matmul(compute, weights, "sums:dnormed attention", ranks.attention, dqkv, w.qkv_back,
-                     {}, Output::store, dnormed);
-    norm_backward(compute, dnormed, kept.x_in, w.input_norm, kept.inv_rms_in, batch.norm_blocks,
-                  gradients.slot(ids.input_norm), dx);
+    row_split_matmul(compute, weights, tokens, "sums:dnormed attention", ranks.attention, dqkv,
+                     w.qkv_back, {}, Output::store, dnormed);
+    norm_backward(compute, weights, tokens, dnormed, kept.x_in, w.input_norm, kept.inv_rms_in,
+                  batch.norm_blocks, gradients.slot(ids.input_norm), dx);
     gradients.layer_done(layer);
 }
 

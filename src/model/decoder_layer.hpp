@@ -10,13 +10,14 @@
 
 namespace rankwise::model {
 
-// Where tensor ranks split the model every pass is collective over them: each has the whole
-// residual stream, and its own heads and columns of the MLP.
+// Where tensor ranks split the model every pass is collective over them: each computes its own
+// heads and columns of the MLP, in training for all rows, of which it has its own in the residual
+// stream (token_split.hpp); in generation every rank has the whole stream.
 
 /// What the backward pass of a layer reads: q, k, v and the MLP's columns of this rank's part.
 /// Matrices in scratch memory; `x_in` is a copy of the layer's input.
 struct LayerActivations {
-    kernels::Matrix x_in;  ///< [T, hidden]
+    kernels::Matrix x_in;  ///< [own rows, hidden]
     DeviceSpan<float> inv_rms_in;
     kernels::Matrix normed_in;  ///< [T, hidden]
     kernels::Matrix qkv_raw;    ///< [T, q + k] before QK-norm; only with QK-norm
@@ -24,7 +25,7 @@ struct LayerActivations {
     kernels::Matrix qkv;                     ///< [T, q + k + v], normed and rotated
     kernels::Matrix attention;               ///< [T, q]
     DeviceSpan<float> maximum, denominator;  ///< [T * heads]
-    kernels::Matrix x_mid;                   ///< [T, hidden] between attention and MLP
+    kernels::Matrix x_mid;                   ///< [own rows, hidden] between attention and MLP
     DeviceSpan<float> inv_rms_post;
     kernels::Matrix normed_post;  ///< [T, hidden]
     kernels::Matrix gate_up;      ///< [T, 2 I]
@@ -43,12 +44,13 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    kernels::Matrix x);
 
-/// The same rows over segments, keeping what the backward pass needs in scratch memory.
+/// The same over segments, keeping what the backward pass needs in scratch memory. x: this rank's
+/// rows of the batch.
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
                                     const Microbatch& batch, kernels::Matrix x);
 
-/// dx [T, hidden]: gradient of the layer's output in, of its input out. Parameter gradients go to
-/// `gradients`.
+/// dx [own rows, hidden]: gradient of the layer's output in, of its input out. Parameter gradients
+/// go to `gradients`.
 void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                     const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
                     GradientSink& gradients);

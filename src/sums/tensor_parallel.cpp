@@ -142,15 +142,28 @@ DeviceSpan<float> share(Tools tools, parallel::Communicator& axis, std::string_v
     return received;
 }
 
-/// This rank's rows of `rows` summed, in scratch memory.
+std::vector<Range> even_rows(std::int64_t rows, std::int64_t members) {
+    std::vector<Range> all;
+    for (std::int64_t member = 0; member < members; ++member)
+        all.push_back(split(rows, members, member));
+    return all;
+}
+
+std::vector<std::int64_t> sizes_of(std::span<const Range> rows, std::int64_t cols) {
+    std::vector<std::int64_t> sizes;
+    for (const Range range : rows) sizes.push_back(range.size() * cols);
+    return sizes;
+}
+
+/// This rank's rows summed, in scratch memory; rows[m] are those of member m.
 Matrix reduce_rows(Tools tools, parallel::Communicator& axis, std::string_view label,
-                   const RankTree& order, ConstMatrix partial, std::int64_t rows,
+                   const RankTree& order, ConstMatrix partial, std::span<const Range> rows,
                    std::int64_t cols) {
     Exchange exchange(axis, order);
-    const std::int64_t mine = split(rows, exchange.members(), exchange.self()).size();
+    const std::int64_t mine = rows[static_cast<std::size_t>(exchange.self())].size();
     for (int member = 0; member < exchange.members(); ++member) {
         if (exchange.present(exchange.self()))
-            exchange.send(member) = split(rows, exchange.members(), member).size() * cols;
+            exchange.send(member) = rows[static_cast<std::size_t>(member)].size() * cols;
         if (exchange.present(member)) exchange.receive(member) = mine * cols;
     }
     const DeviceSpan<float> received = tools.arena.take<float>(exchange.received());
@@ -193,18 +206,17 @@ void all_reduce(Tools tools, parallel::Communicator& axis, std::string_view labe
         copy(tools, sum, to);
         return;
     }
-    const Matrix sum = reduce_rows(tools, axis, label, order, partial, to.rows, to.cols);
-    meet(tools, meeting, to.row_range(split(to.rows, members, self)), sum);
-    std::vector<std::int64_t> sizes;
-    for (std::int64_t member = 0; member < members; ++member)
-        sizes.push_back(split(to.rows, members, member).size() * to.cols);
+    const std::vector<Range> rows = even_rows(to.rows, members);
+    const Matrix sum = reduce_rows(tools, axis, label, order, partial, rows, to.cols);
+    meet(tools, meeting, to.row_range(rows[static_cast<std::size_t>(self)]), sum);
+    const std::vector<std::int64_t> sizes = sizes_of(rows, to.cols);
     const DeviceSpan<float> whole = share(tools, axis, label, order, sum, sizes);
     copy(tools, ConstMatrix(whole, to.rows, to.cols), to);
 }
 
 void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view label,
-                    const RankTree& order, ConstMatrix partial, std::int64_t rows, Matrix mine,
-                    const Meeting& meeting) {
+                    const RankTree& order, ConstMatrix partial, std::span<const Range> rows,
+                    Matrix mine, const Meeting& meeting) {
     check(axis, order);
     const kernels::Arena::Scope scope(tools.arena);
     const Matrix sum = reduce_rows(tools, axis, label, order, partial, rows, mine.cols);
@@ -212,12 +224,9 @@ void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view 
     copy(tools, sum, mine);
 }
 
-void all_gather(Tools tools, parallel::Communicator& axis, std::string_view label, ConstMatrix mine,
-                Matrix whole) {
-    std::vector<std::int64_t> sizes;
-    for (int rank = 0; rank < axis.size(); ++rank)
-        sizes.push_back(split(whole.rows, axis.size(), rank).size() * whole.cols);
-    gather_blocks(tools, axis, label, mine, sizes, floats(whole));
+void all_gather(Tools tools, parallel::Communicator& axis, std::string_view label,
+                std::span<const Range> rows, ConstMatrix mine, Matrix whole) {
+    gather_blocks(tools, axis, label, mine, sizes_of(rows, whole.cols), floats(whole));
 }
 
 void gather_blocks(Tools tools, parallel::Communicator& axis, std::string_view label,

@@ -52,16 +52,16 @@ void all_reduce(Tools tools, parallel::Communicator& axis, std::string_view labe
                 const RankTree& order, kernels::ConstMatrix partial, kernels::Matrix to,
                 const Meeting& meeting = {}, Route route = Route::automatic);
 
-/// Collective over all ranks of the axis. The same where rank r receives rows split(rows, ranks, r)
-/// alone: `mine`.
+/// Collective over all ranks of the axis. The same where rank r receives rows[r] alone: `mine`. The
+/// ranges follow each other and cover the rows; some may be empty.
 void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view label,
-                    const RankTree& order, kernels::ConstMatrix partial, std::int64_t rows,
-                    kernels::Matrix mine, const Meeting& meeting = {});
+                    const RankTree& order, kernels::ConstMatrix partial,
+                    std::span<const Range> rows, kernels::Matrix mine, const Meeting& meeting = {});
 
-/// Collective over all ranks of the axis. The inverse: rows split(rows, ranks, r) of rank r to the
-/// whole on every rank.
+/// Collective over all ranks of the axis. The inverse: rows[r] of rank r to the whole on every
+/// rank.
 void all_gather(Tools tools, parallel::Communicator& axis, std::string_view label,
-                kernels::ConstMatrix mine, kernels::Matrix whole);
+                std::span<const Range> rows, kernels::ConstMatrix mine, kernels::Matrix whole);
 
 /// Collective over all ranks of the axis. Row i of `whole` is the next row of `mine` of rank
 /// holder[i]: a look-up in a table that is split by rows selects, it never adds zeros.

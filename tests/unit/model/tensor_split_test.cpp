@@ -198,16 +198,22 @@ TEST(TensorSplit, BytesSentAreThoseOfTheFormula) {
         });
         std::int64_t sent = 0;
         for (int rank = 0; rank < degree; ++rank) sent += world.instruments(rank).traffic->bytes();
-        // Everything is small here, so that sums go directly.
-        const auto sum = [&](std::int64_t n, std::int64_t members) {
-            return (members - 1) * 4 * n;
+        // A turn of a sum by rows, all ranks together: everything to the others once.
+        const auto turn = [&](std::int64_t n) { return (degree - 1) * 4 * n; };
+        // Small sums go directly.
+        const auto direct = [&](std::int64_t n, std::int64_t members) {
+            return degree * (members - 1) * 4 * n;
         };
-        std::int64_t each = config.layers * 4 * sum(rows * config.hidden, degree);  // layers
-        each += sum(head_rows * config.hidden, degree);               // head, backward
-        each += (degree - 1) * 4 * head_rows * (3 * 8 / degree + 1);  // statistics of leaves
-        if (degree == 8) each += config.layers * sum(rows * 2 * config.head_dim, 2);  // shared KV
-        const std::int64_t embedding = (degree - 1) * 4 * rows * config.hidden;
-        EXPECT_EQ(sent, degree * each + embedding) << degree;
+        const std::int64_t stream = rows * config.hidden;
+        const std::int64_t blocks = std::ssize(texts.batch.norm_blocks) - 1;
+        // Before and behind each of two linear layers, forward and backward; and the norms' blocks.
+        std::int64_t expected =
+            config.layers * (8 * turn(stream) + 2 * turn(blocks * config.hidden));
+        if (degree == 8) expected += config.layers * direct(rows * 2 * config.head_dim, 2);  // KV
+        expected += 3 * turn(stream);  // embedding, top, and the gradient of the embedding
+        expected += degree * (degree - 1) * 4 * head_rows * (3 * 8 / degree + 1);  // statistics
+        expected += direct(head_rows * config.hidden, degree);                     // head, backward
+        EXPECT_EQ(sent, expected) << degree;
     }
 }
 

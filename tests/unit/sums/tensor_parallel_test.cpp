@@ -157,14 +157,17 @@ TEST(ReduceScatter, GivesEachRankItsRowsAndAllGatherIsItsInverse) {
             const auto self = static_cast<std::size_t>(axis.rank());
             const Matrix partial =
                 present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
-            const Range rows = split(one.rows, ranks, axis.rank());
+            // Uneven, and the first rank has none.
+            std::vector<Range> all{{0, 0}};
+            for (int r = 1; r < ranks; ++r) all.push_back(split(one.rows, ranks - 1, r - 1));
+            const Range rows = all[self];
             const Matrix mine = rank.matrix(Values(static_cast<std::size_t>(rows.size() * kCols)),
                                             rows.size(), kCols);
-            reduce_scatter(rank.tools(), axis, "sums:test", order, partial, one.rows, mine);
+            reduce_scatter(rank.tools(), axis, "sums:test", order, partial, all, mine);
             const Values expected(sum.begin() + rows.begin * kCols, sum.begin() + rows.end * kCols);
             EXPECT_EQ(rank.values(mine), expected);
             const Matrix whole = rank.matrix(Values(sum.size()), one.rows, kCols);
-            all_gather(rank.tools(), axis, "sums:test", mine, whole);
+            all_gather(rank.tools(), axis, "sums:test", all, mine, whole);
             EXPECT_EQ(rank.values(whole), sum);
         });
     }
