@@ -231,7 +231,7 @@ std::string facts_text(const ChainStage& stage, std::span<const MetricRecord> me
         last = &record;
     }
     const double* kept = last == nullptr ? nullptr : last->number("kept");
-    if (kept != nullptr) return fmt::format("{} answers kept", number_text(*kept));
+    if (kept != nullptr) return fmt::format("{} kept", number_text(*kept));
     if (stage.kind == "evaluate") return steps > 0 ? "measured" : "to come";
     if (steps == 0) return "to come";
     return fmt::format("{} step{}", number_text(static_cast<double>(steps)), steps == 1 ? "" : "s");
@@ -299,6 +299,18 @@ std::string short_facts(const MetricRecord& evaluation, double x, double y) {
     return svg;
 }
 
+/// Pixels that a name takes in the wide bold letters that browsers fall back to, about.
+double bold_width(std::string_view name) {
+    double width = 0.0;
+    for (const char letter : name) {
+        constexpr std::string_view kThin = "ijlft1._-";
+        width += kThin.find(letter) != std::string_view::npos ? 5.5
+                 : letter == 'm' || letter == 'w'             ? 13.5
+                                                              : 9.5;
+    }
+    return width;
+}
+
 std::string box_svg(const Layout& layout, std::span<const ChainStage> chain, std::size_t i,
                     std::span<const MetricRecord> metrics) {
     const ChainStage& stage = chain[i];
@@ -315,9 +327,15 @@ std::string box_svg(const Layout& layout, std::span<const ChainStage> chain, std
     const MetricRecord* evaluation = evaluation_of(stage, metrics);
     const double* share = evaluation == nullptr ? nullptr : evaluation->number("eval/pass@1");
     const std::string right = share == nullptr ? "" : fmt::format("{:.1f} %", 100.0 * *share);
-    const double letters = (width - 24.0 - (right.empty() ? 0.0 : 54.0)) / 8.2;
-    svg += fmt::format("<text class=\"name\" x=\"{:.1f}\" y=\"{:.1f}\">{}</text>", x + 13, y + 22,
-                       escape_html(cut_text(stage.name, static_cast<std::size_t>(letters))));
+    // A long name is drawn narrower rather than over its neighbour: how wide letters are depends on
+    // the reader's fonts.
+    const double room = width - 24.0 - (right.empty() ? 0.0 : 56.0);
+    const std::string name = cut_text(stage.name, static_cast<std::size_t>(room / 6.0));
+    const bool narrow = bold_width(name) > room;
+    svg += fmt::format(
+        "<text class=\"name\" x=\"{:.1f}\" y=\"{:.1f}\"{}>{}</text>", x + 13, y + 22,
+        narrow ? fmt::format(" textLength=\"{:.1f}\" lengthAdjust=\"spacingAndGlyphs\"", room) : "",
+        escape_html(name));
     if (!right.empty()) {
         svg += fmt::format(
             "<text class=\"right\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",

@@ -107,7 +107,7 @@ TEST(ChainPicture, HasABoxAStageAndArrowsForWeightsAndData) {
     EXPECT_EQ(count_in(svg, "class=\"m1\""), 2U);  // the other model's stages
     EXPECT_THAT(svg, HasSubstr(">12.5 %</text>"));
     EXPECT_THAT(svg, HasSubstr("sft · 100 steps"));
-    EXPECT_THAT(svg, HasSubstr("reject · 37 answers kept"));
+    EXPECT_THAT(svg, HasSubstr("reject · 37 kept"));
     EXPECT_THAT(svg, HasSubstr("sft · to come"));
     EXPECT_THAT(svg, HasSubstr("href=\"#stage-base\""));
     EXPECT_THAT(svg, Not(HasSubstr("nan")));
