@@ -106,11 +106,6 @@ std::string_view without_prefix(std::string_view name) {
     return name.starts_with(kPrefix) ? name.substr(kPrefix.size()) : name;
 }
 
-/// Whether a metric is an end of another one's interval.
-bool is_bound(std::string_view name) {
-    return name.ends_with(stages::kLow95) || name.ends_with(stages::kHigh95);
-}
-
 void print_table(const io::MetricLine& metrics, const Evaluation& evaluation, std::int64_t problems,
                  const std::string& model) {
     const stages::EvaluateOptions& options = evaluation.options;
@@ -123,7 +118,7 @@ void print_table(const io::MetricLine& metrics, const Evaluation& evaluation, st
         options.sampling.max_completion_length);
     std::size_t width = 0;
     for (const auto& [name, value] : metrics) {
-        if (!is_bound(name)) width = std::max(width, without_prefix(name).size());
+        if (!stages::is_bound(name)) width = std::max(width, without_prefix(name).size());
     }
     const auto number = [&](const std::string& name) -> const double* {
         for (const auto& [key, value] : metrics) {
@@ -133,7 +128,7 @@ void print_table(const io::MetricLine& metrics, const Evaluation& evaluation, st
     };
     for (const auto& [name, value] : metrics) {
         const double* shown = std::get_if<double>(&value);
-        if (shown == nullptr || is_bound(name)) continue;
+        if (shown == nullptr || stages::is_bound(name)) continue;
         const double* low = number(name + stages::kLow95);
         const double* high = number(name + stages::kHigh95);
         fmt::print("  {:<{}}  {}{}\n", without_prefix(name), width, number_text(*shown),

@@ -34,10 +34,10 @@ std::int64_t number_in(const char* file) {
     return in ? value : -1;
 }
 
-/// One rehearsal with so much scratch memory reserved.
-StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Environment& environment,
-                          const parallel::MeshShape& shape, const model::ModelConfig& config,
-                          std::int64_t reserved) {
+}  // namespace
+
+StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
+                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
     StageMemory memory;
     kernels::PlanDevice device(environment.compute.device);
     const auto stream = device.make_stream();
@@ -51,8 +51,9 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
         models.add("policy", std::make_unique<model::Weights>(
                                  device, config, model::Passes::forward_and_backward, tensor));
     memory.policy = device.bytes_in_use();
-    kernels::Arena arena(device);
-    arena.reserve(reserved);
+    // Scratch memory is counted apart: as it grows it holds more than it needs.
+    kernels::PlanDevice scratch(environment.compute.device);
+    kernels::Arena arena(scratch);
     model::Compute compute{device, *stream, arena};
     const stages::Environment planned{.compute = compute,
                                       .mesh = mesh,
@@ -68,7 +69,6 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
                                       .files = environment.files,
                                       .data_folder = environment.data_folder,
                                       .planning = true};
-    const std::int64_t before = device.bytes_in_use();
     const auto stage = recipe.build(planned);
     for (const auto& [name, model] : models.all()) {
         if (name == "policy") continue;
@@ -77,22 +77,14 @@ StageMemory rehearse_once(const stages::StageRecipe& recipe, const stages::Envir
         memory.reference += alone.bytes_in_use();
     }
     const std::int64_t built = device.bytes_in_use();
-    memory.state = built - before - memory.reference;
+    memory.state = built - memory.policy - memory.reference;
     stage->rehearse();
     memory.scratch = arena.peak_bytes();
-    memory.cache = device.peak_bytes() - built - (arena.capacity_bytes() - reserved);
+    memory.cache = device.peak_bytes() - built;
     // A rank saves its rows of the weights, and the moments if the stage trains.
     const std::int64_t parts = stage->optimizers().empty() ? 1 : 3;
     memory.saving = ceil_div(policy.bytes() * parts, std::int64_t{shape.data});
     return memory;
-}
-
-}  // namespace
-
-StageMemory rehearse(const stages::StageRecipe& stage, const stages::Environment& environment,
-                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
-    const StageMemory first = rehearse_once(stage, environment, shape, config, 0);
-    return rehearse_once(stage, environment, shape, config, first.scratch);
 }
 
 const StageMemory& largest(std::span<const StageMemory> plan) {

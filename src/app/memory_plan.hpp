@@ -31,7 +31,7 @@ struct StageMemory {
 /// Builds the stage on a kernels::PlanDevice, over a mirror of the run's ranks, and goes through
 /// the largest allocations of a step. Answers are taken to be as long as they may become.
 /// @param environment  of the run: its task, options and names are used, its device for layouts
-[[nodiscard]] StageMemory rehearse(const stages::StageRecipe& stage,
+[[nodiscard]] StageMemory rehearse(const stages::StageRecipe& recipe,
                                    const stages::Environment& environment,
                                    const parallel::MeshShape& shape,
                                    const model::ModelConfig& config);

@@ -71,11 +71,6 @@ std::vector<std::string> stages_of(const std::vector<MetricRecord>& metrics) {
     return stages;
 }
 
-/// Whether a metric is an end of another one's interval.
-bool is_bound(std::string_view name) {
-    return name.ends_with(stages::kLow95) || name.ends_with(stages::kHigh95);
-}
-
 /// Names of the numbers of some records, in the order in which they first appear.
 std::vector<std::string> names_of(const std::vector<const MetricRecord*>& records) {
     std::vector<std::string> names;
@@ -154,7 +149,7 @@ std::string evaluation_table(const std::vector<MetricRecord>& metrics) {
     }
     html += "</tr>\n";
     for (const std::string& name : names_of(columns)) {
-        if (!name.starts_with("eval/") || is_bound(name)) continue;
+        if (!name.starts_with("eval/") || stages::is_bound(name)) continue;
         html += fmt::format("<tr><td>{}</td>", escape_html(name.substr(5)));
         const double* first = nullptr;
         for (const MetricRecord* column : columns) {

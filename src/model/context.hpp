@@ -4,7 +4,10 @@
 #include <functional>
 #include <string_view>
 
-#include "kernels/device.hpp"
+#include <numeric>
+#include <vector>
+
+#include "src/sums/tools.hpp"
 
 namespace rankwise::model {
 
@@ -21,6 +24,16 @@ struct Compute {
     /// A dense f32 matrix in scratch memory, valid until the enclosing Arena::Scope ends.
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {
         return {arena.take<float>(rows * cols), rows, cols};
+    }
+    /// What sums over ranks compute with.
+    [[nodiscard]] sums::Tools tools() const { return {device, stream, arena}; }
+
+    /// Copies a matrix onto another of the same size; rows of both may have gaps between them.
+    void copy_rows(kernels::ConstMatrix from, kernels::Matrix to) const {
+        // Adding to zeros would be a sum; a gather with the identity is a copy with a stride.
+        std::vector<std::int64_t> identity(static_cast<std::size_t>(from.rows));
+        std::iota(identity.begin(), identity.end(), std::int64_t{0});
+        device.gather_rows({.from = from, .rows = identity, .to = to}, stream);
     }
     /// Copies one dense matrix onto another of the same size.
     void copy(kernels::ConstMatrix from, kernels::Matrix to) const {

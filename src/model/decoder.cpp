@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "src/model/token_split.hpp"
-#include "src/model/vocabulary_split.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -45,11 +44,10 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
     }
     // Each rank looks up the ids whose rows it holds, and the rows travel.
     const Range own = weights.part().vocabulary;
-    const VocabularySplit vocabulary(weights.config(), weights.part().place.degree);
     std::vector<int> holder;
     std::vector<TokenId> mine;
     for (const TokenId id : ids) {
-        holder.push_back(vocabulary.holder(id));
+        holder.push_back(weights.vocabulary().holder(id));
         ensure(holder.back() < weights.part().place.degree, "id {} of a vocabulary of {}", id,
                weights.config().vocab_size);
         if (own.contains(id)) mine.push_back(id - narrow<TokenId>(own.begin));
@@ -59,8 +57,8 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
     if (!mine.empty())
         compute.device.embed({.table = weights.embedding(), .ids = mine, .out = rows},
                              compute.stream);
-    sums::gather_selected({compute.device, compute.stream, compute.arena}, weights.tensor(),
-                          "activations:embedding", holder, rows, x);
+    sums::gather_selected(compute.tools(), weights.tensor(), "activations:embedding", holder, rows,
+                          x);
 }
 
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,

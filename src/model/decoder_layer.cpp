@@ -74,18 +74,6 @@ LayerActivations allocate(Compute& compute, const Weights& weights, const TokenS
     return kept;
 }
 
-/// Copies a matrix whose rows may have gaps between them.
-void copy_rows(Compute& compute, ConstMatrix from, Matrix to) {
-    // Adding to zeros would be a sum; a gather with the identity is a copy with a stride.
-    std::vector<std::int64_t> identity(static_cast<std::size_t>(from.rows));
-    for (std::size_t i = 0; i < identity.size(); ++i) identity[i] = static_cast<std::int64_t>(i);
-    compute.device.gather_rows({.from = from, .rows = identity, .to = to}, compute.stream);
-}
-
-sums::Tools tools_of(Compute& compute) {
-    return {compute.device, compute.stream, compute.arena};
-}
-
 /// y = x W^T (+ bias), stored or added, where the ranks of the tensor axis hold columns of W: each
 /// sums its leaves, and the tree above them ends the sum. x has all rows, y those of this rank.
 void row_split_matmul(Compute& compute, const Weights& weights, const TokenSplit& tokens,
@@ -105,10 +93,10 @@ void row_split_matmul(Compute& compute, const Weights& weights, const TokenSplit
     }
     const sums::Meeting meeting{.bias = bias, .add = output == Output::add};
     if (tokens.split()) {
-        sums::reduce_scatter(tools_of(compute), weights.tensor(), label, ranks, partial,
+        sums::reduce_scatter(compute.tools(), weights.tensor(), label, ranks, partial,
                              tokens.rows(), y, meeting);
     } else {
-        sums::all_reduce(tools_of(compute), weights.tensor(), label, ranks, partial, y, meeting);
+        sums::all_reduce(compute.tools(), weights.tensor(), label, ranks, partial, y, meeting);
     }
 }
 
@@ -121,7 +109,7 @@ void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, Co
         {.x = x, .weight = weight, .eps = norm_eps(weights), .y = mine, .inv_rms = inv_rms},
         compute.stream);
     if (tokens.split()) {
-        sums::all_gather(tools_of(compute), weights.tensor(), "activations:normed", tokens.rows(),
+        sums::all_gather(compute.tools(), weights.tensor(), "activations:normed", tokens.rows(),
                          mine, y);
     }
 }
@@ -149,7 +137,7 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
     norm(compute, weights, tokens, x, w.input_norm, at.inv_rms_in, at.normed_in);
     device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias}, stream);
     if (config.qk_norm) {
-        if (keep) copy_rows(compute, at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
+        if (keep) compute.copy_rows(at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
         const auto norm_heads = [&](Range range, std::int64_t heads, DeviceSpan<const float> weight,
                                     DeviceSpan<float> inv_rms) {
             const Matrix heads_of = at.qkv.col_range(range);
@@ -249,7 +237,7 @@ void gathered_norm_gradient(Compute& compute, const Weights& weights, const Toke
     args.blocks = borders;
     const Matrix mine = block_sums(compute, args);
     const Matrix all = compute.matrix(std::ssize(blocks) - 1, mine.cols);
-    sums::all_gather(tools_of(compute), weights.tensor(), "sums:norms", tokens.blocks_of_ranks(),
+    sums::all_gather(compute.tools(), weights.tensor(), "sums:norms", tokens.blocks_of_ranks(),
                      mine, all);
     add_blocks(compute, all, slot);
 }
@@ -282,7 +270,7 @@ void head_norm_gradient(Compute& compute, const Weights& weights, const sums::Ra
     const bool here = ranks.present[static_cast<std::size_t>(weights.part().place.rank)];
     const Matrix partial = here ? block_sums(compute, args) : Matrix();
     const Matrix total = compute.matrix(std::ssize(args.blocks) - 1, args.dw.size());
-    sums::all_reduce(tools_of(compute), weights.tensor(), "sums:head norms", ranks, partial, total);
+    sums::all_reduce(compute.tools(), weights.tensor(), "sums:head norms", ranks, partial, total);
     add_blocks(compute, total, slot);
 }
 
@@ -329,10 +317,10 @@ void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
     const kernels::Arena::Scope scope(compute.arena);
     const Matrix partial = compute.matrix(dkv.rows, dkv.cols);
     const Matrix total = compute.matrix(dkv.rows, dkv.cols);
-    copy_rows(compute, dkv, partial);
-    sums::all_reduce(tools_of(compute), weights.tensor(), "sums:shared kv",
+    compute.copy_rows(dkv, partial);
+    sums::all_reduce(compute.tools(), weights.tensor(), "sums:shared kv",
                      weights.tensor_sums().shared_kv, partial, total);
-    copy_rows(compute, total, dkv);
+    compute.copy_rows(total, dkv);
 }
 
 }  // namespace

@@ -1,10 +1,7 @@
 #include "src/model/head.hpp"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
-
-#include "src/model/vocabulary_split.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -88,11 +85,7 @@ class LeafStatistics {
   public:
     LeafStatistics(Compute& compute, const Weights& weights, DeviceSpan<float> statistics,
                    DeviceSpan<float> target)
-        : compute_(compute),
-          weights_(weights),
-          vocabulary_(weights.config(), weights.part().place.degree),
-          statistics_(statistics),
-          target_(target) {}
+        : compute_(compute), weights_(weights), statistics_(statistics), target_(target) {}
 
     /// @param own  [rows, own leaves, 3]; @param own_target  [rows], of the targets among the own
     void gather(DeviceSpan<const float> own, DeviceSpan<const float> own_target,
@@ -118,7 +111,8 @@ class LeafStatistics {
                 const auto part = of_rank.subspan(row * width, width);
                 statistics.insert(statistics.end(), part.begin(), part.end());
             }
-            const auto holder = static_cast<std::size_t>(vocabulary_.holder(targets[row]));
+            const auto holder =
+                static_cast<std::size_t>(weights_.vocabulary().holder(targets[row]));
             if (holder < static_cast<std::size_t>(degree))
                 target[row] = all[holder * mine.size() + rows * width + row];
         }
@@ -131,7 +125,6 @@ class LeafStatistics {
   private:
     Compute& compute_;
     const Weights& weights_;
-    VocabularySplit vocabulary_;
     DeviceSpan<float> statistics_;
     DeviceSpan<float> target_;
 };
@@ -213,27 +206,20 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
 
 Matrix gather_logits(Compute& compute, const Weights& weights, ConstMatrix logits) {
     const ModelConfig& config = weights.config();
-    const int degree = weights.part().place.degree;
     const std::int64_t rows = logits.rows;
     const Matrix whole = compute.matrix(rows, config.vocab_size);
     const kernels::Arena::Scope scope(compute.arena);
     const DeviceSpan<float> received = compute.arena.take<float>(rows * config.vocab_size);
-    const sums::Tools tools{compute.device, compute.stream, compute.arena};
-    const VocabularySplit vocabulary(config, degree);
     std::vector<std::int64_t> counts;
-    for (const Range columns : vocabulary.ranges()) counts.push_back(rows * columns.size());
-    sums::gather_blocks(tools, weights.tensor(), "logits", logits, counts, received);
-    std::vector<std::int64_t> identity(static_cast<std::size_t>(rows));
-    std::iota(identity.begin(), identity.end(), std::int64_t{0});
+    for (const Range columns : weights.vocabulary().ranges())
+        counts.push_back(rows * columns.size());
+    sums::gather_blocks(compute.tools(), weights.tensor(), "logits", logits, counts, received);
     std::int64_t at = 0;
-    for (const Range columns : vocabulary.ranges()) {
+    for (const Range columns : weights.vocabulary().ranges()) {
         if (columns.empty()) continue;
         const std::int64_t size = rows * columns.size();
-        compute.device.gather_rows(
-            {.from = Matrix(received.subspan(at, size), rows, columns.size()),
-             .rows = identity,
-             .to = whole.col_range(columns)},
-            compute.stream);
+        compute.copy_rows(Matrix(received.subspan(at, size), rows, columns.size()),
+                          whole.col_range(columns));
         at += size;
     }
     return whole;
@@ -341,9 +327,9 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
         if (has_vocabulary) sums.leaf_done(narrow<int>(leaf), !started);
     }
     if (weights.split()) {
-        sums::all_reduce({compute.device, compute.stream, compute.arena}, weights.tensor(),
-                         "sums:dhidden", weights.tensor_sums().vocabulary,
-                         has_vocabulary ? own : Matrix(), dhidden);
+        sums::all_reduce(compute.tools(), weights.tensor(), "sums:dhidden",
+                         weights.tensor_sums().vocabulary, has_vocabulary ? own : Matrix(),
+                         dhidden);
     }
 
     const Matrix dnormed = compute.matrix(x.rows, config.hidden);

@@ -23,8 +23,7 @@ kernels::Matrix whole_rows(Compute& compute, const Weights& weights, const Token
                            std::string_view label, kernels::Matrix mine) {
     if (!tokens.split()) return mine;
     const kernels::Matrix whole = compute.matrix(tokens.total(), mine.cols);
-    sums::all_gather({compute.device, compute.stream, compute.arena}, weights.tensor(), label,
-                     tokens.rows(), mine, whole);
+    sums::all_gather(compute.tools(), weights.tensor(), label, tokens.rows(), mine, whole);
     return whole;
 }
 

@@ -61,6 +61,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
       part_(part_of(config, place_of(tensor))),
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
+      vocabulary_(config, part_.place.degree),
       contractions_(layer_contractions(config, part_)) {
     constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
     std::int64_t size = 0;

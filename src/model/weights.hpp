@@ -10,6 +10,7 @@
 
 #include "src/model/context.hpp"
 #include "src/model/parameters.hpp"
+#include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
 
 namespace rankwise::model {
@@ -80,6 +81,7 @@ class Weights {
     /// The tensor axis; only of a model that is split.
     [[nodiscard]] parallel::Communicator& tensor() const { return *tensor_; }
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
+    [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
     /// This rank's part of a parameter: [rows, cols].
     [[nodiscard]] kernels::Matrix master(ParameterId id);
@@ -129,6 +131,7 @@ class Weights {
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
     TensorSums tensor_sums_;
+    VocabularySplit vocabulary_;
     LayerContractions contractions_;
     std::vector<std::int64_t> offsets_;  // of each parameter in masters_, elements
     kernels::DeviceBuffer<float> masters_;

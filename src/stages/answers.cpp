@@ -99,6 +99,11 @@ class Judge {
 
 }  // namespace
 
+rollout::Generator make_generator(const Environment& environment, const model::Weights& policy) {
+    return {environment.compute, policy, environment.generator_options(),
+            &environment.task.tokenizer, environment.task.tokenizer.vocab_size()};
+}
+
 std::vector<rollout::Request> requests_of(const Environment& environment,
                                           std::span<const tasks::Problem> problems,
                                           std::int32_t samples, std::uint32_t step) {

@@ -37,6 +37,10 @@ struct Answers {
     rollout::GeneratorCounts counts;       ///< of this rank
 };
 
+/// A generator of the run's kind.
+[[nodiscard]] rollout::Generator make_generator(const Environment& environment,
+                                                const model::Weights& policy);
+
 /// What is asked of the generator: `samples` answers to each problem, in their order.
 [[nodiscard]] std::vector<rollout::Request> requests_of(const Environment& environment,
                                                         std::span<const tasks::Problem> problems,

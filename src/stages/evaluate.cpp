@@ -26,11 +26,6 @@ std::vector<tasks::Problem> problems_asked(const Environment& environment,
     return problems;
 }
 
-rollout::Generator make_generator(const Environment& environment, const model::Weights& policy) {
-    return {environment.compute, policy, environment.generator_options(),
-            &environment.task.tokenizer, environment.task.tokenizer.vocab_size()};
-}
-
 bool majority_is_right(std::span<const AnswerRecord> group) {
     std::map<std::uint64_t, std::int64_t> votes;
     for (const AnswerRecord& record : group) ++votes[record.answer_hash];

@@ -13,6 +13,10 @@ constexpr double kDeviations = 1.96;
 
 }  // namespace
 
+bool is_bound(std::string_view metric) {
+    return metric.ends_with(kLow95) || metric.ends_with(kHigh95);
+}
+
 std::optional<Interval> ratio_interval(std::span<const double> values,
                                        std::span<const double> sizes) {
     ensure(values.size() == sizes.size(), "{} values with {} sizes", values.size(), sizes.size());

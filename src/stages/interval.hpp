@@ -3,12 +3,16 @@
 
 #include <optional>
 #include <span>
+#include <string_view>
 
 namespace rankwise::stages {
 
 /// Behind a metric's name: the ends of its interval.
 inline constexpr const char* kLow95 = "/ci95_low";
 inline constexpr const char* kHigh95 = "/ci95_high";
+
+/// Whether a metric is an end of another one's interval.
+[[nodiscard]] bool is_bound(std::string_view metric);
 
 struct Interval {
     double low = 0.0;

@@ -40,8 +40,7 @@ class Reject final : public Stage {
           options_(options),
           policy_(environment.models.at("policy")),
           judges_(judges_of(options)),
-          generator_(environment.compute, policy_, environment.generator_options(),
-                     &environment.task.tokenizer, environment.task.tokenizer.vocab_size()),
+          generator_(make_generator(environment, policy_)),
           steps_((options.num_prompts + options.num_prompts_per_step - 1) /
                  options.num_prompts_per_step) {
         for (const std::string& filter : options.filter_funcs)

@@ -28,12 +28,6 @@ std::int64_t group_size(const parallel::ShardMap& owners, int rank,
     return size;
 }
 
-std::int64_t sum(std::span<const std::int64_t> counts) {
-    std::int64_t total = 0;
-    for (const std::int64_t count : counts) total += count;
-    return total;
-}
-
 }  // namespace
 
 GradientOwners::GradientOwners(Tools tools, parallel::Communicator& data,
@@ -79,8 +73,8 @@ void GradientOwners::exchange(std::string_view label, std::span<const ParameterI
         }
         if (contributes[at]) receive_counts[at] = mine;
     }
-    const DeviceSpan<float> send = tools_.arena.take<float>(sum(send_counts));
-    const DeviceSpan<float> received = tools_.arena.take<float>(sum(receive_counts));
+    const DeviceSpan<float> send = tools_.arena.take<float>(total_of(send_counts));
+    const DeviceSpan<float> received = tools_.arena.take<float>(total_of(receive_counts));
     if (contributes[static_cast<std::size_t>(self)]) {
         std::int64_t at = 0;
         for (int rank = 0; rank < ranks; ++rank) {
@@ -175,7 +169,7 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
     }
     std::vector<std::int64_t> receive_ids(static_cast<std::size_t>(ranks), 0);
     data_.all_to_all(label, send_ids, receive_ids);
-    std::vector<TokenId> received_ids(static_cast<std::size_t>(sum(receive_ids)));
+    std::vector<TokenId> received_ids(static_cast<std::size_t>(total_of(receive_ids)));
     data_.all_to_all_v(label, ordered, send_ids, received_ids, receive_ids);
     const auto elements = [&](std::vector<std::int64_t> counts) {
         for (std::int64_t& value : counts) value *= cols;
@@ -216,7 +210,7 @@ void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view
         counts.push_back(group_size(owners, rank, parameters));
     const DeviceSpan<float> send =
         tools.arena.take<float>(counts[static_cast<std::size_t>(data.rank())]);
-    const DeviceSpan<float> received = tools.arena.take<float>(sum(counts));
+    const DeviceSpan<float> received = tools.arena.take<float>(total_of(counts));
     std::int64_t at = 0;
     for (const ParameterId id : parameters) {
         const auto piece = owners.piece(data.rank(), id);

@@ -63,12 +63,6 @@ void meet(Tools tools, const Meeting& meeting, ConstMatrix before, Matrix sum) {
     if (meeting.add) tools.device.add({.from = before, .to = sum}, tools.stream);
 }
 
-std::int64_t sum_of(std::span<const std::int64_t> counts) {
-    std::int64_t total = 0;
-    for (const std::int64_t count : counts) total += count;
-    return total;
-}
-
 /// One all-to-all among the members. Member m is sent elements [offset, offset + send[m]) of `from`
 /// when `from` holds a block for each, or the same block again.
 class Exchange {
@@ -86,7 +80,7 @@ class Exchange {
     }
     std::int64_t& send(int member) { return send_[rank(member)]; }
     std::int64_t& receive(int member) { return receive_[rank(member)]; }
-    [[nodiscard]] std::int64_t received() const { return sum_of(receive_); }
+    [[nodiscard]] std::int64_t received() const { return total_of(receive_); }
     void run(Tools tools, parallel::Communicator& axis, std::string_view label,
              DeviceSpan<const float> from, DeviceSpan<float> to) {
         axis.all_to_all_v(label, wire(tools, from), send_, wire(tools, to), receive_);
@@ -125,7 +119,7 @@ DeviceSpan<const float> repeated(Tools tools, ConstMatrix matrix, int count) {
 DeviceSpan<float> share(Tools tools, parallel::Communicator& axis, std::string_view label,
                         const RankTree& order, ConstMatrix mine,
                         std::span<const std::int64_t> sizes) {
-    const DeviceSpan<float> received = tools.arena.take<float>(sum_of(sizes));
+    const DeviceSpan<float> received = tools.arena.take<float>(total_of(sizes));
     if (order.members.size() == axis.size()) {
         axis.all_gather_v(label, wire(tools, floats(mine)), wire(tools, received), sizes);
         return received;

@@ -119,7 +119,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
             compute_.stream);
     };
     const bool owns_all_moments = held_.ranks() == 1 && data_.size() > 1;
-    const sums::Tools tools{compute_.device, compute_.stream, compute_.arena};
+    const sums::Tools tools = compute_.tools();
     for (int layer = -1; layer < weights_.config().layers; ++layer) {
         const std::vector<ParameterId> group = group_of(weights_, layer);
         if (!owns_all_moments) {

@@ -9,7 +9,7 @@ Trainer::Trainer(model::Compute& compute, model::Weights& weights, parallel::Com
       data_(data),
       options_(options),
       shard_map_(weights.shapes(), data.size()),
-      owners_({compute.device, compute.stream, compute.arena}, data, weights.shapes(), shard_map_),
+      owners_(compute.tools(), data, weights.shapes(), shard_map_),
       gradients_(compute, weights, owners_),
       adamw_(compute, weights, shard_map_, data, options.zero, adamw) {}
 
