@@ -143,9 +143,9 @@ class TrainRun {
         const NamedStage& named = *options_.stages[at.stage];
         std::unique_ptr<stages::Stage> stage;
         const StageMemory& memory = memory_[at.stage + memory_.size() - options_.stages.size()];
-        reset_peak();
         session_.start_together([&] {
             engine_.reserve(memory);
+            reset_peak();  // what the stage before held is given back by now
             if (reader_) {
                 engine_.resume_stage(at.stage);
             } else {
