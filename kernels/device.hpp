@@ -7,6 +7,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/limits.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/memory.hpp"
 #include "kernels/norm.hpp"
@@ -29,7 +30,8 @@ class Device : public Memory,
                public EmbeddingOps,
                public SoftmaxOps,
                public SampleOps,
-               public OptimizerOps {
+               public OptimizerOps,
+               public LimitOps {
   public:
     ~Device() override = default;
     /// For people: "cpu (avx512, 2 threads)".

@@ -27,6 +27,8 @@ class Memory {
     [[nodiscard]] virtual std::int64_t footprint(std::int64_t bytes) const { return bytes; }
     /// The footprints of all that is allocated.
     [[nodiscard]] virtual std::int64_t bytes_in_use() const = 0;
+    /// Allocations so far that were not of zero bytes: a steady step makes none.
+    [[nodiscard]] virtual std::int64_t allocations() const = 0;
 
     /// Copies; host memory may be reused when the call returns. Spans have equal sizes.
     virtual void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to,

@@ -30,6 +30,7 @@ std::byte* PlanDevice::allocate(std::int64_t bytes) {
     auto* handle = reinterpret_cast<std::byte*>(kBase + next_);
     next_ += static_cast<std::uintptr_t>(round_up(bytes, kAlignment));
     in_use_ += footprint(bytes);
+    ++allocations_;
     peak_ = std::max(peak_, in_use_);
     return handle;
 }

@@ -28,6 +28,7 @@ class PlanDevice final : public Device {
         return like_.footprint(bytes);
     }
     [[nodiscard]] std::int64_t bytes_in_use() const override { return in_use_; }
+    [[nodiscard]] std::int64_t allocations() const override { return allocations_; }
     void upload(std::span<const std::byte>, DeviceSpan<std::byte>, Stream&) override {}
     void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,
                   Stream& stream) override;
@@ -68,11 +69,15 @@ class PlanDevice final : public Device {
     void adamw(const AdamwArgs&, Stream&) override {}
     void squared_row_sums(const SquaredRowSumsArgs&, Stream&) override {}
     [[nodiscard]] UInt128 digest(const DigestArgs&, Stream&) override { return {}; }
+    [[nodiscard]] std::int64_t spin(Arithmetic, std::int64_t, Stream&) override { return 0; }
+    [[nodiscard]] int read_patterns() const override { return 0; }
+    [[nodiscard]] float read(DeviceSpan<const float>, int, Stream&) override { return 0.0F; }
 
   private:
     const Device& like_;
     std::uintptr_t next_ = 0;
     std::int64_t in_use_ = 0;
+    std::int64_t allocations_ = 0;
     std::int64_t peak_ = 0;
 };
 

@@ -25,6 +25,9 @@ class CpuDevice final : public Device {
     void free(std::byte* handle, std::int64_t bytes) noexcept override;
     [[nodiscard]] std::int64_t footprint(std::int64_t bytes) const override;
     [[nodiscard]] std::int64_t bytes_in_use() const override;
+    [[nodiscard]] std::int64_t allocations() const override {
+        return allocations_.load(std::memory_order_relaxed);
+    }
     void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to, Stream& stream) override;
     void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,
                   Stream& stream) override;
@@ -75,6 +78,10 @@ class CpuDevice final : public Device {
     void adamw(const AdamwArgs& args, Stream& stream) override;
     void squared_row_sums(const SquaredRowSumsArgs& args, Stream& stream) override;
     [[nodiscard]] UInt128 digest(const DigestArgs& args, Stream& stream) override;
+    // limits.cpp
+    [[nodiscard]] std::int64_t spin(Arithmetic kind, std::int64_t rounds, Stream& stream) override;
+    [[nodiscard]] int read_patterns() const override;
+    [[nodiscard]] float read(DeviceSpan<const float> from, int pattern, Stream& stream) override;
 
   private:
     /// Where this process reads and writes the memory behind a handle: the same address, or
@@ -101,6 +108,7 @@ class CpuDevice final : public Device {
     std::unique_ptr<ThreadTeam> team_;
     std::ptrdiff_t shift_ = 0;  // checked: from the handles' mapping to the readable one
     std::atomic<std::int64_t> in_use_{0};
+    std::atomic<std::int64_t> allocations_{0};
     std::unique_ptr<CheckedHeap> checked_;  // null: plain memory
 };
 

@@ -91,6 +91,7 @@ std::byte* CpuDevice::allocate(std::int64_t bytes) {
                         bytes, bytes_in_use()));
     }
     in_use_.fetch_add(footprint(bytes), std::memory_order_relaxed);
+    allocations_.fetch_add(1, std::memory_order_relaxed);
     return memory;
 }
 

@@ -204,6 +204,42 @@ const std::vector<Command>& all_commands() {
                       "default, matrix values, with tabs between them"}},
          .examples = {"rankwise options run", "rankwise options --physical"},
          .alone = run_options},
+        {.name = "bench",
+         .summary = "measures the machine's limits, and how near to them everything is",
+         .text =
+             "The limits are measured on the spot: multiply-adds on registers alone for each "
+             "instruction set, memory that is only read in the fastest of several patterns, and "
+             "the link between ranks. Then each operation and each phase of training: the work, "
+             "the median time with half the distance of its quartiles, and the share of the "
+             "limit, which is measured again beside every round. Models have random weights. "
+             "All rows take some minutes and 8 GB; with --only few seconds.\n"
+             "A row is chosen by its name, or by the beginning of names up to a slash. Under "
+             "mpirun phases are shared out over the ranks, and operations are done by all ranks "
+             "at once.",
+         .options = {{"only", "NAMES", "rows to measure, with commas between them"},
+                     {"list", "", "lists the rows there are, and measures nothing"},
+                     {"threads", "N", "compute threads a rank; default 1"},
+                     {"seconds", "S", "to spend on a row; default 0.5"},
+                     {"rounds", "N", "of a row at least; default 3"},
+                     {"batches", "LIST",
+                      "answers that are decoded at a time, with commas between them; default "
+                      "1,8,64,512"},
+                     {"no-limits", "", "measures no limits beside the rows: less memory"},
+                     {"json", "FILE", "what was measured, with the machine and its load"},
+                     {"compare", "FILE",
+                      "prints how much faster each row is than in this --json file of the same "
+                      "machine"},
+                     {"folder", "PATH",
+                      "where checkpoint rows write; made, and removed; default "
+                      "rankwise_bench_files"}},
+         .examples = {"rankwise bench --only limits,matmul --threads 2",
+                      "rankwise bench --only decode/llama-3m --json before.json",
+                      "rankwise bench --only decode/llama-3m --compare before.json",
+                      "mpirun -n 2 rankwise bench --only limits/link,update/llama-30m"},
+         .takes_settings = true,
+         .settings = "an option of [device], [parallel], [generation] or [update]: how it is "
+                     "computed, never what (rankwise options)",
+         .on_ranks = run_bench},
         {.name = "version",
          .summary = "says what this program was built from and with",
          .alone = run_version},

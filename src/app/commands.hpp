@@ -12,6 +12,7 @@ namespace rankwise::app {
 [[nodiscard]] const std::vector<Command>& all_commands();
 
 // Each returns the exit code; errors are thrown.
+int run_bench(const Arguments& arguments, Session& session);
 int run_compare(const Arguments& arguments);
 int run_eval(const Arguments& arguments, Session& session);
 int run_export(const Arguments& arguments);

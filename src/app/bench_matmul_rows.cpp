@@ -1,0 +1,123 @@
+// Rows of `rankwise bench`: matrix products.
+#include <fmt/format.h>
+
+#include "src/app/bench_rows.hpp"
+
+namespace rankwise::app {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::Matrix;
+using kernels::Output;
+using kernels::PackSide;
+using kernels::PackSpec;
+
+double multiply_adds(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    return static_cast<double>(rows) * static_cast<double>(inputs) * static_cast<double>(outputs);
+}
+
+/// Weights [outputs, inputs] with their two packed copies, and what meets them.
+struct Layer {
+    Layer(BenchContext& context, std::int64_t rows, std::int64_t inputs, std::int64_t outputs)
+        : device(context.device()),
+          stream(context.stream()),
+          forward{DType::f32, outputs, Contraction::straight(inputs)},
+          backward{DType::f32, inputs, Contraction::straight(outputs)},
+          weights(context.random(outputs * inputs)),
+          packed(device, device.packed_bytes(forward)),
+          packed_back(device, device.packed_bytes(backward)),
+          x(context.random(rows * inputs)),
+          dy(context.random(rows * outputs)),
+          y(device, rows * outputs),
+          dx(device, rows * inputs),
+          dw(context.zeros(outputs * inputs)),
+          matrix_x(x.span(), rows, inputs),
+          matrix_dy(dy.span(), rows, outputs),
+          w(weights.span(), outputs, inputs) {
+        pack();
+    }
+    void pack() {
+        device.pack(forward, PackSide::outputs, {&w, 1}, packed.span(), stream);
+        device.pack(backward, PackSide::inputs, {&w, 1}, packed_back.span(), stream);
+    }
+    void run_forward() {
+        device.matmul({.x = matrix_x,
+                       .w = {&forward, packed.span()},
+                       .y = Matrix(y.span(), matrix_x.rows, w.rows)},
+                      stream);
+    }
+    void run_backward() {
+        device.matmul({.x = matrix_dy,
+                       .w = {&backward, packed_back.span()},
+                       .y = Matrix(dx.span(), matrix_x.rows, w.cols)},
+                      stream);
+    }
+    void run_gradient() {
+        device.weight_gradient({.dy = matrix_dy,
+                                .x = matrix_x,
+                                .dw = Matrix(dw.span(), w.rows, w.cols),
+                                .output = Output::add},
+                               stream);
+    }
+
+    kernels::Device& device;
+    kernels::Stream& stream;
+    PackSpec forward, backward;
+    kernels::DeviceBuffer<float> weights;
+    kernels::DeviceBuffer<std::byte> packed, packed_back;
+    kernels::DeviceBuffer<float> x, dy, y, dx, dw;
+    ConstMatrix matrix_x, matrix_dy, w;
+};
+
+BenchRow matmul_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    return {.name = fmt::format("matmul/{}x{}/{}", inputs, outputs, rows),
+            .what = "y = x W^T of so many rows, packed weights of inputs x outputs, fixed order",
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                Layer layer(context, rows, inputs, outputs);
+                const BenchWork work{.flop = 2.0 * multiply_adds(rows, inputs, outputs)};
+                meter.expect({work});
+                while (meter.more()) meter.time([&] { layer.run_forward(); });
+                return {.work = work};
+            }};
+}
+
+BenchRow update_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    return {.name = fmt::format("matmul_update/{}x{}", inputs, outputs),
+            .what = "forward, input gradient, weight gradient and both packings of one matrix",
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                Layer layer(context, rows, inputs, outputs);
+                const BenchWork work{.flop = 6.0 * multiply_adds(rows, inputs, outputs)};
+                meter.expect({work});
+                const Clock& clock = context.clock();
+                while (meter.more()) {
+                    meter.time([&] {
+                        const double begin_s = clock.now_s();
+                        layer.pack();
+                        const double packed_s = clock.now_s();
+                        layer.run_forward();
+                        const double forward_s = clock.now_s();
+                        layer.run_backward();
+                        const double backward_s = clock.now_s();
+                        layer.run_gradient();
+                        meter.part("pack", packed_s - begin_s);
+                        meter.part("y", forward_s - packed_s);
+                        meter.part("dx", backward_s - forward_s);
+                        meter.part("dw", clock.now_s() - backward_s);
+                    });
+                }
+                return {.work = work};
+            }};
+}
+
+}  // namespace
+
+void append_matmul_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
+    for (const auto& [inputs, outputs] : sizes.matmuls) {
+        for (const std::int64_t count : sizes.matmul_rows)
+            rows.push_back(matmul_row(count, inputs, outputs));
+    }
+    for (const auto& [inputs, outputs] : sizes.matmuls)
+        rows.push_back(update_row(sizes.update_rows, inputs, outputs));
+}
+
+}  // namespace rankwise::app

@@ -1,0 +1,235 @@
+// Rows of `rankwise bench`: update, generation and decoding of whole models.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "src/app/bench_rows.hpp"
+#include "src/rollout/generator.hpp"
+#include "src/update/trainer.hpp"
+
+namespace rankwise::app {
+namespace {
+
+/// Tokens without meaning.
+std::vector<TokenId> some_tokens(std::int64_t count, std::int64_t vocabulary, std::int64_t seed) {
+    std::vector<TokenId> tokens;
+    for (std::int64_t i = 0; i < count; ++i)
+        tokens.push_back(narrow<TokenId>((i * 7919 + seed * 104729) % vocabulary));
+    return tokens;
+}
+
+BenchRow update_row(const BenchModel& model) {
+    return {
+        .name = "update/" + model.name,
+        .what = fmt::format("forward, backward and AdamW over {} sequences of {} tokens",
+                            model.update_rows, model.update_tokens),
+        .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+            model::Weights& policy = context.models(model).at("policy");
+            parallel::Communicator& data = context.mesh().axis(parallel::Axis::data);
+            update::Trainer trainer(context.compute(), policy, data,
+                                    {.head = {.ids = model.config.vocab_size,
+                                              .block_bytes = context.physical().head_bytes},
+                                     .recompute = context.physical().recompute,
+                                     .zero = narrow<int>(context.physical().zero)},
+                                    {});
+            // Every token but the first is predicted.
+            std::vector<std::vector<TokenId>> sequences;
+            std::vector<update::SampleSize> sizes;
+            for (std::int64_t i = 0; i < model.update_rows; ++i) {
+                sequences.push_back(some_tokens(model.update_tokens, model.config.vocab_size, i));
+                sizes.push_back(
+                    {.group = i, .prompt_tokens = 1, .answer_tokens = model.update_tokens - 1});
+            }
+            const update::PlanOptions plan_options{
+                .chunk_tokens = 2048, .chunk_multiple = data.size(), .share_prompts = false};
+            const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
+            const double weight =
+                -1.0 / static_cast<double>(model.update_rows * (model.update_tokens - 1));
+            const update::MinibatchCallbacks callbacks{
+                .text =
+                    [&](std::int64_t sample) {
+                        const std::span<const TokenId> all =
+                            sequences[static_cast<std::size_t>(sample)];
+                        return update::SampleText{all.first(1), all.subspan(1)};
+                    },
+                .loss =
+                    [&](std::int64_t, std::span<const float>, std::span<const float>,
+                        std::span<float> coefficient) {
+                        std::fill(coefficient.begin(), coefficient.end(),
+                                  static_cast<float>(weight));
+                    }};
+            const auto step = [&] { (void)trainer.step(plan, plan_options, callbacks, 1e-5); };
+            BenchWork work = update_work(model.config, static_cast<double>(model.update_rows),
+                                         static_cast<double>(model.update_tokens));
+            work.flop /= data.size();
+            meter.expect({work});
+            step();  // memory grows to its size
+            while (meter.more()) meter.time(step);
+            return {.work = work,
+                    .units = static_cast<double>(model.update_rows * model.update_tokens),
+                    .unit = "tokens"};
+        }};
+}
+
+/// Prompts that differ, each with some samples.
+std::vector<rollout::Request> requests_of(const BenchModel& model, std::int64_t prompts,
+                                          std::int64_t samples, std::int64_t prompt_tokens) {
+    std::vector<rollout::Request> requests;
+    for (std::int64_t i = 0; i < prompts; ++i) {
+        requests.push_back({.prompt_id = static_cast<std::uint64_t>(i),
+                            .group = i,
+                            .samples = narrow<std::int32_t>(samples),
+                            .prompt = some_tokens(prompt_tokens, model.config.vocab_size, i + 1)});
+    }
+    return requests;
+}
+
+/// Generates without an end of sequence, so that every answer has all its tokens.
+std::size_t generate(BenchContext& context, rollout::Generator& generator,
+                     std::span<const rollout::Request> requests, std::int64_t new_tokens,
+                     const rollout::Generator::Callbacks& callbacks) {
+    parallel::Communicator& data = context.mesh().axis(parallel::Axis::data);
+    const rollout::SamplingOptions sampling{.max_new_tokens = new_tokens, .seed = 3};
+    if (data.size() == 1) {
+        rollout::LocalWork work(requests);
+        return generator.run(requests, sampling, work, 0, callbacks).size();
+    }
+    rollout::DealtWork work(requests, data, context.physical().deal_interval);
+    return generator.run(requests, sampling, work, 0, callbacks).size();
+}
+
+rollout::GeneratorOptions generator_options(const BenchContext& context, std::int64_t slots) {
+    return {.slots = slots,
+            .prefill_tokens = context.physical().prefill_tokens,
+            .logits_bytes = context.physical().head_bytes};
+}
+
+BenchRow generation_row(const BenchModel& model) {
+    return {
+        .name = "generate/" + model.name,
+        .what = fmt::format("{} prompts of {} tokens, {} samples of {} tokens each", model.prompts,
+                            model.prompt_tokens, model.samples, model.new_tokens),
+        .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+            model::Weights& policy = context.models(model).at("policy");
+            const std::int64_t ranks = context.world().size();
+            const std::int64_t answers = model.prompts * model.samples;
+            rollout::Generator generator(
+                context.compute(), policy,
+                generator_options(context,
+                                  std::min(context.physical().slots, ceil_div(answers, ranks))),
+                nullptr, model.config.vocab_size);
+            const auto requests =
+                requests_of(model, model.prompts, model.samples, model.prompt_tokens);
+            BenchModel mine = model;
+            mine.prompts = ceil_div(model.prompts, ranks);
+            const std::vector<BenchWork> work = generation_work(mine);
+            meter.expect(work);
+            const auto run = [&] {
+                (void)generate(context, generator, requests, model.new_tokens, {});
+            };
+            run();
+            while (meter.more()) meter.time(run);
+            RowFacts facts{.units = static_cast<double>(answers * model.new_tokens),
+                           .unit = "tokens"};
+            for (const BenchWork& part : work) {
+                facts.work.flop += part.flop;
+                facts.work.bytes += part.bytes;
+            }
+            return facts;
+        }};
+}
+
+/// Prompts, and the first token of an answer to each.
+BenchRow prefill_row(const BenchModel& model, std::int64_t prompts, std::int64_t prompt_tokens) {
+    const std::int64_t tokens = std::min(prompt_tokens, model.config.max_position / 2);
+    return {.name = "prefill/" + model.name,
+            .what = fmt::format("{} prompts of {} tokens on each rank, and the first token of an "
+                                "answer to each",
+                                prompts, tokens),
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                model::Weights& policy = context.models(model).at("policy");
+                rollout::Generator generator(context.compute(), policy,
+                                             generator_options(context, prompts), nullptr,
+                                             model.config.vocab_size);
+                const auto requests = requests_of(model, prompts, 1, tokens);
+                BenchModel once = model;
+                once.prompts = prompts;
+                once.samples = 1;
+                once.prompt_tokens = tokens;
+                once.new_tokens = 1;
+                const std::vector<BenchWork> work = generation_work(once);
+                meter.expect(work);
+                const auto run = [&] {
+                    rollout::LocalWork units(requests);
+                    (void)generator.run(requests, {.max_new_tokens = 1, .seed = 3}, units, 0, {});
+                };
+                run();
+                while (meter.more()) meter.time(run);
+                return {.work = {.flop = work[0].flop + work[1].flop},
+                        .units = static_cast<double>(prompts * tokens * context.world().size()),
+                        .unit = "tokens"};
+            }};
+}
+
+/// Steps of decoding, each timed by itself: prompts are computed before the first.
+BenchRow decode_row(const BenchModel& model, std::int64_t batch) {
+    return {
+        .name = fmt::format("decode/{}/{}", model.name, batch),
+        .what = fmt::format("one token more for {} answers on each rank, sampling included", batch),
+        .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+            constexpr std::int64_t kPrompt = 128;
+            constexpr std::int64_t kMostTokens = 128;
+            constexpr std::int64_t kWarm = 3;
+            const std::int64_t room = model.config.max_position;
+            const std::int64_t prompt = std::min(kPrompt, room / 2);
+            const std::int64_t new_tokens = std::min(kMostTokens, room - prompt);
+            const std::int64_t prompts = std::min<std::int64_t>(batch, 32);
+            const std::int64_t samples = batch / prompts;
+            const auto answers = static_cast<double>(prompts * samples);
+            model::Weights& policy = context.models(model).at("policy");
+            rollout::Generator generator(context.compute(), policy,
+                                         generator_options(context, prompts * samples), nullptr,
+                                         model.config.vocab_size);
+            const auto requests = requests_of(model, prompts, samples, prompt);
+            const BenchWork work =
+                decode_work(model.config, answers, static_cast<double>(prompts),
+                            static_cast<double>(prompt), static_cast<double>(prompt + 16));
+            meter.expect({work});
+            // Every rank decodes a batch of its own.
+            bool more = meter.more();
+            while (more) {
+                std::int64_t step = 0;
+                double begin_s = 0.0;
+                rollout::LocalWork units(requests);
+                (void)generator.run(requests, {.max_new_tokens = new_tokens, .seed = 3}, units, 0,
+                                    {.stop = [&] {
+                                        if (step > kWarm) {
+                                            meter.sample(context.clock().now_s() - begin_s);
+                                            more = meter.more();
+                                        }
+                                        ++step;
+                                        begin_s = context.clock().now_s();
+                                        // What a whole run of answers takes of the cache grows too
+                                        // far from what is expected: a new one begins.
+                                        return !more || step > kWarm + 32;
+                                    }});
+            }
+            return {.work = work,
+                    .units = answers * static_cast<double>(context.world().size()),
+                    .unit = "tokens"};
+        }};
+}
+
+}  // namespace
+
+void append_phase_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
+    for (const BenchModel& model : sizes.models) {
+        rows.push_back(update_row(model));
+        rows.push_back(prefill_row(model, sizes.prefill_prompts, sizes.prefill_tokens));
+        rows.push_back(generation_row(model));
+        for (const std::int64_t batch : sizes.decode_batches)
+            rows.push_back(decode_row(model, batch));
+    }
+}
+
+}  // namespace rankwise::app
