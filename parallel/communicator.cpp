@@ -189,6 +189,22 @@ void Communicator::all_gather_v_bytes(std::string_view label, std::span<const st
     end(ticket);
 }
 
+Request Communicator::start_all_gather_v_bytes(std::string_view label,
+                                               std::span<const std::byte> send,
+                                               std::span<std::byte> recv,
+                                               std::span<const std::int64_t> counts,
+                                               std::int64_t element) {
+    const Call call{Op::all_gather_v, label};
+    const auto bytes = in_bytes(recv_bytes_, counts, element, call);
+    const std::int64_t mine = bytes[static_cast<std::size_t>(rank_)];
+    ensure(size_of_bytes(send) == mine && size_of_bytes(recv) == total(bytes),
+           "{}: the counts ask for {} bytes from this rank and {} in all, found {} and {}",
+           describe(call), mine, total(bytes), send.size(), recv.size());
+    const auto ticket = begin(call, total(bytes), mine * (size_ - 1), false);
+    compare_calls(call, 0, element, counts_key(counts));
+    return {do_start_all_gather_v(label, send, recv, bytes), instruments_.recorder, ticket};
+}
+
 Request Communicator::start_blocks(const Call& call, std::span<const std::byte> send,
                                    std::span<const std::int64_t> send_bytes,
                                    std::span<std::byte> recv,

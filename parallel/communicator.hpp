@@ -100,6 +100,13 @@ class Communicator {
                       std::span<const std::int64_t> counts) {
         all_gather_v_bytes(label, readable(send), writable(recv), counts, element<S>());
     }
+    template <Buffer S, Buffer R>
+    requires SameElements<S, R> Request start_all_gather_v(std::string_view label, const S& send,
+                                                           R&& recv,
+                                                           std::span<const std::int64_t> counts) {
+        return start_all_gather_v_bytes(label, readable(send), writable(recv), counts,
+                                        element<S>());
+    }
     /// Collective. The same, where the ranks do not know each other's counts yet.
     template <Buffer S>
     [[nodiscard]] auto all_gather_v(std::string_view label, const S& send) {
@@ -278,6 +285,9 @@ class Communicator {
     void all_gather_v_bytes(std::string_view label, std::span<const std::byte> send,
                             std::span<std::byte> recv, std::span<const std::int64_t> counts,
                             std::int64_t element);
+    Request start_all_gather_v_bytes(std::string_view label, std::span<const std::byte> send,
+                                     std::span<std::byte> recv,
+                                     std::span<const std::int64_t> counts, std::int64_t element);
     void all_to_all_bytes(std::string_view label, std::span<const std::byte> send,
                           std::span<std::byte> recv, std::int64_t element);
     Request start_all_to_all_v_bytes(std::string_view label, std::span<const std::byte> send,

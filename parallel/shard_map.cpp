@@ -38,9 +38,6 @@ ShardMap::ShardMap(std::span<const Shape> shapes, int ranks)
             shards_[index(rank)].push_back(piece);
             owners_[p].push_back(piece);
         }
-        std::sort(
-            owners_[p].begin(), owners_[p].end(),
-            [](const ShardPiece& a, const ShardPiece& b) { return a.rows.begin < b.rows.begin; });
         if (shape.rows % ranks != 0) ++turn;
     }
 }

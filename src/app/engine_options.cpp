@@ -37,10 +37,12 @@ OptionList ParallelOptions::options() {
                   "begins with")
         .at_least(1);
     list.physical("expert", &expert, {"1"}, "expert ranks").at_least(1);
-    list.physical("zero", &zero, {"0", "1"},
-                  "1: optimizer state is sharded over the data ranks; 0: it is not")
+    list.physical(
+            "zero", &zero, {"0", "1", "3"},
+            "what is sharded over the data ranks: 0 nothing, 1 optimizer state and gradients, "
+            "3 weights too, gathered layer by layer")
         .at_least(0)
-        .at_most(1);
+        .at_most(3);
     list.physical("thread_ranks", &thread_ranks, {"1", "2"},
                   "ranks that are threads of one process, in a run that is started without mpirun")
         .at_least(1);
@@ -51,6 +53,9 @@ parallel::MeshShape ParallelOptions::shape(int world) const {
     require(pipeline == 1 && expert == 1,
             "[parallel] pipeline and expert must be 1 in this version: models are split over data "
             "and tensor ranks only");
+    require(zero != 2,
+            "[parallel] zero = 2 is no stage of its own here: gradients are sharded with zero = 1 "
+            "already; set 0, 1 or 3");
     return parallel::fill_data({.data = narrow<int>(data),
                                 .pipeline = narrow<int>(pipeline),
                                 .tensor = narrow<int>(tensor),
@@ -68,6 +73,10 @@ OptionList GenerationOptions::options() {
     list.physical("deal_interval", &deal_interval, {"1", "5"},
                   "decode steps between rounds of dealing prompts")
         .at_least(1);
+    list.physical("weights", &weights, {"resident", "streamed"},
+                  "with zero = 3, whether generation holds all weights or gathers them layer by "
+                  "layer in every pass (less memory, and ranks go step by step together)")
+        .one_of({"resident", "streamed"});
     return list;
 }
 

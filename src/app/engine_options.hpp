@@ -34,7 +34,7 @@ struct ParallelOptions {
     std::int64_t thread_ranks = 1;
     [[nodiscard]] OptionList options();
     /// @throws BadInput listing what fits, if the degrees do not fit the ranks or are not
-    /// supported.
+    /// supported; if `zero` is no stage that there is.
     [[nodiscard]] parallel::MeshShape shape(int world) const;
 };
 
@@ -42,6 +42,7 @@ struct GenerationOptions {
     std::int64_t slots = 128;
     std::int64_t prefill_tokens = 2048;
     std::int64_t deal_interval = 1;
+    std::string weights = "resident";
     [[nodiscard]] OptionList options();
 };
 

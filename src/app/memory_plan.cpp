@@ -45,11 +45,10 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
                                                    kernels::PlanDevice::owns);
     const parallel::Mesh mesh(*world, shape);
-    parallel::Communicator* const tensor =
-        shape.tensor > 1 ? &mesh.axis(parallel::Axis::tensor) : nullptr;
-    const model::Weights& policy =
-        models.add("policy", std::make_unique<model::Weights>(
-                                 device, config, model::Passes::forward_and_backward, tensor));
+    const model::Weights& policy = models.add(
+        "policy",
+        std::make_unique<model::Weights>(device, config, model::Passes::forward_and_backward,
+                                         stages::model_axes(mesh, environment.physical)));
     memory.policy = device.bytes_in_use();
     // Scratch memory is counted apart: as it grows it holds more than it needs.
     kernels::PlanDevice scratch(environment.compute.device);

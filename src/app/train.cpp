@@ -223,8 +223,8 @@ class TrainRun {
     void export_model(const std::string& stage, const Position& at) {
         enter_phase("export", at.step);
         const io::Path folder = directory_.paths().models() / stage;
-        // The tensor ranks of the first data rank bring the weights together; one writes.
-        if (engine_.environment().data().rank() == 0)
+        // The ranks that share the model bring the weights together; one writes.
+        if (engine_.policy().sharded() || engine_.environment().data().rank() == 0)
             model::export_folder(engine_.policy(), *fs_, folder, engine_.compute());
         if (session_.rank() == 0) {
             for (const auto& [name, text] : engine_.environment().task.tokenizer.files()) {

@@ -18,6 +18,16 @@ bool lies_in(const io::Path& path, const io::Path& folder) {
     return std::mismatch(root.begin(), root.end(), whole.begin(), whole.end()).first == root.end();
 }
 
+stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
+    return {.slots = recipe.generation.slots,
+            .prefill_tokens = recipe.generation.prefill_tokens,
+            .deal_interval = recipe.generation.deal_interval,
+            .recompute = recipe.update.recompute == "layer",
+            .head_bytes = recipe.update.head_bytes,
+            .zero = recipe.parallel.zero,
+            .stream_weights = recipe.generation.weights == "streamed"};
+}
+
 }  // namespace
 
 TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::FileSystem& fs,
@@ -38,12 +48,7 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
         .log = log,
         .clock = clock,
         .seed = static_cast<std::uint64_t>(recipe.run.seed),
-        .physical = {.slots = recipe.generation.slots,
-                     .prefill_tokens = recipe.generation.prefill_tokens,
-                     .deal_interval = recipe.generation.deal_interval,
-                     .recompute = recipe.update.recompute == "layer",
-                     .head_bytes = recipe.update.head_bytes,
-                     .zero = recipe.parallel.zero},
+        .physical = physical_options(recipe),
         .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
                    .draw_order = recipe.faults.break_rule == "sampling_order",
                    .flip_weight_at = recipe.faults.flip_weight_at,
@@ -103,10 +108,9 @@ void TrainEngine::use_model_of(std::size_t stage) {
     if (name == active_) return;
     const model::ModelConfig& config = described(name).config;
     models_.remove("policy");  // before the next takes its memory
-    parallel::Communicator* const tensor =
-        shape_.tensor > 1 ? &mesh_->axis(parallel::Axis::tensor) : nullptr;
     models_.add("policy", std::make_unique<model::Weights>(
-                              *device_, config, model::Passes::forward_and_backward, tensor));
+                              *device_, config, model::Passes::forward_and_backward,
+                              stages::model_axes(*mesh_, physical_options(recipe_))));
     active_ = name;
     held_.reset();
 }

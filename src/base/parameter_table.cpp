@@ -27,10 +27,10 @@ std::int64_t ParameterTable::elements() const {
 }
 
 Range zero_rows(Shape shape, std::int64_t ranks, std::int64_t rank, std::int64_t turn) {
-    // Ranks take their parts in an order rotated by `turn`, or every vector would land on the last
-    // rank.
-    const std::int64_t place = (rank + turn) % ranks;
-    return split(shape.rows, ranks, place);
+    // Rows ascend with the ranks; `turn` shifts which ranks get more where they do not divide
+    // evenly, or every vector would land on the last rank.
+    const auto begin = [&](std::int64_t r) { return (r * shape.rows + turn % ranks) / ranks; };
+    return {begin(rank), begin(rank + 1)};
 }
 
 }  // namespace rankwise

@@ -62,9 +62,9 @@ class ParameterTable {
     std::unordered_map<std::string, ParameterId> ids_;
 };
 
-/// ZeRO's row range of a parameter for data rank `rank` of `ranks`: whole rows, as even as rows
-/// allow; a vector is one row and so belongs to one rank. `turn` spreads the single rows of many
-/// vectors over the ranks.
+/// ZeRO's row range of a parameter for data rank `rank` of `ranks`: whole rows, ascending with the
+/// ranks, as even as rows allow; a vector is one row and so belongs to one rank. `turn` spreads the
+/// single rows of many vectors over the ranks.
 [[nodiscard]] Range zero_rows(Shape shape, std::int64_t ranks, std::int64_t rank,
                               std::int64_t turn);
 

@@ -21,6 +21,7 @@ Matrix own_rows(Compute& compute, const TokenSplit& tokens, Matrix whole) {
 /// The residual stream's own rows before the first layer.
 Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch,
              const TokenSplit& tokens) {
+    weights.gather_embedding(compute);
     const std::int64_t hidden = weights.config().hidden;
     const Matrix mine = compute.matrix(tokens.mine().size(), hidden);
     const kernels::Arena::Scope scope(compute.arena);
@@ -28,6 +29,13 @@ Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch,
     embed(compute, weights, batch.ids, whole);
     if (tokens.split()) compute.copy(whole.row_range(tokens.mine()), mine);
     return mine;
+}
+
+/// What gather_forward() does, for the backward pass.
+void gather_backward(Compute& compute, const Weights& weights, std::int64_t layer, bool recompute) {
+    const std::optional<std::int64_t> next = layer == 0 ? std::nullopt : std::optional(layer - 1);
+    if (recompute) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
+    weights.gather_layer(compute, layer, Copies::backward, next);
 }
 
 Logprobs download(Compute& compute, const HeadOutputs& head) {
@@ -61,6 +69,12 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
                           x);
 }
 
+void gather_forward(Compute& compute, const Weights& weights, std::int64_t layer) {
+    const bool last = layer + 1 == weights.config().layers;
+    weights.gather_layer(compute, layer, Copies::forward,
+                         last ? std::nullopt : std::optional(layer + 1));
+}
+
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                const Microbatch& batch) {
     const kernels::Arena::Scope scope(compute.arena);
@@ -68,10 +82,31 @@ Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head
     const Matrix x = embed(compute, weights, batch, tokens);
     for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
         const kernels::Arena::Scope layer_scope(compute.arena);
+        gather_forward(compute, weights, layer);
         (void)layer_forward_keep(compute, weights, layer, batch, x);
     }
+    weights.gather_head(compute, Copies::forward);
     const Matrix top = whole_rows(compute, weights, tokens, "activations:top", x);
     return download(compute, head_forward(compute, weights, head, batch, top));
+}
+
+void follow_score(Compute& compute, const Weights& weights) {
+    weights.gather_embedding(compute);
+    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer)
+        gather_forward(compute, weights, layer);
+    weights.gather_head(compute, Copies::forward);
+}
+
+void follow_training_pass(Compute& compute, const Weights& weights, bool recompute,
+                          GradientSink& gradients) {
+    follow_score(compute, weights);
+    weights.gather_head(compute, Copies::backward);
+    gradients.head_done();
+    for (std::int64_t layer = weights.config().layers; layer-- > 0;) {
+        gather_backward(compute, weights, layer, recompute);
+        gradients.layer_done(layer);
+    }
+    gradients.embedding({}, {});
 }
 
 TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
@@ -85,6 +120,7 @@ TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadO
       tokens_(std::make_unique<TokenSplit>(weights, batch)),
       x_(embed(compute, weights, batch, *tokens_)) {
     for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
+        gather_forward(compute, weights, layer);
         if (recompute) {
             inputs_.push_back(compute.matrix(x_.rows, x_.cols));
             compute.copy(x_, inputs_.back());
@@ -94,6 +130,7 @@ TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadO
             kept_.push_back(layer_forward_keep(compute, weights, layer, batch, x_));
         }
     }
+    weights.gather_head(compute, Copies::forward);
     top_ = whole_rows(compute, weights, *tokens_, "activations:top", x_);
     head_ = head_forward(compute, weights, head, batch, top_);
 }
@@ -109,11 +146,13 @@ void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gr
            coefficient.size(), batch_.head.size());
     const kernels::Arena::Scope scope(compute_.arena);
     const Matrix dtop = compute_.matrix(top_.rows, top_.cols);
+    weights_.gather_head(compute_, Copies::backward);
     head_backward(compute_, weights_, head_options_, batch_, top_, head_, coefficient, dtop,
                   gradients);
     const Matrix dx = own_rows(compute_, *tokens_, dtop);
     for (std::int64_t layer = weights_.config().layers; layer-- > 0;) {
         const auto at = static_cast<std::size_t>(layer);
+        gather_backward(compute_, weights_, layer, recompute_);
         if (!recompute_) {
             layer_backward(compute_, weights_, layer, batch_, kept_[at], dx, gradients);
             continue;

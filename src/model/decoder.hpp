@@ -24,9 +24,16 @@ struct Logprobs {
 void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids,
            kernels::Matrix x);
 
+/// Brings together what the forward pass through a layer reads, and begins with the next one's.
+void gather_forward(Compute& compute, const Weights& weights, std::int64_t layer);
+
 /// Forward pass without a backward pass: reference scoring, evaluation of text.
 [[nodiscard]] Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                              const Microbatch& batch);
+
+/// What ranks that have nothing to score do while others score, where rows of the weights are
+/// shared out: they bring theirs.
+void follow_score(Compute& compute, const Weights& weights);
 
 /// A forward pass that keeps what its backward pass needs. The micro-batch and the weights must
 /// outlive it; its memory is given back to the arena when it is destroyed, so passes are destroyed
@@ -63,5 +70,10 @@ class TrainingPass {
     std::vector<LayerActivations> kept_;   // otherwise
     HeadOutputs head_;
 };
+
+/// The same for a training pass: what a rank without a micro-batch does. `gradients` learns of
+/// every group, with no gradient of this rank.
+void follow_training_pass(Compute& compute, const Weights& weights, bool recompute,
+                          GradientSink& gradients);
 
 }  // namespace rankwise::model

@@ -56,7 +56,26 @@ bool ends_with(std::string_view text, std::string_view end) {
     return text.ends_with(end);
 }
 
-/// Rows of a whole parameter on tensor rank 0, nothing elsewhere. Collective over the tensor axis.
+/// Rows of this rank's part of a parameter, on the first of the ranks that share rows out.
+std::vector<float> rows_of_part(const Weights& weights, ParameterId id, Range rows,
+                                Compute& compute) {
+    const Range mine = intersect(weights.box(id).rows, rows);
+    std::vector<float> values;
+    if (!mine.empty() && !weights.box(id).cols.empty()) {
+        const std::int64_t first = mine.begin - weights.box(id).rows.begin;
+        const kernels::ConstMatrix held =
+            weights.master(id).row_range({first, first + mine.size()});
+        values = compute.device.Memory::download<float>(
+            DeviceSpan<const float>(reinterpret_cast<const float*>(held.handle),
+                                    held.rows * held.cols),
+            compute.stream);
+    }
+    if (!weights.sharded()) return values;
+    return weights.shards().gather_v("export:rows", values, 0).values;
+}
+
+/// Rows of a whole parameter on the first rank of those that share the model, nothing elsewhere.
+/// Collective over them.
 std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
                               Compute& compute) {
     const auto box_of = [&](TensorPlace place) {
@@ -69,18 +88,8 @@ std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows
     };
     const TensorPlace here = weights.part().place;
     const Box mine = box_of(here);
-    std::vector<float> values;
-    if (!mine.empty()) {
-        const std::int64_t first = mine.rows.begin - weights.box(id).rows.begin;
-        const std::int64_t cols = mine.cols.size();
-        const kernels::ConstMatrix part =
-            weights.master(id).row_range({first, first + mine.rows.size()});
-        values = compute.device.Memory::download<float>(
-            DeviceSpan<const float>(reinterpret_cast<const float*>(part.handle),
-                                    mine.rows.size() * cols),
-            compute.stream);
-    }
-    if (!weights.split()) return values;
+    std::vector<float> values = rows_of_part(weights, id, mine.rows, compute);
+    if (!weights.split() || (weights.sharded() && weights.shards().rank() > 0)) return values;
     const auto gathered = weights.tensor().gather_v("export", values, 0);
     if (here.rank != 0) return {};
     const std::int64_t cols = weights.table()[id].shape.cols;
@@ -191,7 +200,7 @@ void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesy
         const std::vector<float> all = whole_rows(weights, id, rows, compute);
         std::copy(all.begin(), all.end(), values.begin());
     };
-    if (weights.part().place.rank == 0) {
+    if (weights.part().place.rank == 0 && (!weights.sharded() || weights.shards().rank() == 0)) {
         export_folder(weights.config(), read, fs, folder);
         return;
     }

@@ -41,85 +41,38 @@ TensorSums sums_of(const ModelConfig& config, const Part& mine) {
 
 }  // namespace
 
-Packed::Packed(kernels::Device& device, kernels::PackSpec spec)
-    : spec_(std::make_unique<kernels::PackSpec>(std::move(spec))),
-      data_(device, device.packed_bytes(*spec_)) {}
-
-kernels::PackedWeight Packed::view() const {
-    return {spec_.get(), data_.span()};
-}
-
-void Packed::pack(Compute& compute, PackSide side, std::span<const ConstMatrix> stacked) {
-    compute.device.pack(*spec_, side, stacked, data_.span(), compute.stream);
-}
-
 Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-                 parallel::Communicator* tensor)
+                 const ModelAxes& axes)
     : config_(config),
       passes_(passes),
-      tensor_(tensor),
-      part_(part_of(config, place_of(tensor))),
+      axes_(axes),
+      part_(part_of(config, place_of(axes.tensor))),
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
       vocabulary_(config, part_.place.degree),
       contractions_(layer_contractions(config, part_)) {
-    constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
-    std::int64_t size = 0;
     const int leaves = config.tree().leaves();
     for (const Parameter& parameter : table().rows()) {
-        const Box box = part_box(parameter, leaves, part_.place);
-        boxes_.push_back(box);
+        const Box box = model::part_box(parameter, leaves, part_.place);
+        part_boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
-        offsets_.push_back(size);
-        size += round_up(shapes_.back().size(), kAlign);
     }
-    masters_ = kernels::DeviceBuffer<float>(device, size);
-
-    const auto packed = [&](std::int64_t columns, const Contraction& contraction) {
-        return Packed(device, {DType::f32, columns, contraction});
-    };
-    const std::int64_t hidden = config.hidden;
-    const std::int64_t qkv = part_.qkv_size();
-    const std::int64_t intermediate = part_.intermediate.size();
-    for (std::int64_t index = 0; index < config.layers; ++index) {
-        const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
-        Layer& layer = layers_.emplace_back();
-        layer.qkv = packed(qkv, contractions_.hidden);
-        layer.o = packed(hidden, contractions_.attention);
-        layer.gate_up = packed(2 * intermediate, contractions_.hidden);
-        layer.down = packed(hidden, contractions_.intermediate);
-        LayerWeights& view = layer.view;
-        view = {.input_norm = vector(ids.input_norm),
-                .post_norm = vector(ids.post_norm),
-                .q_norm = vector(ids.q_norm),
-                .k_norm = vector(ids.k_norm),
-                .o_bias = vector(ids.o_bias),
-                .down_bias = vector(ids.down_bias),
-                .qkv = layer.qkv.view(),
-                .o = layer.o.view(),
-                .gate_up = layer.gate_up.view(),
-                .down = layer.down.view()};
-        if (config.qkv_bias) {
-            layer.qkv_bias = kernels::DeviceBuffer<float>(device, qkv);
-            view.qkv_bias = layer.qkv_bias.span();
-        }
-        if (config.mlp_bias) {
-            layer.gate_up_bias = kernels::DeviceBuffer<float>(device, 2 * intermediate);
-            view.gate_up_bias = layer.gate_up_bias.span();
-        }
-        if (passes == Passes::forward_and_backward) {
-            layer.qkv_back = packed(hidden, contractions_.qkv_rows);
-            layer.o_back = packed(part_.q_size(), contractions_.hidden);
-            layer.gate_up_back = packed(hidden, contractions_.gate_up_rows);
-            layer.down_back = packed(intermediate, contractions_.hidden);
-            view.qkv_back = layer.qkv_back.view();
-            view.o_back = layer.o_back.view();
-            view.gate_up_back = layer.gate_up_back.view();
-            view.down_back = layer.down_back.view();
-        }
+    place_masters(device);
+    specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
+    head_spec_ = std::make_unique<kernels::PackSpec>(
+        kernels::PackSpec{DType::f32, part_.vocabulary.size(), contractions_.hidden});
+    if (axes.shards != nullptr) {
+        gathered_ = std::make_unique<Gathered>(device, parameters_, *owners_, shapes_, *specs_,
+                                               *head_spec_, passes, *axes.shards, masters_.span());
+    } else {
+        const Take take = [&](std::int64_t bytes) {
+            return copies_.emplace_back(device, bytes).span();
+        };
+        for (std::int64_t l = 0; l < config.layers; ++l)
+            layers_.emplace_back(device, *specs_, passes, take);
+        head_ = PackedCopy(device, *head_spec_, take);
     }
-    head_ = packed(part_.vocabulary.size(), contractions_.hidden);
 
     const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
     const std::unique_ptr<kernels::Stream> stream = device.make_stream();
@@ -129,64 +82,64 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     device.upload(std::span<const float>(rope.sine), sine_.span(), *stream);
 }
 
+/// Where masters lie: aligned to 64 bytes if this rank has all rows, else as in its shard, so that
+/// a layer's are sent as one piece.
+void Weights::place_masters(kernels::Device& device) {
+    boxes_ = part_boxes_;
+    std::int64_t size = 0;
+    if (axes_.shards == nullptr) {
+        constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
+        for (const Shape& shape : shapes_) {
+            offsets_.push_back(size);
+            size += round_up(shape.size(), kAlign);
+        }
+    } else {
+        owners_ = std::make_unique<parallel::ShardMap>(shapes_, axes_.shards->size());
+        for (ParameterId id = 0; id < table().count(); ++id) {
+            Range& rows = boxes_[index(id)].rows;
+            const auto piece = owners_->piece(axes_.shards->rank(), id);
+            const Range held = piece ? piece->rows : Range{};
+            rows = {rows.begin + held.begin, rows.begin + held.end};
+            offsets_.push_back(size);
+            size += piece ? piece->size : 0;
+        }
+    }
+    masters_ = kernels::DeviceBuffer<float>(device, size);
+}
+
 DeviceSpan<float> Weights::master_span(ParameterId id) {
-    return masters_.span().subspan(offsets_[index(id)], shape(id).size());
+    return masters_.span().subspan(offsets_[index(id)], box(id).size());
 }
 
 Matrix Weights::master(ParameterId id) {
-    const Shape part = shape(id);
-    return {master_span(id), part.rows, part.cols};
+    return {master_span(id), box(id).rows.size(), box(id).cols.size()};
 }
 
 ConstMatrix Weights::master(ParameterId id) const {
     return const_cast<Weights*>(this)->master(id);
 }
 
-DeviceSpan<const float> Weights::vector(ParameterId id) const {
-    if (id < 0) return {};
-    return const_cast<Weights*>(this)->master_span(id);
-}
-
 DeviceSpan<const float> Weights::final_norm() const {
-    return vector(parameters_.final_norm);
+    if (sharded()) return gathered_->final_norm();
+    return const_cast<Weights*>(this)->master_span(parameters_.final_norm);
 }
 
 void Weights::pack(Compute& compute) {
-    const Weights& self = *this;
-    for (std::size_t index = 0; index < layers_.size(); ++index) {
-        const LayerIds& ids = parameters_.layers[index];
-        Layer& layer = layers_[index];
-        const std::array qkv{self.master(ids.q), self.master(ids.k), self.master(ids.v)};
-        const std::array o{self.master(ids.o)};
-        const std::array gate_up{self.master(ids.gate), self.master(ids.up)};
-        const std::array down{self.master(ids.down)};
-        const bool has_mlp = !part_.intermediate.empty();
-        layer.qkv.pack(compute, PackSide::outputs, qkv);
-        layer.o.pack(compute, PackSide::outputs, o);
-        if (has_mlp) layer.gate_up.pack(compute, PackSide::outputs, gate_up);
-        if (has_mlp) layer.down.pack(compute, PackSide::outputs, down);
-        if (passes_ == Passes::forward_and_backward) {
-            layer.qkv_back.pack(compute, PackSide::inputs, qkv);
-            layer.o_back.pack(compute, PackSide::inputs, o);
-            if (has_mlp) layer.gate_up_back.pack(compute, PackSide::inputs, gate_up);
-            if (has_mlp) layer.down_back.pack(compute, PackSide::inputs, down);
-        }
-        const auto stack = [&](std::span<const ParameterId> from, DeviceSpan<float> to) {
-            std::int64_t at = 0;
-            for (const ParameterId id : from) {
-                const DeviceSpan<const float> part = vector(id);
-                compute.device.copy(cast_span<const std::byte>(part),
-                                    cast_span<std::byte>(to.subspan(at, part.size())),
-                                    compute.stream);
-                at += part.size();
-            }
-        };
-        if (config_.qkv_bias)
-            stack(std::array{ids.q_bias, ids.k_bias, ids.v_bias}, layer.qkv_bias.span());
-        if (config_.mlp_bias)
-            stack(std::array{ids.gate_bias, ids.up_bias}, layer.gate_up_bias.span());
+    if (sharded()) {
+        gathered_->invalidate();
+        return;
     }
-    const std::array head{self.head()};
+    ConstMatrix rows;
+    const PackedLayer::Rows whole = [&](ParameterId id) {
+        rows = std::as_const(*this).master(id);
+        return std::span<const ConstMatrix>(&rows, 1);
+    };
+    for (std::size_t l = 0; l < layers_.size(); ++l) {
+        const LayerIds& ids = parameters_.layers[l];
+        layers_[l].pack_forward(compute, ids, whole);
+        if (passes_ == Passes::forward_and_backward) layers_[l].pack_backward(compute, ids, whole);
+    }
+    const std::array head{std::as_const(*this).head()};
     if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
 }
 
@@ -214,7 +167,8 @@ std::vector<UInt128> Weights::digests(Compute& compute) const {
                                              .pieces = pieces},
                                             compute.stream));
     }
-    if (split()) tensor_->all_reduce_sum("digest", all);
+    if (split()) tensor().all_reduce_sum("digest", all);
+    if (sharded()) shards().all_reduce_sum("digest", all);
     return all;
 }
 

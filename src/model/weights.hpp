@@ -8,37 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "src/model/context.hpp"
-#include "src/model/parameters.hpp"
+#include "src/model/gathered.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
 
 namespace rankwise::model {
-
-/// A packed matrix with the spec that it was packed by.
-class Packed {
-  public:
-    Packed() = default;
-    Packed(kernels::Device& device, kernels::PackSpec spec);
-    [[nodiscard]] kernels::PackedWeight view() const;
-    void pack(Compute& compute, kernels::PackSide side,
-              std::span<const kernels::ConstMatrix> stacked);
-
-  private:
-    std::unique_ptr<kernels::PackSpec> spec_;  // at a fixed address: views point to it
-    kernels::DeviceBuffer<std::byte> data_;
-};
-
-/// What the passes through one layer read. Spans are empty where the family has no such parameter.
-struct LayerWeights {
-    DeviceSpan<const float> input_norm, post_norm, q_norm, k_norm;
-    DeviceSpan<const float> qkv_bias, o_bias, gate_up_bias, down_bias;
-    kernels::PackedWeight qkv, o, gate_up, down;                      ///< y = x W^T
-    kernels::PackedWeight qkv_back, o_back, gate_up_back, down_back;  ///< dx = dy W; training only
-};
-
-/// Which passes the packed copies must serve.
-enum class Passes : std::uint8_t { forward, forward_and_backward };
 
 /// How a rank's sums and those of the other tensor ranks make up totals.
 struct TensorSums {
@@ -49,26 +23,43 @@ struct TensorSums {
     sums::RankTree k_norm;        ///< over the KV heads
 };
 
-/// Masters in one flat buffer in table order, each parameter aligned to 64 bytes: of each parameter
-/// the part that this rank of the tensor axis holds. Not safe for use by several threads.
+/// Ranks that share a model between them; null: along that axis this rank holds all of it. They
+/// outlive the weights, whose passes are collective over them.
+struct ModelAxes {
+    parallel::Communicator* tensor = nullptr;  ///< each holds a part of every layer (N2)
+    parallel::Communicator* shards = nullptr;  ///< each holds rows of every parameter (ZeRO-3)
+};
+
+/// Masters in one flat buffer in table order: of each parameter the part of this rank of the tensor
+/// axis, and of that its rows where they are shared out (ZeRO-3). Not safe for use by several
+/// threads.
 class Weights {
   public:
     /// Allocates; contents unspecified until every parameter was written and pack() called.
-    /// @param tensor  ranks that split the model; null: this rank holds all of it. Outlives the
-    /// weights. Their passes are collective over it.
     Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-            parallel::Communicator* tensor = nullptr);
+            const ModelAxes& axes = {});
+
+    Weights(const Weights&) = delete;  // packed copies and what is gathered refer to it
+    Weights& operator=(const Weights&) = delete;
 
     [[nodiscard]] const ModelConfig& config() const { return config_; }
     [[nodiscard]] const DecoderParameters& parameters() const { return parameters_; }
     [[nodiscard]] const LayerContractions& contractions() const { return contractions_; }
     [[nodiscard]] const ParameterTable& table() const { return parameters_.table; }
 
-    /// This rank's part of a decoder, of a parameter, and the shape of that part.
+    /// This rank's part of a decoder and of a parameter, as the passes see it, and its shape.
     [[nodiscard]] const Part& part() const { return part_; }
-    [[nodiscard]] const Box& box(ParameterId id) const { return boxes_[index(id)]; }
+    [[nodiscard]] const Box& part_box(ParameterId id) const { return part_boxes_[index(id)]; }
     [[nodiscard]] Shape shape(ParameterId id) const { return shapes_[index(id)]; }
     [[nodiscard]] std::span<const Shape> shapes() const { return shapes_; }
+    /// What this rank holds of a parameter between passes: of its part all rows, or its own.
+    [[nodiscard]] const Box& box(ParameterId id) const { return boxes_[index(id)]; }
+    /// The same, counted from the part's first row.
+    [[nodiscard]] Range held_rows(ParameterId id) const {
+        const Range rows = box(id).rows;
+        const std::int64_t first = part_box(id).rows.begin;
+        return {rows.begin - first, rows.end - first};
+    }
     /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
     /// several ranks hold counts on the lowest.
     [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
@@ -79,25 +70,55 @@ class Weights {
     /// Whether the model is split over tensor ranks.
     [[nodiscard]] bool split() const { return part_.place.degree > 1; }
     /// The tensor axis; only of a model that is split.
-    [[nodiscard]] parallel::Communicator& tensor() const { return *tensor_; }
+    [[nodiscard]] parallel::Communicator& tensor() const { return *axes_.tensor; }
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
-    /// This rank's part of a parameter: [rows, cols].
+    /// Whether rows are shared out over the data ranks.
+    [[nodiscard]] bool sharded() const { return gathered_ != nullptr; }
+    /// The data axis; only of weights that are sharded.
+    [[nodiscard]] parallel::Communicator& shards() const { return *axes_.shards; }
+
+    /// What this rank holds of a parameter (box()): [rows, cols].
     [[nodiscard]] kernels::Matrix master(ParameterId id);
     [[nodiscard]] kernels::ConstMatrix master(ParameterId id) const;
     [[nodiscard]] DeviceSpan<float> master_span(ParameterId id);
 
-    /// Makes the packed copies from the masters: after loading and after every update.
+    /// The masters have changed (after loading, after every update): packed copies are made anew,
+    /// or gathered anew when they are asked for.
     void pack(Compute& compute);
 
+    // A pass says what it is about to read; where rows are shared out they are gathered then, else
+    // nothing is to be done. Collective over the shards (Gathered).
+    void gather_layer(Compute& compute, std::int64_t layer, Copies copies,
+                      std::optional<std::int64_t> next) const {
+        if (sharded()) gathered_->layer(compute, layer, copies, next);
+    }
+    void gather_embedding(Compute& compute) const {
+        if (sharded()) gathered_->embedding(compute);
+    }
+    void gather_head(Compute& compute, Copies copies) const {
+        if (sharded()) gathered_->head(compute, copies);
+    }
+    /// All that generation reads, in scratch memory that the caller gives back after drop_all().
+    void hold_all(Compute& compute) const {
+        if (sharded()) gathered_->hold_all(compute);
+    }
+    void drop_all() const {
+        if (sharded()) gathered_->drop();
+    }
+
+    // What passes read, once gathered.
     [[nodiscard]] const LayerWeights& layer(std::int64_t index) const {
-        return layers_[static_cast<std::size_t>(index)].view;
+        if (sharded()) return gathered_->view(index);
+        return layers_[static_cast<std::size_t>(index)].view();
     }
     [[nodiscard]] DeviceSpan<const float> final_norm() const;
-    [[nodiscard]] kernels::ConstMatrix embedding() const { return master(parameters_.embedding); }
-    [[nodiscard]] kernels::ConstMatrix head() const { return master(parameters_.head); }
-    [[nodiscard]] kernels::PackedWeight packed_head() const { return head_.view(); }
+    [[nodiscard]] kernels::ConstMatrix embedding() const { return table(parameters_.embedding); }
+    [[nodiscard]] kernels::ConstMatrix head() const { return table(parameters_.head); }
+    [[nodiscard]] kernels::PackedWeight packed_head() const {
+        return sharded() ? gathered_->packed_head() : head_.view();
+    }
     /// Rotation tables [max_position, head_dim / 2].
     [[nodiscard]] DeviceSpan<const float> cosine() const { return cosine_.span(); }
     [[nodiscard]] DeviceSpan<const float> sine() const { return sine_.span(); }
@@ -107,36 +128,39 @@ class Weights {
     void copy_from(const Weights& other, Compute& compute);
 
     /// Digests of all parameters, in table order (N8), and their sum modulo 2^128. Collective over
-    /// the tensor axis.
+    /// the ranks that share the model.
     [[nodiscard]] std::vector<UInt128> digests(Compute& compute) const;
     [[nodiscard]] UInt128 digest(Compute& compute) const;
 
     [[nodiscard]] std::int64_t bytes() const { return masters_.span().size_bytes(); }
 
   private:
-    struct Layer {
-        Packed qkv, o, gate_up, down, qkv_back, o_back, gate_up_back, down_back;
-        kernels::DeviceBuffer<float> qkv_bias, gate_up_bias;  // stacked copies
-        LayerWeights view;
-    };
+    void place_masters(kernels::Device& device);
     [[nodiscard]] static std::size_t index(ParameterId id) { return static_cast<std::size_t>(id); }
-    [[nodiscard]] DeviceSpan<const float> vector(ParameterId id) const;
+    [[nodiscard]] kernels::ConstMatrix table(ParameterId id) const {
+        return sharded() ? gathered_->table(id) : master(id);
+    }
 
     ModelConfig config_;
     Passes passes_;
-    parallel::Communicator* tensor_;
+    ModelAxes axes_;
     Part part_;
     DecoderParameters parameters_;
-    std::vector<Box> boxes_;
+    std::vector<Box> part_boxes_, boxes_;
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
     LayerContractions contractions_;
-    std::vector<std::int64_t> offsets_;  // of each parameter in masters_, elements
+    std::vector<std::int64_t> offsets_;  // of each parameter's rows in masters_, elements
     kernels::DeviceBuffer<float> masters_;
-    std::vector<Layer> layers_;
-    Packed head_;
+    std::unique_ptr<LayerSpecs> specs_;  // at fixed addresses: copies refer to them
+    std::unique_ptr<kernels::PackSpec> head_spec_;
+    std::vector<kernels::DeviceBuffer<std::byte>> copies_;  // memory of the next two
+    std::vector<PackedLayer> layers_;
+    PackedCopy head_;
+    std::unique_ptr<parallel::ShardMap> owners_;
+    std::unique_ptr<Gathered> gathered_;  // in their place, where rows are shared out
     kernels::DeviceBuffer<float> cosine_, sine_;
 };
 

@@ -28,12 +28,40 @@ std::int64_t slot_of(std::span<const PageId> pages, std::int64_t position) {
            position % kKeyBlock;
 }
 
+/// What a rank has for the next step of ranks that go together.
+enum Turn : std::int64_t { kDone, kWaiting, kPass };
+
+/// Weights that a generation holds whole while this lives, in scratch memory.
+class Held {
+  public:
+    Held(model::Compute& compute, const model::Weights& weights, bool whole)
+        : scope_(compute.arena), weights_(weights) {
+        if (whole) {
+            weights.hold_all(compute);
+        } else {
+            weights.gather_head(compute, model::Copies::forward);  // and packed from now on
+        }
+    }
+    Held(const Held&) = delete;
+    Held& operator=(const Held&) = delete;
+    ~Held() { weights_.drop_all(); }
+
+  private:
+    kernels::Arena::Scope scope_;
+    const model::Weights& weights_;
+};
+
 }  // namespace
 
 Generator::Generator(model::Compute& compute, const model::Weights& weights,
                      const GeneratorOptions& options, const text::Tokenizer* tokenizer,
                      std::int64_t ids)
-    : compute_(compute), weights_(weights), options_(options), tokenizer_(tokenizer), ids_(ids) {
+    : compute_(compute),
+      weights_(weights),
+      options_(options),
+      tokenizer_(tokenizer),
+      ids_(ids),
+      in_step_(options.stream_weights && weights.sharded()) {
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
            options.prefill_tokens);
@@ -67,6 +95,7 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
                                        const SamplingOptions& sampling, WorkSource& work,
                                        std::int64_t policy_version, const Callbacks& callbacks) {
     prepare_pool(requests, sampling);
+    const Held held(compute_, weights_, !in_step_);
     std::vector<Trajectory> done;
     const auto drop_finished = [&] {
         for (Slot& slot : active_) {
@@ -81,10 +110,11 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
     while (true) {
         if (callbacks.stop && callbacks.stop()) break;
         const std::int64_t free = options_.slots - static_cast<std::int64_t>(active_.size());
-        const std::vector<WorkUnit> units = work.poll(free, active_.empty());
+        const std::vector<WorkUnit> units = work.poll(free, active_.empty() && !in_step_);
         admit(requests, units, sampling, policy_version);
         if (active_.empty()) {
-            if (work.exhausted()) break;
+            const bool more = !work.exhausted();
+            if (!(in_step_ ? follow_others(more) : more)) break;
             continue;
         }
         decode(sampling, callbacks);
@@ -234,10 +264,25 @@ void Generator::prefill(std::span<const Request> requests, std::span<const std::
     flush();
 }
 
+bool Generator::follow_others(bool more) {
+    const std::int64_t mine = more ? kWaiting : kDone;
+    const std::int64_t turn = weights_.shards().all_reduce_max("generation:step", mine);
+    if (turn == kPass) {
+        weights_.gather_embedding(compute_);
+        for (std::int64_t layer = 0; layer < weights_.config().layers; ++layer)
+            model::gather_forward(compute_, weights_, layer);
+    }
+    return turn != kDone;
+}
+
 void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
                      std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
                      std::span<const PageId> page_table, Matrix x) {
     const model::ModelConfig& config = weights_.config();
+    if (in_step_) {
+        (void)weights_.shards().all_reduce_max("generation:step", std::int64_t{kPass});
+        weights_.gather_embedding(compute_);
+    }
     model::embed(compute_, weights_, ids, x);
     const model::Part& part = weights_.part();
     const Range q{0, part.q_size()};
@@ -258,6 +303,7 @@ void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t>
                                              .out = out},
                                             compute_.stream);
         };
+        model::gather_forward(compute_, weights_, layer);
         model::layer_forward(compute_, weights_, layer, positions, attention, x);
     }
 }

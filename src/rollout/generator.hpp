@@ -23,6 +23,9 @@ struct GeneratorOptions {
     std::int64_t slots = 64;               ///< answers generated at a time
     std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
     std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
+    /// Weights whose rows are shared out over the data ranks are gathered in every pass instead of
+    /// held: the data ranks go step by step together.
+    bool stream_weights = false;
     bool break_order = false;  ///< for tests: log-probabilities of several answers at a time are
                                ///< summed in another order than those of one (breaks N6)
 };
@@ -39,7 +42,8 @@ struct GeneratorCounts {
 /// Generates answers with one model's weights. A sample's tokens and log-probabilities depend on
 /// the weights, its prompt, its sampling options and its name (prompt id, sample, step) alone.
 /// Where tensor ranks split the weights they generate together: run() is collective over them, and
-/// their work sources and callbacks answer alike (GroupWork).
+/// their work sources and callbacks answer alike (GroupWork). Over data ranks that share out the
+/// weights' rows it is collective too; a callback that stops must stop all of them.
 class Generator {
   public:
     /// @param tokenizer  for answers as text and stop strings; null: neither
@@ -96,6 +100,9 @@ class Generator {
     void pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
               std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
               std::span<const PageId> page_table, kernels::Matrix x);
+    /// Makes room for others while this rank has nothing to compute: takes part in their next pass,
+    /// if any of them has one. @return false when all are done; `more`: this rank is not.
+    bool follow_others(bool more);
     /// Tokens and log-probabilities of every slot's next token.
     void draw(kernels::Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
               std::vector<float>& logprobs);
@@ -110,6 +117,7 @@ class Generator {
     GeneratorOptions options_;
     const text::Tokenizer* tokenizer_;
     std::int64_t ids_;
+    bool in_step_;  // with the data ranks, pass by pass
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request
     std::vector<Slot> active_;

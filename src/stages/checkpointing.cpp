@@ -45,7 +45,7 @@ DeviceSpan<float> moments_of(const update::Adamw& optimizer, DeviceSpan<float> m
 
 /// Where rows of this rank's part of a parameter lie in the whole.
 Box box_of(const ShardPiece& piece, const model::Weights& weights) {
-    const Box& part = weights.box(piece.parameter);
+    const Box& part = weights.part_box(piece.parameter);
     return {{part.rows.begin + piece.rows.begin, part.rows.begin + piece.rows.end}, part.cols};
 }
 
@@ -72,9 +72,11 @@ Collected collect(const Environment& environment, Stage& stage) {
         model::Weights& weights = environment.models.at(name);
         for_saved(environment, weights, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
-            collected.add(
-                environment.compute, name, kWeightsKind, piece.parameter, box_of(piece, weights),
-                weights.master_span(piece.parameter).subspan(piece.rows.begin * cols, piece.size));
+            const std::int64_t first = weights.held_rows(piece.parameter).begin;
+            collected.add(environment.compute, name, kWeightsKind, piece.parameter,
+                          box_of(piece, weights),
+                          weights.master_span(piece.parameter)
+                              .subspan((piece.rows.begin - first) * cols, piece.size));
         });
     }
     for (const OptimizerState& state : stage.optimizers()) {

@@ -46,7 +46,7 @@ class Grpo final : public Stage {
             reference_ = &environment.models.add(
                 kReference,
                 std::make_unique<model::Weights>(environment.compute.device, policy_.config(),
-                                                 model::Passes::forward, environment.tensor()));
+                                                 model::Passes::forward, environment.model_axes()));
             reference_->copy_from(policy_, environment.compute);
         }
     }
@@ -421,7 +421,10 @@ class Grpo final : public Stage {
         const std::int64_t ranks = environment_.data().size();
         for (std::int64_t wave = 0; wave < plan.waves(ranks); ++wave) {
             const Range bundles = plan.chunk(wave, ranks, environment_.data().rank());
-            if (bundles.empty()) continue;
+            if (bundles.empty()) {
+                model::follow_score(environment_.compute, *reference_);
+                continue;
+            }
             model::Microbatch batch;
             std::vector<std::pair<std::size_t, std::size_t>> answers;
             update::append_bundles(batch, plan, true, bundles, [&](std::int64_t sample) {

@@ -92,7 +92,7 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
 
 void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy) {
     const ParameterId id = weights.parameters().layers.front().gate;
-    if (weights.box(id).empty() || weights.box(id).rows.begin > 0) return;  // another tensor rank's
+    if (weights.box(id).empty() || weights.box(id).rows.begin > 0) return;  // another rank's
     const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
     const std::vector<float> before =
         compute.device.kernels::Memory::download<float>(one, compute.stream);

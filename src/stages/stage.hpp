@@ -30,6 +30,7 @@ struct PhysicalOptions {
     bool recompute = false;
     std::int64_t head_bytes = 32 << 20;
     std::int64_t zero = 1;
+    bool stream_weights = false;  ///< generation gathers sharded weights layer by layer
 };
 
 /// Faults that tests plant to see them caught. All off in a real run.
@@ -43,6 +44,16 @@ struct PlantedFaults {
     bool flip_packed = false;  ///< on the last data rank's packed copy alone, not in the masters
     std::int64_t nan_loss_at = 0;  ///< step, from 1, in which this rank's losses are no numbers
 };
+
+/// The ranks that share every model of a run.
+[[nodiscard]] inline model::ModelAxes model_axes(const parallel::Mesh& mesh,
+                                                 const PhysicalOptions& physical) {
+    const auto several = [&](parallel::Axis axis) {
+        return mesh.degree(axis) > 1 ? &mesh.axis(axis) : nullptr;
+    };
+    return {.tensor = several(parallel::Axis::tensor),
+            .shards = physical.zero == 3 ? several(parallel::Axis::data) : nullptr};
+}
 
 /// What every stage is given. Passed by reference; outlives the stages.
 struct Environment {
@@ -74,11 +85,13 @@ struct Environment {
         return mesh.degree(parallel::Axis::tensor) > 1 ? &mesh.axis(parallel::Axis::tensor)
                                                        : nullptr;
     }
+    [[nodiscard]] model::ModelAxes model_axes() const { return stages::model_axes(mesh, physical); }
     /// How this run generates.
     [[nodiscard]] rollout::GeneratorOptions generator_options() const {
         return {.slots = physical.slots,
                 .prefill_tokens = physical.prefill_tokens,
                 .logits_bytes = physical.head_bytes,
+                .stream_weights = physical.stream_weights,
                 .break_order = faults.draw_order};
     }
 };

@@ -58,23 +58,27 @@ void GradientOwners::reset() {
     row_ids_.clear();
 }
 
-void GradientOwners::exchange(std::string_view label, std::span<const ParameterId> parameters,
-                              const std::vector<bool>& contributes, const Lookup& own) {
-    const kernels::Arena::Scope scope(tools_.arena);
+GradientOwners::Flight GradientOwners::send(std::string_view label,
+                                            std::span<const ParameterId> parameters,
+                                            const std::vector<bool>& contributes, const Lookup& own,
+                                            const Take& take) {
     const int ranks = data_.size();
     const int self = data_.rank();
     const std::int64_t mine = group_size(owners_, self, parameters);
     std::vector<std::int64_t> send_counts(static_cast<std::size_t>(ranks), 0);
     std::vector<std::int64_t> receive_counts(static_cast<std::size_t>(ranks), 0);
+    Flight flight{.parameters = {parameters.begin(), parameters.end()}};
     for (int rank = 0; rank < ranks; ++rank) {
         const auto at = static_cast<std::size_t>(rank);
         if (contributes[static_cast<std::size_t>(self)]) {
             send_counts[at] = group_size(owners_, rank, parameters);
         }
-        if (contributes[at]) receive_counts[at] = mine;
+        if (!contributes[at]) continue;
+        receive_counts[at] = mine;
+        ++flight.chunks;
     }
-    const DeviceSpan<float> send = tools_.arena.take<float>(total_of(send_counts));
-    const DeviceSpan<float> received = tools_.arena.take<float>(total_of(receive_counts));
+    const DeviceSpan<float> send = take(sent_, total_of(send_counts));
+    flight.received = take(received_, total_of(receive_counts));
     if (contributes[static_cast<std::size_t>(self)]) {
         std::int64_t at = 0;
         for (int rank = 0; rank < ranks; ++rank) {
@@ -88,26 +92,59 @@ void GradientOwners::exchange(std::string_view label, std::span<const ParameterI
             }
         }
     }
-    data_.all_to_all_v(label, wire(tools_, send), send_counts, wire(tools_, received),
-                       receive_counts);
-    std::vector<std::int64_t>
-        blocks;  // where each chunk's part begins, ascending ranks of a wave being ascending chunks
-    for (int rank = 0; rank < ranks; ++rank) {
-        if (contributes[static_cast<std::size_t>(rank)])
-            blocks.push_back(std::ssize(blocks) * mine);
-    }
-    if (break_order_) std::reverse(blocks.begin(), blocks.end());
-    for (std::int64_t at : blocks) {
-        for (const ParameterId id : parameters) {
-            const auto piece = owners_.piece(self, id);
+    flight.arrival = data_.start_all_to_all_v(label, wire(tools_, send), send_counts,
+                                              wire(tools_, flight.received), receive_counts);
+    return flight;
+}
+
+void GradientOwners::add(Flight& flight) {
+    flight.arrival.wait();
+    const std::int64_t mine = group_size(owners_, data_.rank(), flight.parameters);
+    // Ascending ranks of a wave are ascending chunks.
+    for (std::int64_t chunk = 0; chunk < flight.chunks; ++chunk) {
+        std::int64_t at = mine * (break_order_ ? flight.chunks - 1 - chunk : chunk);
+        for (const ParameterId id : flight.parameters) {
+            const auto piece = owners_.piece(data_.rank(), id);
             if (!piece) continue;
             const Matrix to = total(*piece);
             tools_.device.add(
-                {.from = Matrix(received.subspan(at, piece->size), to.rows, to.cols), .to = to},
+                {.from = Matrix(flight.received.subspan(at, piece->size), to.rows, to.cols),
+                 .to = to},
                 tools_.stream);
             at += piece->size;
         }
     }
+}
+
+void GradientOwners::exchange(std::string_view label, std::span<const ParameterId> parameters,
+                              const std::vector<bool>& contributes, const Lookup& own) {
+    finish_exchange();
+    const kernels::Arena::Scope scope(tools_.arena);
+    Flight flight = send(label, parameters, contributes, own,
+                         [&](kernels::DeviceBuffer<float>&, std::int64_t size) {
+                             return tools_.arena.take<float>(size);
+                         });
+    add(flight);
+}
+
+void GradientOwners::start_exchange(std::string_view label, std::span<const ParameterId> parameters,
+                                    const std::vector<bool>& contributes, const Lookup& own) {
+    finish_exchange();
+    flight_ = send(label, parameters, contributes, own,
+                   [&](kernels::DeviceBuffer<float>& buffer, std::int64_t size) {
+                       if (buffer.size() < size) {
+                           tools_.device.synchronize(tools_.stream);
+                           buffer = {};
+                           buffer = kernels::DeviceBuffer<float>(tools_.device, size);
+                       }
+                       return buffer.span().subspan(0, size);
+                   });
+}
+
+void GradientOwners::finish_exchange() {
+    if (!flight_) return;
+    add(*flight_);
+    flight_.reset();
 }
 
 void GradientOwners::add_row(ParameterId parameter, TokenId id, ConstMatrix row) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <unordered_map>
@@ -48,6 +49,11 @@ class GradientOwners {
     /// this wave; `own` is not called on a rank that has none.
     void exchange(std::string_view label, std::span<const ParameterId> parameters,
                   const std::vector<bool>& contributes, const Lookup& own);
+    /// The same, under way while this rank goes on: added when the next exchange begins, or by
+    /// finish_exchange(). What `own` gave is free on return.
+    void start_exchange(std::string_view label, std::span<const ParameterId> parameters,
+                        const std::vector<bool>& contributes, const Lookup& own);
+    void finish_exchange();
 
     /// Collective. Rows of one parameter, named by `ids` (ascending), that this rank's chunk
     /// contributes to; summed apart from the parameter's total until finish_rows() (a tied
@@ -58,6 +64,17 @@ class GradientOwners {
     void finish_rows(ParameterId parameter);
 
   private:
+    /// Gradients of a wave on their way to this rank.
+    struct Flight {
+        std::vector<ParameterId> parameters;
+        std::int64_t chunks = 0;  ///< that contribute
+        DeviceSpan<float> received;
+        parallel::Request arrival;
+    };
+    using Take = std::function<DeviceSpan<float>(kernels::DeviceBuffer<float>&, std::int64_t)>;
+    Flight send(std::string_view label, std::span<const ParameterId> parameters,
+                const std::vector<bool>& contributes, const Lookup& own, const Take& take);
+    void add(Flight& flight);
     void add_row(ParameterId parameter, TokenId id, kernels::ConstMatrix row);
 
     Tools tools_;
@@ -65,6 +82,8 @@ class GradientOwners {
     std::vector<Shape> shapes_;
     const parallel::ShardMap& owners_;
     kernels::DeviceBuffer<float> totals_;
+    kernels::DeviceBuffer<float> sent_, received_;  // of start_exchange()
+    std::optional<Flight> flight_;
     // Rows of exchange_rows(), in the order in which their ids first came: only ids that occur take
     // memory.
     std::unordered_map<TokenId, std::int64_t> row_slots_;

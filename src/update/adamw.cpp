@@ -104,7 +104,9 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
         compute_.device.adamw(
             {.parameter =
                  weights_.master_span(piece.parameter)
-                     .subspan(piece.rows.begin * weights_.shape(piece.parameter).cols, piece.size),
+                     .subspan((piece.rows.begin - weights_.held_rows(piece.parameter).begin) *
+                                  weights_.shape(piece.parameter).cols,
+                              piece.size),
              .grad = grad,
              .m = m_.span().subspan(piece.offset, piece.size),
              .v = v_.span().subspan(piece.offset, piece.size),
@@ -128,6 +130,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
                     apply(*piece, gradients.totals().subspan(piece->offset, piece->size));
                 }
             }
+            if (weights_.sharded()) continue;  // they stay with their owners
             sums::all_gather_rows(tools, data_, "weights:layer", owners_, group,
                                   [&](ParameterId id) { return weights_.master(id); });
             continue;

@@ -29,15 +29,15 @@ struct AdamwOptions {
 /// First and second moments, fp32. Not safe for use by several threads.
 class Adamw {
   public:
-    /// @param zero  0: every rank holds all moments; 1: each holds those of the rows that it owns.
-    /// The same bits.
+    /// @param zero  0: every rank holds all moments; otherwise each holds those of the rows that it
+    /// owns. The same bits.
     Adamw(model::Compute& compute, model::Weights& weights, const parallel::ShardMap& owners,
           parallel::Communicator& data, int zero, AdamwOptions options);
 
     /// Forgets the moments: a new stage.
     void reset();
-    /// Collective. One step with the totals of a minibatch; masters are whole and packed afterwards
-    /// on every rank.
+    /// Collective. One step with the totals of a minibatch; afterwards masters are up to date on
+    /// every rank that holds them, and packed.
     /// @return the gradient norm before clipping.
     double step(const sums::GradientOwners& gradients, double lr);
 

@@ -25,14 +25,8 @@ void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
     slots_.clear();
 }
 
-void MinibatchGradients::absent() {
-    if (owners_.data().size() == 1) return;
-    head_done();
-    for (std::int64_t layer = weights_.config().layers; layer-- > 0;) layer_done(layer);
-    embedding({}, {});
-}
-
 void MinibatchGradients::finish() {
+    owners_.finish_exchange();
     owners_.finish_rows(weights_.parameters().embedding);
 }
 
@@ -44,19 +38,22 @@ model::GradientSlot MinibatchGradients::slot(ParameterId id) {
     return {matrix, kernels::Output::store};
 }
 
-void MinibatchGradients::exchange(const char* label, std::span<const ParameterId> group) {
-    if (owners_.data().size() == 1) return;
-    owners_.exchange(label, group, contributes_,
-                     [&](ParameterId id) -> kernels::ConstMatrix { return slots_.at(id); });
-    slots_.clear();
+sums::GradientOwners::Lookup MinibatchGradients::slots() const {
+    return [&](ParameterId id) -> kernels::ConstMatrix { return slots_.at(id); };
 }
 
 void MinibatchGradients::layer_done(std::int64_t layer) {
-    exchange("gradients:layer", layer_groups_[static_cast<std::size_t>(layer)]);
+    if (owners_.data().size() == 1) return;
+    owners_.start_exchange("gradients:layer", layer_groups_[static_cast<std::size_t>(layer)],
+                           contributes_, slots());
+    slots_.clear();
 }
 
 void MinibatchGradients::head_done() {
-    exchange("gradients:head", head_group_);
+    if (owners_.data().size() == 1) return;
+    // At once: the head may be larger than all layers, and would need room beside its gradient.
+    owners_.exchange("gradients:head", head_group_, contributes_, slots());
+    slots_.clear();
 }
 
 void MinibatchGradients::embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) {

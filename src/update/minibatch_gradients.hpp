@@ -19,8 +19,6 @@ class MinibatchGradients final : public model::GradientSink {
     void begin();
     /// Before each wave: which data ranks have a chunk in it.
     void begin_wave(std::vector<bool> contributes);
-    /// Collective calls of a wave in which this rank has no chunk.
-    void absent();
     /// After the last wave: the totals are complete.
     void finish();
 
@@ -30,7 +28,7 @@ class MinibatchGradients final : public model::GradientSink {
     void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override;
 
   private:
-    void exchange(const char* label, std::span<const ParameterId> group);
+    [[nodiscard]] sums::GradientOwners::Lookup slots() const;
 
     model::Compute& compute_;
     const model::Weights& weights_;

@@ -76,7 +76,7 @@ double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
         gradients_.begin_wave(std::move(contributes));
         const Range bundles = plan.chunk(wave, ranks, data_.rank());
         if (bundles.empty()) {
-            gradients_.absent();
+            model::follow_training_pass(compute_, weights_, options_.recompute, gradients_);
         } else {
             run_chunk(plan, plan_options.share_prompts, bundles, callbacks);
         }

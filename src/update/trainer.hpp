@@ -36,7 +36,7 @@ struct TrainerOptions {
     model::HeadOptions head;
     bool recompute =
         false;     ///< physical: activations of a layer are computed again in the backward pass
-    int zero = 1;  ///< physical
+    int zero = 1;  ///< physical; 3: the weights are sharded
 };
 
 /// Work done, for metrics and tests.

@@ -52,7 +52,7 @@ struct Texts {
 /// One rank's model.
 struct Rank : test::SmallModel {
     Rank(const ModelConfig& configuration, Communicator* tensor)
-        : SmallModel(configuration, test::plain_device(), 1, 0.4, tensor) {}
+        : SmallModel(configuration, test::plain_device(), 1, 0.4, {.tensor = tensor}) {}
 };
 
 void on_every_degree(const ModelConfig& config,

@@ -37,7 +37,7 @@ TEST(TensorGeneration, AnswersAreThoseOfOneRankWithAndWithoutFiltersAndGreedily)
             test::SmallModel alone(config);
             const auto expected = test::generate(alone, requests, sampling);
             parallel::ThreadWorld(ranks).run([&](parallel::Communicator& axis) {
-                test::SmallModel model(config, test::plain_device(), 1, 0.4, &axis);
+                test::SmallModel model(config, test::plain_device(), 1, 0.4, {.tensor = &axis});
                 expect_same(test::generate(model, requests, sampling, {.slots = 5}), expected);
             });
         }
@@ -68,7 +68,8 @@ TEST(TensorGeneration, OneRankOfAGroupAsksForWorkAndAllStartTheSame) {
     test::SmallModel alone(test::small_config());
     const auto expected = test::generate(alone, requests, sampling);
     parallel::ThreadWorld(2).run([&](parallel::Communicator& axis) {
-        test::SmallModel model(test::small_config(), test::plain_device(), 1, 0.4, &axis);
+        test::SmallModel model(test::small_config(), test::plain_device(), 1, 0.4,
+                               {.tensor = &axis});
         Generator generator(model.compute, model.weights, {.slots = 3}, nullptr, 37);
         SlowWork slow(requests, axis.rank() == 0);
         GroupWork work(slow, axis);

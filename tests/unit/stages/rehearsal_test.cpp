@@ -33,12 +33,13 @@ Taken planned(ToyRun& run, const Make& make) {
     kernels::Arena arena(device);
     model::Compute compute{device, *stream, arena};
     model::ModelSet models;
-    models.add("policy", std::make_unique<model::Weights>(device, run.model.config,
-                                                          model::Passes::forward_and_backward));
     const int ranks = run.environment.data().size();
     const auto world = parallel::make_mirror_world({.data = ranks}, run.environment.data().rank(),
                                                    kernels::PlanDevice::owns);
     const parallel::Mesh mesh(*world, {.data = ranks});
+    models.add("policy", std::make_unique<model::Weights>(
+                             device, run.model.config, model::Passes::forward_and_backward,
+                             model_axes(mesh, run.environment.physical)));
     const Environment environment{.compute = compute,
                                   .mesh = mesh,
                                   .models = models,
@@ -61,7 +62,8 @@ void expect_same_memory(const Make& make, const PhysicalOptions& physical) {
             const std::int64_t other = run.model.device->bytes_in_use();
             kernels::PlanDevice policy(*run.model.device);
             const model::Weights weights(policy, run.model.config,
-                                         model::Passes::forward_and_backward);
+                                         model::Passes::forward_and_backward,
+                                         run.environment.model_axes());
             run.model.compute.arena.reserve(0);
             const Taken real = taken(run.environment, make);
             EXPECT_EQ(plan.scratch, real.scratch) << ranks << " ranks";
@@ -91,6 +93,8 @@ TEST(Rehearsal, OfGrpoFindsTheMemoryThatTheRealDeviceTakes) {
     };
     expect_same_memory(make, {.slots = 5});
     expect_same_memory(make, {.slots = 50, .recompute = true, .zero = 0});
+    expect_same_memory(make, {.slots = 5, .zero = 3});
+    expect_same_memory(make, {.slots = 5, .zero = 3, .stream_weights = true});
 }
 
 TEST(Rehearsal, KnowsThatAReferenceIsAModelMore) {

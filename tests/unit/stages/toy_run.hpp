@@ -70,8 +70,9 @@ struct ToyRun {
                       .physical = physical} {
         auto& policy = models.add(
             "policy", std::make_unique<model::Weights>(*model.device, model.config,
-                                                       model::Passes::forward_and_backward));
-        policy.copy_from(model.weights, model.compute);
+                                                       model::Passes::forward_and_backward,
+                                                       environment.model_axes()));
+        model::initialise(policy, {.std = 0.4, .scale_residual = true}, 1, model.compute);
     }
     [[nodiscard]] UInt128 digest(const std::string& name) {
         return models.at(name).digest(model.compute);

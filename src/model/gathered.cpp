@@ -1,0 +1,227 @@
+#include "src/model/gathered.hpp"
+
+#include <algorithm>
+
+namespace rankwise::model {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::Matrix;
+using parallel::ShardPiece;
+
+/// Parameters of a layer, which are consecutive in the table.
+Range ids_of_layer(const ParameterTable& table, std::int64_t layer) {
+    Range ids{table.count(), 0};
+    for (ParameterId id = 0; id < table.count(); ++id) {
+        if (table[id].layer != layer) continue;
+        ids.begin = std::min<std::int64_t>(ids.begin, id);
+        ids.end = id + 1;
+    }
+    return ids;
+}
+
+std::int64_t size_of(std::span<const Shape> shapes, ParameterId id) {
+    return shapes[static_cast<std::size_t>(id)].size();
+}
+
+}  // namespace
+
+Gathered::Group::Group(const parallel::ShardMap& owners, Range parameters, int rank)
+    : ids(parameters) {
+    for (int r = 0; r < owners.ranks(); ++r) {
+        std::int64_t& count = counts.emplace_back(0);
+        for (std::int64_t id = ids.begin; id < ids.end; ++id) {
+            const auto piece = owners.piece(r, narrow<ParameterId>(id));
+            if (!piece) continue;
+            if (r == rank && count == 0) own = {piece->offset, piece->offset};
+            count += piece->size;
+        }
+        if (r == rank) own.end = own.begin + count;
+        size += count;
+    }
+}
+
+Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
+                   const parallel::ShardMap& owners, std::span<const Shape> shapes,
+                   const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
+                   parallel::Communicator& data, DeviceSpan<const float> masters)
+    : device_(device),
+      parameters_(parameters),
+      owners_(owners),
+      shapes_(shapes),
+      specs_(specs),
+      data_(data),
+      masters_(masters),
+      table_(device,
+             std::max(size_of(shapes, parameters.embedding), size_of(shapes, parameters.head))),
+      final_norm_(device, size_of(shapes, parameters.final_norm)),
+      head_(device, head, take_from_device(head_memory_)) {
+    std::int64_t largest = 0;
+    for (std::size_t l = 0; l < parameters.layers.size(); ++l) {
+        const Range ids = ids_of_layer(parameters.table, static_cast<std::int64_t>(l));
+        largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
+    }
+    for (Slot& slot : slots_) {
+        slot.rows = kernels::DeviceBuffer<float>(device, largest);
+        slot.packed =
+            std::make_unique<PackedLayer>(device, specs, passes, take_from_device(slot.memory));
+    }
+}
+
+Gathered::~Gathered() = default;
+
+Take Gathered::take_from_device(std::vector<kernels::DeviceBuffer<std::byte>>& memory) {
+    return
+        [this, &memory](std::int64_t bytes) { return memory.emplace_back(device_, bytes).span(); };
+}
+
+void Gathered::invalidate() {
+    ensure(!holds_all(), "weights were changed while generation holds copies of them");
+    for (Slot& slot : slots_) {
+        slot.arrival.wait();
+        slot.layer = -1;
+    }
+    table_id_ = -1;
+    final_norm_there_ = false;
+    head_packed_ = false;
+}
+
+Gathered::Slot* Gathered::find(std::int64_t layer) {
+    const auto found =
+        std::ranges::find_if(slots_, [&](const Slot& slot) { return slot.layer == layer; });
+    return found == slots_.end() ? nullptr : &*found;
+}
+
+Gathered::Slot& Gathered::start(Compute& compute, std::int64_t layer) {
+    if (Slot* const there = find(layer)) return *there;
+    Slot& slot = *std::ranges::min_element(slots_, {}, &Slot::used);
+    slot.arrival.wait();
+    const Group& group = layers_[static_cast<std::size_t>(layer)];
+    slot.layer = layer;
+    slot.forward = slot.backward = false;
+    const DeviceSpan<float> rows = slot.rows.span().subspan(0, group.size);
+    slot.pieces.resize(static_cast<std::size_t>(group.ids.size()));
+    for (auto& pieces : slot.pieces) pieces.clear();
+    std::int64_t at = 0;
+    for (int rank = 0; rank < owners_.ranks(); ++rank) {
+        for (std::int64_t id = group.ids.begin; id < group.ids.end; ++id) {
+            const auto piece = owners_.piece(rank, narrow<ParameterId>(id));
+            if (!piece) continue;
+            slot.pieces[static_cast<std::size_t>(id - group.ids.begin)].push_back(
+                Matrix(rows.subspan(at, piece->size), piece->rows.size(),
+                       shapes_[static_cast<std::size_t>(id)].cols));
+            at += piece->size;
+        }
+    }
+    slot.arrival = data_.start_all_gather_v(
+        "weights:layer",
+        sums::wire(compute.tools(), masters_.subspan(group.own.begin, group.own.size())),
+        sums::wire(compute.tools(), rows), group.counts);
+    return slot;
+}
+
+PackedLayer::Rows Gathered::rows_of(const Slot& slot) const {
+    const std::int64_t first = layers_[static_cast<std::size_t>(slot.layer)].ids.begin;
+    return [&slot, first](ParameterId id) {
+        return std::span<const ConstMatrix>(slot.pieces[static_cast<std::size_t>(id - first)]);
+    };
+}
+
+Gathered::Slot& Gathered::arrived(Compute& compute, std::int64_t layer) {
+    Slot& slot = start(compute, layer);
+    slot.used = ++clock_;
+    slot.arrival.wait();
+    return slot;
+}
+
+void Gathered::layer(Compute& compute, std::int64_t layer, Copies copies,
+                     std::optional<std::int64_t> next) {
+    if (holds_all()) return;
+    Slot& slot = arrived(compute, layer);
+    if (next) start(compute, *next);
+    const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(layer)];
+    bool& made = copies == Copies::forward ? slot.forward : slot.backward;
+    if (made) return;
+    if (copies == Copies::forward) {
+        slot.packed->pack_forward(compute, ids, rows_of(slot));
+    } else {
+        slot.packed->pack_backward(compute, ids, rows_of(slot));
+    }
+    made = true;
+}
+
+const LayerWeights& Gathered::view(std::int64_t layer) const {
+    if (holds_all()) return resident_[static_cast<std::size_t>(layer)].view();
+    const Slot* const slot = const_cast<Gathered*>(this)->find(layer);
+    ensure(slot != nullptr && (slot->forward || slot->backward), "layer {} was not gathered",
+           layer);
+    return slot->packed->view();
+}
+
+void Gathered::gather(Compute& compute, ParameterId id, DeviceSpan<float> to) {
+    // Rows ascend with the ranks: what arrives is the parameter.
+    const Group group(owners_, {id, id + 1}, data_.rank());
+    data_.all_gather_v(
+        "weights:table",
+        sums::wire(compute.tools(), masters_.subspan(group.own.begin, group.own.size())),
+        sums::wire(compute.tools(), to), group.counts);
+}
+
+void Gathered::embedding(Compute& compute) {
+    const ParameterId id = parameters_.embedding;
+    if (table_id_ == id) return;
+    gather(compute, id, table_.span().subspan(0, size_of(shapes_, id)));
+    table_id_ = id;
+}
+
+void Gathered::head(Compute& compute, Copies copies) {
+    if (!final_norm_there_) gather(compute, parameters_.final_norm, final_norm_.span());
+    final_norm_there_ = true;
+    if (copies == Copies::forward && head_packed_) return;
+    const ParameterId id = parameters_.head;
+    if (table_id_ != id) gather(compute, id, table_.span().subspan(0, size_of(shapes_, id)));
+    table_id_ = id;
+    if (head_packed_) return;
+    const std::array rows{table(id)};
+    if (rows[0].rows > 0) head_.pack(compute, kernels::PackSide::outputs, rows);
+    head_packed_ = true;
+}
+
+ConstMatrix Gathered::table(ParameterId id) const {
+    ensure(table_id_ == id, "parameter {} was not gathered", id);
+    const Shape shape = shapes_[static_cast<std::size_t>(id)];
+    return Matrix(table_.span().subspan(0, shape.size()), shape.rows, shape.cols);
+}
+
+void Gathered::hold_all(Compute& compute) {
+    std::vector<PackedLayer> all;
+    const Take take = [&](std::int64_t bytes) { return compute.arena.take<std::byte>(bytes); };
+    const auto layers = static_cast<std::int64_t>(layers_.size());
+    for (std::int64_t l = 0; l < layers; ++l) {
+        Slot& slot = arrived(compute, l);
+        if (l + 1 < layers) start(compute, l + 1);
+        // Vectors are read where they are, and a slot is soon another layer's.
+        std::vector<std::vector<ConstMatrix>> pieces = slot.pieces;
+        const std::int64_t first = layers_[static_cast<std::size_t>(l)].ids.begin;
+        for (std::size_t i = 0; i < pieces.size(); ++i) {
+            if (!shapes_[static_cast<std::size_t>(first) + i].vector) continue;
+            for (ConstMatrix& vector : pieces[i]) {
+                const Matrix copy = compute.matrix(vector.rows, vector.cols);
+                compute.copy(vector, copy);
+                vector = copy;
+            }
+        }
+        all.emplace_back(device_, specs_, Passes::forward, take)
+            .pack_forward(compute, parameters_.layers[static_cast<std::size_t>(l)],
+                          [&](ParameterId id) {
+                              return std::span<const ConstMatrix>(
+                                  pieces[static_cast<std::size_t>(id - first)]);
+                          });
+        compute.device.synchronize(compute.stream);  // before the slot is filled again
+    }
+    head(compute, Copies::forward);
+    embedding(compute);
+    resident_ = std::move(all);
+}
+
+}  // namespace rankwise::model

@@ -1,0 +1,186 @@
+// Weights whose rows are shared out over data ranks (ZeRO-3): the bits of one rank that has all.
+#include <gtest/gtest.h>
+
+#include "parallel/thread_world.hpp"
+#include "src/model/decoder.hpp"
+#include "tests/support/small_model.hpp"
+#include "tests/support/throws.hpp"
+
+namespace rankwise::model {
+namespace {
+
+using parallel::Communicator;
+
+/// Biases and no tie; tied; head norms; as many layers as slots, one less, and more.
+std::vector<ModelConfig> configs() {
+    std::vector<ModelConfig> all;
+    for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
+        ModelConfig& config = all.emplace_back(test::small_config(family));
+        config.layers = 1 + std::ssize(all);
+    }
+    all.front().qkv_bias = all.front().o_bias = all.front().mlp_bias = true;
+    all.front().layers = 1;
+    all.back().layers = 5;
+    return all;
+}
+
+struct Rank : test::SmallModel {
+    Rank(const ModelConfig& configuration, Communicator* shards)
+        : SmallModel(configuration, test::plain_device(), 1, 0.4, {.shards = shards}) {}
+};
+
+void on_several_ranks(const ModelConfig& config,
+                      const std::function<void(Communicator& data)>& body) {
+    for (const int ranks : {2, 3, 5}) {
+        SCOPED_TRACE(fmt::format("{} with {} layers on {} ranks", name_of(config.family),
+                                 config.layers, ranks));
+        parallel::ThreadWorld(ranks).run(body);
+    }
+}
+
+struct Texts {
+    Texts() { append(batch, {.prompt = a, .answers = {b, c, a}}); }
+    std::vector<TokenId> a{1, 5, 9, 30, 2};
+    std::vector<TokenId> b{33, 4, 4, 8};
+    std::vector<TokenId> c{7};
+    Microbatch batch;
+};
+
+TEST(ShardedWeights, EveryRowIsHeldOnceAndTheDigestIsThatOfOneRank) {
+    for (const ModelConfig& config : configs()) {
+        Rank alone(config, nullptr);
+        const std::vector<UInt128> expected = alone.weights.digests(alone.compute);
+        on_several_ranks(config, [&](Communicator& data) {
+            Rank rank(config, &data);
+            EXPECT_EQ(rank.weights.digests(rank.compute), expected);
+            for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
+                EXPECT_EQ(data.all_reduce_sum("sizes", rank.weights.box(id).size()),
+                          rank.weights.table()[id].shape.size());
+            }
+        });
+    }
+}
+
+TEST(ShardedWeights, ScoresAreThoseOfOneRankAlsoWhereOthersHaveNothingToScore) {
+    const Texts texts;
+    for (const ModelConfig& config : configs()) {
+        const HeadOptions head{.ids = config.vocab_size - 1, .temperature = 0.7F};
+        Rank alone(config, nullptr);
+        const Logprobs expected = score(alone.compute, alone.weights, head, texts.batch);
+        on_several_ranks(config, [&](Communicator& data) {
+            Rank rank(config, &data);
+            for (const int idle : {-1, 0, 1}) {
+                if (data.rank() == idle) {
+                    follow_score(rank.compute, rank.weights);
+                    continue;
+                }
+                const Logprobs scored = score(rank.compute, rank.weights, head, texts.batch);
+                EXPECT_EQ(scored.logprob, expected.logprob);
+                EXPECT_EQ(scored.entropy, expected.entropy);
+            }
+        });
+    }
+}
+
+/// Whole gradients of a pass, and how often a group was complete.
+class Sink final : public GradientSink {
+  public:
+    explicit Sink(Rank& rank) : rank_(rank) {
+        for (const Shape shape : rank.weights.shapes()) {
+            buffers_.emplace_back(*rank.device, shape.size());
+            rank.device->zero(cast_span<std::byte>(buffers_.back().span()), rank.device.stream());
+        }
+    }
+    GradientSlot slot(ParameterId id) override {
+        const Shape shape = rank_.weights.shape(id);
+        return {{buffers_[static_cast<std::size_t>(id)].span(), shape.rows, shape.cols},
+                kernels::Output::add};
+    }
+    void layer_done(std::int64_t layer) override { done += fmt::format("{} ", layer); }
+    void head_done() override { done += "head "; }
+    void embedding(std::span<const TokenId> /*unique*/, kernels::ConstMatrix /*rows*/) override {
+        done += "embedding";
+    }
+    [[nodiscard]] std::vector<std::vector<float>> values() const {
+        std::vector<std::vector<float>> all;
+        for (const auto& buffer : buffers_)
+            all.push_back(rank_.device.get(DeviceSpan<const float>(buffer.span())));
+        return all;
+    }
+    std::string done;
+
+  private:
+    Rank& rank_;
+    std::vector<kernels::DeviceBuffer<float>> buffers_;
+};
+
+void run_backward(Rank& rank, const Microbatch& batch, bool recompute, Sink& sink) {
+    std::vector<float> coefficient;
+    for (std::size_t i = 0; i < batch.head.size(); ++i)
+        coefficient.push_back(0.1F * static_cast<float>(i) - 0.4F);
+    TrainingPass pass(rank.compute, rank.weights, {.ids = 36}, batch, recompute);
+    pass.backward(coefficient, sink);
+}
+
+TEST(ShardedWeights, GradientsAreThoseOfOneRankAlsoWhereOthersHaveNoChunk) {
+    const Texts texts;
+    for (const ModelConfig& config : configs()) {
+        Rank alone(config, nullptr);
+        Sink expected(alone);
+        run_backward(alone, texts.batch, false, expected);
+        for (const bool recompute : {false, true}) {
+            on_several_ranks(config, [&](Communicator& data) {
+                Rank rank(config, &data);
+                Sink sink(rank);
+                if (data.rank() == 1) {
+                    follow_training_pass(rank.compute, rank.weights, recompute, sink);
+                } else {
+                    run_backward(rank, texts.batch, recompute, sink);
+                    EXPECT_EQ(sink.values(), expected.values());
+                }
+                EXPECT_EQ(sink.done, expected.done);
+            });
+        }
+    }
+}
+
+TEST(ShardedWeights, HoldTwoLayersAtMostAndNoneAfterAChange) {
+    ModelConfig config = test::small_config(Family::llama);
+    config.layers = 4;
+    const Texts texts;
+    parallel::ThreadWorld(2).run([&](Communicator& data) {
+        Rank rank(config, &data);
+        const auto there = [&](std::int64_t layer) {
+            try {
+                (void)rank.weights.layer(layer);
+                return true;
+            } catch (const InternalError&) {
+                return false;
+            }
+        };
+        (void)score(rank.compute, rank.weights, {.ids = 37}, texts.batch);
+        EXPECT_FALSE(there(1));
+        EXPECT_TRUE(there(3));
+        rank.weights.pack(rank.compute);
+        EXPECT_FALSE(there(3));
+        const kernels::Arena::Scope scope(rank.arena);
+        rank.weights.hold_all(rank.compute);
+        for (std::int64_t layer = 0; layer < config.layers; ++layer) EXPECT_TRUE(there(layer));
+        EXPECT_THROW(rank.weights.pack(rank.compute), InternalError);
+        rank.weights.drop_all();
+    });
+}
+
+TEST(ShardedWeights, TakeTheirShareOfTheMemoryAndTwoLayers) {
+    ModelConfig config = test::small_config(Family::llama);
+    config.layers = 40;
+    Rank alone(config, nullptr);
+    const std::int64_t whole = alone.device->bytes_in_use();
+    parallel::ThreadWorld(4).run([&](Communicator& data) {
+        Rank rank(config, &data);
+        EXPECT_LT(rank.device->bytes_in_use(), whole / 4);
+    });
+}
+
+}  // namespace
+}  // namespace rankwise::model
