@@ -180,6 +180,18 @@ const std::vector<Command>& all_commands() {
          .examples = {"rankwise view runs/countdown",
                       "python3 -c 'import h5py; print(list(h5py.File(\"model.h5\")))'"},
          .alone = run_view},
+        {.name = "reshard",
+         .summary = "writes a checkpoint anew, as another number of ranks would have written it",
+         .positional = "CHECKPOINT_OR_RUN FOLDER",
+         .text = "FOLDER/step_N is the same checkpoint with a shard for each of the ranks. A run "
+                 "loads any layout by itself; this spares each of many ranks opening many files. "
+                 "FOLDER may be the checkpoints folder of a new run, which then goes on from it. "
+                 "One shard at a time is in memory.",
+         .options = {{"ranks", "N", "ranks to write for; default 1"},
+                     {"tensor", "N", "tensor ranks among them; default 1"}},
+         .examples = {"rankwise reshard runs/a runs/b/checkpoints --ranks 8 --tensor 2",
+                      "rankwise reshard runs/a/checkpoints/step_00000120 whole"},
+         .alone = run_reshard},
         {.name = "grade",
          .summary = "judges answers in a file of JSON lines with rewards by name",
          .positional = "[FILE]",

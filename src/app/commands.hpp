@@ -26,5 +26,6 @@ int run_report(const Arguments& arguments);
 int run_score(const Arguments& arguments, Session& session);
 int run_version(const Arguments& arguments);
 int run_view(const Arguments& arguments);
+int run_reshard(const Arguments& arguments);
 
 }  // namespace rankwise::app

@@ -57,6 +57,35 @@ class Checkpoint(program.Case):
         self.assertEqual(advice[1], f"--resume.step={LAST - 1}")
         self.assert_goes_on(advice[1], from_step=LAST - 1, ranks=ranks)
 
+    # ---- other layouts
+    def reshard(self, source, folder, *options):
+        return self.execute([str(program.PROGRAM), "reshard", str(source), str(folder), *map(str, options)])
+
+    def test_written_anew_for_other_ranks_it_is_gone_on_from_to_the_same_bits(self):
+        for ranks, tensor in ((1, 1), (3, 1), (4, 2)):
+            with self.subTest(ranks=ranks, tensor=tensor):
+                other = self.folder / f"other_{ranks}_{tensor}"
+                shutil.copytree(self.run_directory, other)
+                shutil.rmtree(other / "checkpoints")
+                done = self.reshard(self.run_directory, other / "checkpoints", "--ranks", ranks, "--tensor", tensor)
+                self.assertEqual(done.code, 0, done)
+                shards = sorted(path.name for path in self.checkpoint(LAST, other).glob("shard_*.h5"))
+                self.assertEqual(shards, [f"shard_{i:05}.h5" for i in range(ranks)])
+                result = self.done(directory=other, ranks=2)
+                self.assertRegex(result.out, rf"going on from \S+/step_{LAST:08} ")
+                self.assertEqual(self.digests(other), self.expected)
+
+    def test_what_cannot_be_written_anew_is_refused_and_leaves_nothing(self):
+        new = self.folder / "new"
+        for options, code, words in ((("--ranks", 3, "--tensor", 3), 2, ("3 tensor ranks", "1, 2")),
+                                     (("--ranks", 3, "--tensor", 2), 2, ("tensor",)),
+                                     (("--ranks", 0), 2, ("--ranks",))):
+            self.assert_refused(self.reshard(self.run_directory, new, *options), code, *words)
+        self.assert_refused(self.reshard(self.run_directory, self.run_directory / "checkpoints"), 2, "is there already")
+        self.flip(self.newest(), 0.5)
+        self.assert_refused(self.reshard(self.checkpoint(LAST), new), 4, self.newest(), "checksum differs")
+        self.assertFalse((new / f"step_{LAST:08}").exists())
+
     # ---- shards
     def test_undamaged_it_goes_on_from_the_newest(self):
         self.assert_goes_on(from_step=LAST)
