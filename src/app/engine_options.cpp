@@ -85,6 +85,11 @@ OptionList UpdateOptions::options() {
     list.physical("recompute", &recompute, {"none", "layer"},
                   "layer: activations are computed again in the backward pass, for less memory")
         .one_of({"none", "layer"});
+    list.physical(
+            "reference", &reference, {"device", "host", "disk"},
+            "where the reference's weights lie while they score nothing: in the host's memory "
+            "or on the disk of the run directory they leave the device to other phases")
+        .one_of({"device", "host", "disk"});
     list.physical("head_bytes", &head_bytes, {"33554432", "4096"},
                   "most bytes of logits that are held at a time")
         .at_least(1);

@@ -48,6 +48,7 @@ struct GenerationOptions {
 
 struct UpdateOptions {
     std::string recompute = "none";
+    std::string reference = "device";
     std::int64_t head_bytes = 32 << 20;
     [[nodiscard]] OptionList options();
 };

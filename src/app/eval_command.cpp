@@ -178,8 +178,9 @@ int run_eval(const Arguments& arguments, Session& session) {
 
     stages::PhaseTimer timer(environment, 0);
     tasks::RewardSet rewards = evaluation.options.rewards.rewards();
+    rollout::Generator generator = stages::make_generator(environment, engine.policy());
     const stages::EvaluationResult result =
-        stages::evaluate(environment, evaluation.options, engine.policy(), rewards, timer);
+        stages::evaluate(environment, evaluation.options, generator, rewards, timer);
     const UInt128 rollouts = stages::digest_of(environment, result.rollouts);
     const UInt128 weights = engine.policy().digest(engine.compute());
     if (session.rank() != 0) return static_cast<int>(ExitCode::done);

@@ -69,14 +69,17 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
                                       .data_folder = environment.data_folder,
                                       .planning = true};
     const auto stage = recipe.build(planned);
+    std::int64_t on_device = 0;  // of other models than the policy
     for (const auto& [name, model] : models.all()) {
         if (name == "policy") continue;
         kernels::PlanDevice alone(environment.compute.device);
-        const model::Weights same(alone, model->config(), model::Passes::forward, tensor);
-        memory.reference += alone.bytes_in_use();
+        const model::Weights same(alone, model->config(), model::Passes::forward,
+                                  planned.model_axes(), planned.residence(name));
+        on_device += alone.bytes_in_use();
+        memory.reference += alone.bytes_in_use() + model->host_bytes();
     }
     const std::int64_t built = device.bytes_in_use();
-    memory.state = built - memory.policy - memory.reference;
+    memory.state = built - memory.policy - on_device;
     stage->rehearse();
     memory.scratch = arena.peak_bytes();
     memory.cache = device.peak_bytes() - built;

@@ -28,6 +28,7 @@ struct RunPaths {
     [[nodiscard]] io::Path rollouts() const { return root / "rollouts"; }
     [[nodiscard]] io::Path models() const { return root / "models"; }
     [[nodiscard]] io::Path data() const { return root / "data"; }
+    [[nodiscard]] io::Path offload() const { return root / "offload"; }
     [[nodiscard]] io::Path lock() const { return root / "run.lock"; }
     /// logs/rank_00005.log
     [[nodiscard]] io::Path log(int rank) const;

@@ -18,6 +18,11 @@ bool lies_in(const io::Path& path, const io::Path& folder) {
     return std::mismatch(root.begin(), root.end(), whole.begin(), whole.end()).first == root.end();
 }
 
+model::Residency residency_of(const std::string& name) {
+    if (name == "disk") return model::Residency::disk;
+    return name == "host" ? model::Residency::host : model::Residency::device;
+}
+
 stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
     return {.slots = recipe.generation.slots,
             .prefill_tokens = recipe.generation.prefill_tokens,
@@ -25,6 +30,7 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
             .recompute = recipe.update.recompute == "layer",
             .head_bytes = recipe.update.head_bytes,
             .zero = recipe.parallel.zero,
+            .reference = residency_of(recipe.update.reference),
             .stream_weights = recipe.generation.weights == "streamed"};
 }
 
@@ -57,7 +63,8 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
                        session.rank() == recipe.faults.throw_rank ? recipe.faults.nan_loss_at : 0},
         .enter_phase = std::move(enter_phase),
         .files = &fs,
-        .data_folder = paths.data()});
+        .data_folder = paths.data(),
+        .offload_folder = paths.offload()});
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
              model::name_of(policy().config().family), policy().table().elements());
 }

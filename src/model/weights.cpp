@@ -42,7 +42,7 @@ TensorSums sums_of(const ModelConfig& config, const Part& mine) {
 }  // namespace
 
 Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-                 const ModelAxes& axes)
+                 const ModelAxes& axes, Residence residence)
     : config_(config),
       passes_(passes),
       axes_(axes),
@@ -50,7 +50,8 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
       vocabulary_(config, part_.place.degree),
-      contractions_(layer_contractions(config, part_)) {
+      contractions_(layer_contractions(config, part_)),
+      device_(&device) {
     const int leaves = config.tree().leaves();
     for (const Parameter& parameter : table().rows()) {
         const Box box = model::part_box(parameter, leaves, part_.place);
@@ -58,20 +59,14 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
     }
-    place_masters(device);
+    place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
     head_spec_ = std::make_unique<kernels::PackSpec>(
         kernels::PackSpec{DType::f32, part_.vocabulary.size(), contractions_.hidden});
-    if (axes.shards != nullptr) {
-        gathered_ = std::make_unique<Gathered>(device, parameters_, *owners_, shapes_, *specs_,
-                                               *head_spec_, passes, *axes.shards, masters_.span());
+    if (residence.where == Residency::device) {
+        make_room([&](std::int64_t bytes) { return memory_.emplace_back(device, bytes).span(); });
     } else {
-        const Take take = [&](std::int64_t bytes) {
-            return copies_.emplace_back(device, bytes).span();
-        };
-        for (std::int64_t l = 0; l < config.layers; ++l)
-            layers_.emplace_back(device, *specs_, passes, take);
-        head_ = PackedCopy(device, *head_spec_, take);
+        off_ = std::make_unique<OffDevice>(std::move(residence));
     }
 
     const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
@@ -84,14 +79,13 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
 
 /// Where masters lie: aligned to 64 bytes if this rank has all rows, else as in its shard, so that
 /// a layer's are sent as one piece.
-void Weights::place_masters(kernels::Device& device) {
+void Weights::place_masters() {
     boxes_ = part_boxes_;
-    std::int64_t size = 0;
     if (axes_.shards == nullptr) {
         constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
         for (const Shape& shape : shapes_) {
-            offsets_.push_back(size);
-            size += round_up(shape.size(), kAlign);
+            offsets_.push_back(size_);
+            size_ += round_up(shape.size(), kAlign);
         }
     } else {
         owners_ = std::make_unique<parallel::ShardMap>(shapes_, axes_.shards->size());
@@ -100,15 +94,51 @@ void Weights::place_masters(kernels::Device& device) {
             const auto piece = owners_->piece(axes_.shards->rank(), id);
             const Range held = piece ? piece->rows : Range{};
             rows = {rows.begin + held.begin, rows.begin + held.end};
-            offsets_.push_back(size);
-            size += piece ? piece->size : 0;
+            offsets_.push_back(size_);
+            size_ += piece ? piece->size : 0;
         }
     }
-    masters_ = kernels::DeviceBuffer<float>(device, size);
+}
+
+void Weights::make_room(const Take& take) {
+    masters_ = cast_span<float>(take(bytes()));
+    if (axes_.shards != nullptr) {
+        gathered_ = std::make_unique<Gathered>(*device_, parameters_, *owners_, shapes_, *specs_,
+                                               *head_spec_, passes_, *axes_.shards, masters_);
+        return;
+    }
+    for (std::int64_t l = 0; l < config_.layers; ++l)
+        layers_.emplace_back(*device_, *specs_, passes_, take);
+    head_ = PackedCopy(*device_, *head_spec_, take);
+}
+
+void Weights::bring(Compute& compute) {
+    make_room([&](std::int64_t bytes) { return compute.arena.take<std::byte>(bytes); });
+    const std::vector<float> values = off_->get();
+    if (values.empty()) return;  // nothing was written yet
+    compute.device.Memory::upload<float>(std::span<const float>(values), masters_, compute.stream);
+    pack_copies(compute);
+}
+
+void Weights::leave() {
+    gathered_.reset();
+    layers_.clear();
+    head_ = {};
+    masters_ = {};
+}
+
+OnDevice::OnDevice(Compute& compute, Weights& weights) : weights_(weights) {
+    if (!weights.off_) return;
+    scope_.emplace(compute.arena);
+    weights.bring(compute);
+}
+
+OnDevice::~OnDevice() {
+    if (scope_) weights_.leave();
 }
 
 DeviceSpan<float> Weights::master_span(ParameterId id) {
-    return masters_.span().subspan(offsets_[index(id)], box(id).size());
+    return masters_.subspan(offsets_[index(id)], box(id).size());
 }
 
 Matrix Weights::master(ParameterId id) {
@@ -125,6 +155,13 @@ DeviceSpan<const float> Weights::final_norm() const {
 }
 
 void Weights::pack(Compute& compute) {
+    if (off_ && off_->keeps())
+        off_->put(compute.device.Memory::download<float>(DeviceSpan<const float>(masters_),
+                                                         compute.stream));
+    pack_copies(compute);
+}
+
+void Weights::pack_copies(Compute& compute) {
     if (sharded()) {
         gathered_->invalidate();
         return;
@@ -146,8 +183,8 @@ void Weights::pack(Compute& compute) {
 void Weights::copy_from(const Weights& other, Compute& compute) {
     ensure(config_ == other.config_ && boxes_ == other.boxes_,
            "weights of another model were to be copied");
-    compute.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(other.masters_.span())),
-                        cast_span<std::byte>(masters_.span()), compute.stream);
+    compute.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(other.masters_)),
+                        cast_span<std::byte>(masters_), compute.stream);
     pack(compute);
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/model/gathered.hpp"
+#include "src/model/residency.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
 
@@ -36,8 +37,9 @@ struct ModelAxes {
 class Weights {
   public:
     /// Allocates; contents unspecified until every parameter was written and pack() called.
+    /// @param residence  weights that do not lie on the device are there for an OnDevice's life
     Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-            const ModelAxes& axes = {});
+            const ModelAxes& axes = {}, Residence residence = {});
 
     Weights(const Weights&) = delete;  // packed copies and what is gathered refer to it
     Weights& operator=(const Weights&) = delete;
@@ -75,7 +77,7 @@ class Weights {
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
     /// Whether rows are shared out over the data ranks.
-    [[nodiscard]] bool sharded() const { return gathered_ != nullptr; }
+    [[nodiscard]] bool sharded() const { return axes_.shards != nullptr; }
     /// The data axis; only of weights that are sharded.
     [[nodiscard]] parallel::Communicator& shards() const { return *axes_.shards; }
 
@@ -132,10 +134,18 @@ class Weights {
     [[nodiscard]] std::vector<UInt128> digests(Compute& compute) const;
     [[nodiscard]] UInt128 digest(Compute& compute) const;
 
-    [[nodiscard]] std::int64_t bytes() const { return masters_.span().size_bytes(); }
+    /// Bytes of the masters, wherever they lie; and of host memory that is held for them.
+    [[nodiscard]] std::int64_t bytes() const { return size_ * size_of(DType::f32); }
+    [[nodiscard]] std::int64_t host_bytes() const { return off_ && off_->on_host() ? bytes() : 0; }
 
   private:
-    void place_masters(kernels::Device& device);
+    friend class OnDevice;
+    void place_masters();
+    /// Masters and what passes read, in memory of `take`; without contents.
+    void make_room(const Take& take);
+    void pack_copies(Compute& compute);
+    void bring(Compute& compute);
+    void leave();
     [[nodiscard]] static std::size_t index(ParameterId id) { return static_cast<std::size_t>(id); }
     [[nodiscard]] kernels::ConstMatrix table(ParameterId id) const {
         return sharded() ? gathered_->table(id) : master(id);
@@ -153,15 +163,32 @@ class Weights {
     VocabularySplit vocabulary_;
     LayerContractions contractions_;
     std::vector<std::int64_t> offsets_;  // of each parameter's rows in masters_, elements
-    kernels::DeviceBuffer<float> masters_;
+    std::int64_t size_ = 0;              // of masters_, elements
+    kernels::Device* device_;
+    std::vector<kernels::DeviceBuffer<std::byte>> memory_;  // of the following, on the device
+    DeviceSpan<float> masters_;
     std::unique_ptr<LayerSpecs> specs_;  // at fixed addresses: copies refer to them
     std::unique_ptr<kernels::PackSpec> head_spec_;
-    std::vector<kernels::DeviceBuffer<std::byte>> copies_;  // memory of the next two
     std::vector<PackedLayer> layers_;
     PackedCopy head_;
     std::unique_ptr<parallel::ShardMap> owners_;
     std::unique_ptr<Gathered> gathered_;  // in their place, where rows are shared out
     kernels::DeviceBuffer<float> cosine_, sine_;
+    std::unique_ptr<OffDevice> off_;  // of weights that do not lie on the device
+};
+
+/// Weights are on the device while it lives: those that lie elsewhere in scratch memory, where what
+/// is written to them is kept when pack() is called. Of those that lie there nothing is done.
+class OnDevice {
+  public:
+    OnDevice(Compute& compute, Weights& weights);
+    OnDevice(const OnDevice&) = delete;
+    OnDevice& operator=(const OnDevice&) = delete;
+    ~OnDevice();
+
+  private:
+    Weights& weights_;
+    std::optional<kernels::Arena::Scope> scope_;
 };
 
 }  // namespace rankwise::model

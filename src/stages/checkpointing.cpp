@@ -70,6 +70,7 @@ Collected collect(const Environment& environment, Stage& stage) {
     Collected collected;
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
+        const model::OnDevice here(environment.compute, weights);
         for_saved(environment, weights, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
             const std::int64_t first = weights.held_rows(piece.parameter).begin;
@@ -196,6 +197,7 @@ void Checkpointer::commit() {
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
     reader.require_same_model(name, weights.table());
+    const model::OnDevice here(compute, weights);
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
         const Box& box = weights.box(id);
         if (box.empty()) continue;

@@ -99,15 +99,15 @@ void append_behaviour_intervals(const Answers& answers, std::size_t k, io::Metri
 class Evaluate final : public Stage {
   public:
     Evaluate(const Environment& environment, const EvaluateOptions& options)
-        : environment_(environment), options_(options), rewards_(options.rewards.rewards()) {}
+        : environment_(environment),
+          options_(options),
+          rewards_(options.rewards.rewards()),
+          generator_(make_generator(environment, environment.models.at("policy"))) {}
     [[nodiscard]] std::int64_t steps() const override { return 1; }
-    void rehearse() override {
-        rehearse_evaluation(environment_, options_, environment_.models.at("policy"));
-    }
+    void rehearse() override { rehearse_evaluation(environment_, options_, generator_); }
     StepResult step(std::int64_t index) override {
         PhaseTimer timer(environment_, index);
-        EvaluationResult result =
-            evaluate(environment_, options_, environment_.models.at("policy"), rewards_, timer);
+        EvaluationResult result = evaluate(environment_, options_, generator_, rewards_, timer);
         StepResult out;
         out.rollouts_digest = digest_of(environment_, result.rollouts);
         out.rollouts = std::move(result.rollouts);
@@ -122,6 +122,7 @@ class Evaluate final : public Stage {
     const Environment& environment_;
     EvaluateOptions options_;
     tasks::RewardSet rewards_;
+    rollout::Generator generator_;
 };
 
 }  // namespace
@@ -142,11 +143,10 @@ OptionList EvaluateOptions::options() {
 }
 
 EvaluationResult evaluate(const Environment& environment, const EvaluateOptions& options,
-                          const model::Weights& policy, tasks::RewardSet& rewards,
+                          rollout::Generator& generator, tasks::RewardSet& rewards,
                           PhaseTimer& timer) {
     timer.enter("evaluate");
     const std::vector<tasks::Problem> problems = problems_asked(environment, options);
-    rollout::Generator generator = make_generator(environment, policy);
     Answers answers = generate_answers(environment, generator, problems,
                                        narrow<std::int32_t>(options.samples), kEvaluationStep,
                                        options.sampling.sampling(environment), rewards, 0, timer);
@@ -214,8 +214,7 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
 }
 
 void rehearse_evaluation(const Environment& environment, const EvaluateOptions& options,
-                         const model::Weights& policy) {
-    rollout::Generator generator = make_generator(environment, policy);
+                         rollout::Generator& generator) {
     rehearse_generation(environment, generator, problems_asked(environment, options),
                         options.samples, options.sampling.sampling(environment));
 }

@@ -37,13 +37,14 @@ struct EvaluationResult {
     std::vector<ShownSample> samples;
     std::vector<Trajectory> rollouts;
 };
+/// @param generator  of the policy that is measured; its cache is used
 EvaluationResult evaluate(const Environment& environment, const EvaluateOptions& options,
-                          const model::Weights& policy, tasks::RewardSet& rewards,
+                          rollout::Generator& generator, tasks::RewardSet& rewards,
                           PhaseTimer& timer);
 
 /// What evaluate() takes at most, for planning (Stage::rehearse).
 void rehearse_evaluation(const Environment& environment, const EvaluateOptions& options,
-                         const model::Weights& policy);
+                         rollout::Generator& generator);
 
 /// @throws BadInput with the first of problems_of().
 [[nodiscard]] std::unique_ptr<Stage> make_evaluate(const Environment& environment,

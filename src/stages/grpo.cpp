@@ -46,8 +46,9 @@ class Grpo final : public Stage {
             reference_ = &environment.models.add(
                 kReference,
                 std::make_unique<model::Weights>(environment.compute.device, policy_.config(),
-                                                 model::Passes::forward, environment.model_axes()));
-            reference_->copy_from(policy_, environment.compute);
+                                                 model::Passes::forward, environment.model_axes(),
+                                                 environment.residence(kReference)));
+            refresh_reference();
         }
     }
     ~Grpo() override {
@@ -86,11 +87,13 @@ class Grpo final : public Stage {
             for (std::int64_t s = 0; s < options_.num_generations; ++s)
                 minibatch.front().push_back({static_cast<std::int64_t>(g), prompt, answer});
         }
-        rehearse_update(environment_, trainer_, minibatch,
-                        {.chunk_tokens = options_.optimizer.chunk_tokens,
-                         .chunk_multiple = options_.optimizer.chunk_multiple});
+        const update::PlanOptions plan{.chunk_tokens = options_.optimizer.chunk_tokens,
+                                       .chunk_multiple = options_.optimizer.chunk_multiple};
+        if (reference_ != nullptr)
+            rehearse_score(environment_, *reference_, head_, minibatch.front(), plan);
+        rehearse_update(environment_, trainer_, minibatch, plan);
         if (options_.eval_steps > 0)
-            rehearse_evaluation(environment_, options_.evaluation, policy_);
+            rehearse_evaluation(environment_, options_.evaluation, generator_);
     }
 
     StepResult step(std::int64_t index) override {
@@ -126,7 +129,7 @@ class Grpo final : public Stage {
 
         if (options_.ref_model_sync_steps > 0 && reference_ != nullptr &&
             (index + 1) % options_.ref_model_sync_steps == 0) {
-            reference_->copy_from(policy_, environment_.compute);
+            refresh_reference();
         }
         const bool last = index + 1 == options_.steps;
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last) &&
@@ -139,9 +142,14 @@ class Grpo final : public Stage {
     }
 
   private:
+    void refresh_reference() {
+        const model::OnDevice here(environment_.compute, *reference_);
+        reference_->copy_from(policy_, environment_.compute);
+    }
+
     void measure(PhaseTimer& timer, StepResult& result, std::int64_t steps_done) {
         EvaluationResult measured =
-            evaluate(environment_, options_.evaluation, policy_, evaluation_rewards_, timer);
+            evaluate(environment_, options_.evaluation, generator_, evaluation_rewards_, timer);
         result.evaluation = std::move(measured.metrics);
         result.evaluation_step = steps_done;
         result.samples = std::move(measured.samples);
@@ -418,6 +426,7 @@ class Grpo final : public Stage {
     void score_reference(const update::MinibatchPlan& plan,
                          const std::function<update::SampleText(std::int64_t)>& text,
                          std::vector<std::vector<float>>& reference) {
+        const model::OnDevice here(environment_.compute, *reference_);
         const std::int64_t ranks = environment_.data().size();
         for (std::int64_t wave = 0; wave < plan.waves(ranks); ++wave) {
             const Range bundles = plan.chunk(wave, ranks, environment_.data().rank());

@@ -51,6 +51,25 @@ void rehearse_generation(const Environment& environment, rollout::Generator& gen
                         {.finished = {}, .token = {}, .stop = [&] { return passes++ == kPasses; }});
 }
 
+void rehearse_score(const Environment& environment, model::Weights& weights,
+                    const model::HeadOptions& head, std::span<const update::SampleSize> minibatch,
+                    const update::PlanOptions& options) {
+    const std::vector<update::SampleSize> sizes(minibatch.begin(), minibatch.end());
+    const Chunk chunk = largest_chunk(std::span(&sizes, 1), options);
+    if (chunk.bundles.empty()) return;
+    const model::OnDevice here(environment.compute, weights);
+    const std::vector<TokenId> ids(static_cast<std::size_t>(chunk.tokens), 0);
+    model::Microbatch batch;
+    update::append_bundles(
+        batch, {chunk.all, {}}, options.share_prompts, chunk.bundles, [&](std::int64_t sample) {
+            const update::SampleSize& size = sizes[static_cast<std::size_t>(sample)];
+            return update::SampleText{
+                std::span(ids).first(static_cast<std::size_t>(size.prompt_tokens)),
+                std::span(ids).first(static_cast<std::size_t>(size.answer_tokens))};
+        });
+    (void)model::score(environment.compute, weights, head, batch);
+}
+
 void rehearse_update(const Environment& environment, update::Trainer& trainer,
                      std::span<const std::vector<update::SampleSize>> minibatches,
                      const update::PlanOptions& options) {

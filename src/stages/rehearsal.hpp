@@ -15,6 +15,11 @@ void rehearse_generation(const Environment& environment, rollout::Generator& gen
                          std::span<const tasks::Problem> problems, std::int64_t samples,
                          const rollout::SamplingOptions& sampling);
 
+/// Scoring of a minibatch's largest chunk by another model than the policy.
+void rehearse_score(const Environment& environment, model::Weights& weights,
+                    const model::HeadOptions& head, std::span<const update::SampleSize> minibatch,
+                    const update::PlanOptions& options);
+
 /// An update of the largest of some minibatches' chunks, and the optimizer's step.
 void rehearse_update(const Environment& environment, update::Trainer& trainer,
                      std::span<const std::vector<update::SampleSize>> minibatches,

@@ -63,6 +63,7 @@ class Sft final : public Stage {
           own_examples_(load_data(environment, options)),
           examples_(own_examples_ ? *own_examples_ : *environment.task.demonstrations),
           rewards_(options.evaluation.rewards.rewards()),
+          generator_(make_generator(environment, policy_)),
           trainer_(environment.compute, policy_, environment.data(),
                    trainer_options(environment, 1.0), options.optimizer.adamw()) {
         size_ = examples_.size();
@@ -107,7 +108,7 @@ class Sft final : public Stage {
                          .chunk_multiple = options_.optimizer.chunk_multiple,
                          .share_prompts = false});
         if (options_.eval_steps > 0)
-            rehearse_evaluation(environment_, options_.evaluation, policy_);
+            rehearse_evaluation(environment_, options_.evaluation, generator_);
     }
 
     StepResult step(std::int64_t index) override {
@@ -180,7 +181,7 @@ class Sft final : public Stage {
         const bool last = index + 1 == steps_;
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last)) {
             EvaluationResult measured =
-                evaluate(environment_, options_.evaluation, policy_, rewards_, timer);
+                evaluate(environment_, options_.evaluation, generator_, rewards_, timer);
             result.evaluation = std::move(measured.metrics);
             result.evaluation_step = index + 1;
             result.samples = std::move(measured.samples);
@@ -240,6 +241,7 @@ class Sft final : public Stage {
     std::unique_ptr<tasks::DemonstrationSet> own_examples_;
     const tasks::DemonstrationSet& examples_;
     tasks::RewardSet rewards_;
+    rollout::Generator generator_;  // of evaluations
     update::Trainer trainer_;
     update::Schedule schedule_;
     std::optional<std::int64_t> size_;

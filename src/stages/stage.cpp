@@ -2,6 +2,13 @@
 
 namespace rankwise::stages {
 
+model::Residence Environment::residence(const std::string& model) const {
+    return {.where = physical.reference,
+            .files = files,
+            .file = offload_folder / fmt::format("{}.rank_{:05}", model, mesh.world().rank()),
+            .planning = planning};
+}
+
 void PhaseTimer::enter(const std::string& phase) {
     close();
     phase_ = phase;

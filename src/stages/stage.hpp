@@ -30,6 +30,7 @@ struct PhysicalOptions {
     bool recompute = false;
     std::int64_t head_bytes = 32 << 20;
     std::int64_t zero = 1;
+    model::Residency reference = model::Residency::device;
     bool stream_weights = false;  ///< generation gathers sharded weights layer by layer
 };
 
@@ -76,6 +77,7 @@ struct Environment {
     std::vector<std::string> data_before = {};
     io::FileSystem* files = nullptr;
     io::Path data_folder = {};
+    io::Path offload_folder = {};  ///< for what lies on the disk for a while
     /// Stages are built to be rehearsed: what earlier ones leave is not there, and stood in for.
     bool planning = false;
 
@@ -86,6 +88,8 @@ struct Environment {
                                                        : nullptr;
     }
     [[nodiscard]] model::ModelAxes model_axes() const { return stages::model_axes(mesh, physical); }
+    /// Where a model besides the policy lies while it is not used.
+    [[nodiscard]] model::Residence residence(const std::string& model) const;
     /// How this run generates.
     [[nodiscard]] rollout::GeneratorOptions generator_options() const {
         return {.slots = physical.slots,

@@ -30,7 +30,8 @@ EvaluateOptions options(std::int64_t problems, std::int64_t samples) {
 EvaluationResult measure(ToyRun& run, const EvaluateOptions& options) {
     tasks::RewardSet rewards = options.rewards.rewards();
     PhaseTimer timer(run.environment, 0);
-    return evaluate(run.environment, options, run.models.at("policy"), rewards, timer);
+    rollout::Generator generator = make_generator(run.environment, run.models.at("policy"));
+    return evaluate(run.environment, options, generator, rewards, timer);
 }
 
 struct Expected {
