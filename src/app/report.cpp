@@ -298,7 +298,8 @@ std::string samples_section(const std::vector<SampleRecord>& samples) {
 }  // namespace
 
 std::string report_html(std::string_view title, const std::vector<MetricRecord>& metrics,
-                        const std::vector<SampleRecord>& samples, std::string_view recipe) {
+                        const std::vector<SampleRecord>& samples,
+                        const std::vector<MemoryRecord>& memory, std::string_view recipe) {
     const std::vector<std::string> stages = stages_of(metrics);
     std::string html = fmt::format(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta "
@@ -316,6 +317,7 @@ std::string report_html(std::string_view title, const std::vector<MetricRecord>&
     for (const std::string& stage : stages)
         html += stage_section(metrics, stage, stages.size() <= kMostOpenStages);
     html += samples_section(samples);
+    html += memory_section(chain, memory);
     html += fmt::format(
         "<h2>Recipe</h2>\n<div class=\"card\"><details><summary>Every option, as resolved"
         "</summary><pre>{}</pre></details></div>\n",
@@ -333,7 +335,8 @@ io::Path write_report(io::FileSystem& fs, const RunPaths& paths) {
     const std::string html =
         report_html(paths.root.filename().empty() ? paths.root.parent_path().filename().string()
                                                   : paths.root.filename().string(),
-                    read_metrics(fs, paths.metrics()), read_samples(fs, paths.samples()), recipe);
+                    read_metrics(fs, paths.metrics()), read_samples(fs, paths.samples()),
+                    read_memory(fs, paths.memory()), recipe);
     io::replace_file(fs, paths.report(), io::bytes_of(html));
     return paths.report();
 }

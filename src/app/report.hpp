@@ -13,11 +13,13 @@ namespace rankwise::app {
 
 /// The page: the chain of stages as a picture, a table with what each can do after it, by
 /// difficulty, one problem as answered after each stage; then curves of each stage, how its time
-/// was spent, the same problem answered early and late, the recipe.
+/// was spent, the same problem answered early and late, memory as planned and as measured, the
+/// recipe.
 /// @param recipe  recipe.ini's text
 [[nodiscard]] std::string report_html(std::string_view title,
                                       const std::vector<MetricRecord>& metrics,
                                       const std::vector<SampleRecord>& samples,
+                                      const std::vector<MemoryRecord>& memory,
                                       std::string_view recipe);
 
 /// Reads the run's files and replaces its report.html as a whole. Works on a run that still goes

@@ -7,6 +7,7 @@
 #include "src/app/chain_chart.hpp"
 #include "src/app/chart.hpp"
 #include "src/app/evaluations.hpp"
+#include "src/app/memory_plan.hpp"
 #include "src/app/told_problem.hpp"
 #include "src/tasks/behaviour.hpp"
 #include "src/tasks/difficulty.hpp"
@@ -187,6 +188,22 @@ std::string told_section(std::span<const ChainStage> chain, std::span<const Samp
             told_text(answer->sample.answer));
     }
     return html + "</div>\n";
+}
+
+std::string memory_section(std::span<const ChainStage> chain,
+                           std::span<const MemoryRecord> memory) {
+    if (memory.empty()) return {};
+    std::string html =
+        "<h2>Memory</h2>\n<p class=\"sub\">MB of the rank that took most: planned before the run "
+        "began, and the peak that was measured.</p>\n<div class=\"card\"><table "
+        "class=\"results\">\n<tr><th></th><th>planned</th><th>measured</th><th>share</th></tr>\n";
+    for (const MemoryRecord& stage : memory) {
+        const double share = static_cast<double>(stage.peak) / static_cast<double>(stage.planned);
+        html += fmt::format("<tr{}>{}<td>{}</td><td>{}</td><td>{:.0f} %</td></tr>\n",
+                            row_class(chain, stage.stage), stage_cell(chain, stage.stage),
+                            megabytes(stage.planned), megabytes(stage.peak), 100.0 * share);
+    }
+    return html + "</table></div>\n";
 }
 
 }  // namespace rankwise::app

@@ -22,4 +22,8 @@ namespace rankwise::app {
 [[nodiscard]] std::string told_section(std::span<const ChainStage> chain,
                                        std::span<const SampleRecord> samples);
 
+/// What each stage was planned to take on a rank, and what it took. Empty if that is not known.
+[[nodiscard]] std::string memory_section(std::span<const ChainStage> chain,
+                                         std::span<const MemoryRecord> memory);
+
 }  // namespace rankwise::app

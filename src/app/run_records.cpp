@@ -1,7 +1,9 @@
 #include "src/app/run_records.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <functional>
 #include <nlohmann/json.hpp>
 
@@ -12,8 +14,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// Calls `row` for each line that is a JSON object.
-void for_each_line(io::FileSystem& fs, const io::Path& path,
+/// Calls `row` for each line, a JSON object with `keys`.
+void for_each_line(io::FileSystem& fs, const io::Path& path, const std::vector<const char*>& keys,
                    const std::function<void(const Json&, std::int64_t line)>& row) {
     const std::string text = read_text(fs, path);
     std::int64_t number = 0;
@@ -25,12 +27,16 @@ void for_each_line(io::FileSystem& fs, const io::Path& path,
         begin = end + 1;
         if (line.empty()) continue;
         const Json json = Json::parse(line, nullptr, false);
-        if (!json.is_object() || !json.contains("stage") || !json["stage"].is_string() ||
-            !json.contains("step") || !json["step"].is_number_integer()) {
+        const auto has = [&](const char* key) {
+            return json.is_object() && json.contains(key) &&
+                   (key == std::string_view("stage") ? json[key].is_string()
+                                                     : json[key].is_number_integer());
+        };
+        if (!std::ranges::all_of(keys, has)) {
             throw CorruptFile(fmt::format(
-                "{}:{}: expected a JSON object with \"stage\" and \"step\", found '{}'; the file "
-                "was altered or is not of a run",
-                path.string(), number, line.substr(0, 80)));
+                "{}:{}: expected a JSON object with \"{}\", found '{}'; the file was altered or is "
+                "not of a run",
+                path.string(), number, fmt::join(keys, "\" and \""), line.substr(0, 80)));
         }
         row(json, number);
     }
@@ -60,7 +66,7 @@ const std::string* MetricRecord::text(std::string_view name) const {
 
 std::vector<MetricRecord> read_metrics(io::FileSystem& fs, const io::Path& path) {
     std::vector<MetricRecord> records;
-    for_each_line(fs, path, [&records](const Json& json, std::int64_t line) {
+    for_each_line(fs, path, {"stage", "step"}, [&records](const Json& json, std::int64_t line) {
         MetricRecord record{.stage = json["stage"].get<std::string>(),
                             .step = json["step"].get<std::int64_t>(),
                             .line = line};
@@ -95,7 +101,7 @@ std::string to_json_line(const SampleRecord& record) {
 std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path) {
     std::vector<SampleRecord> records;
     if (!fs.exists(path)) return records;
-    for_each_line(fs, path, [&records](const Json& json, std::int64_t) {
+    for_each_line(fs, path, {"stage", "step"}, [&records](const Json& json, std::int64_t) {
         SampleRecord record{.stage = json["stage"].get<std::string>(),
                             .step = json["step"].get<std::int64_t>()};
         record.sample.prompt = json.value("prompt", std::string());
@@ -106,6 +112,26 @@ std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path)
         record.evaluation = json.value("record", std::string()) == "evaluation";
         record.right = json.value("right", false);
         records.push_back(std::move(record));
+    });
+    return records;
+}
+
+std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path) {
+    constexpr const char* kPlanned = "memory/planned_bytes";
+    constexpr const char* kPeak = "memory/peak_bytes";
+    std::vector<MemoryRecord> records;
+    if (!fs.exists(path)) return records;
+    for_each_line(fs, path, {"stage", kPlanned, kPeak}, [&](const Json& json, std::int64_t) {
+        const MemoryRecord record{json["stage"].get<std::string>(),
+                                  json[kPlanned].get<std::int64_t>(),
+                                  json[kPeak].get<std::int64_t>()};
+        const auto same = std::ranges::find(records, record.stage, &MemoryRecord::stage);
+        if (same == records.end()) {
+            records.push_back(record);
+        } else {  // the run was stopped in this stage
+            same->planned = std::max(same->planned, record.planned);
+            same->peak = std::max(same->peak, record.peak);
+        }
     });
     return records;
 }

@@ -52,6 +52,15 @@ struct SampleRecord {
 /// Same rules as read_metrics; none if there is no file.
 [[nodiscard]] std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path);
 
+/// Memory of a stage on the rank that took most, as planned and as measured; bytes.
+struct MemoryRecord {
+    std::string stage = {};
+    std::int64_t planned = 0;
+    std::int64_t peak = 0;
+};
+/// memory.jsonl, a record a stage: of one that was gone on with the largest. Same rules.
+[[nodiscard]] std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path);
+
 /// Appends samples, each with one write.
 class SampleWriter {
   public:
