@@ -18,8 +18,8 @@ class Done final : public Request::State {
 class MirrorCommunicator final : public Communicator {
   public:
     MirrorCommunicator(const MeshShape& shape, const Coordinates& at, std::string name, int rank,
-                       int size, IsAbsent absent)
-        : Communicator(std::move(name), rank, size, {}),
+                       int size, IsAbsent absent, Instruments instruments)
+        : Communicator(std::move(name), rank, size, std::move(instruments)),
           shape_(shape),
           at_(at),
           absent_(std::move(absent)) {}
@@ -99,7 +99,8 @@ class MirrorCommunicator final : public Communicator {
     }
     std::unique_ptr<Communicator> do_split(int /*color*/, int /*key*/, std::string name) override {
         const auto axis = [&](int rank, int size) {
-            return std::make_unique<MirrorCommunicator>(shape_, at_, name, rank, size, absent_);
+            return std::make_unique<MirrorCommunicator>(shape_, at_, name, rank, size, absent_,
+                                                        instruments());
         };
         if (name == name_of(Axis::data)) return axis(at_.data, shape_.data);
         if (name == name_of(Axis::pipeline)) return axis(at_.pipeline, shape_.pipeline);
@@ -115,9 +116,11 @@ class MirrorCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_mirror_world(const MeshShape& shape, int rank, IsAbsent absent) {
+std::unique_ptr<Communicator> make_mirror_world(const MeshShape& shape, int rank, IsAbsent absent,
+                                                Instruments instruments) {
     return std::make_unique<MirrorCommunicator>(shape, coordinates_of(shape, rank), "world", rank,
-                                                narrow<int>(shape.ranks()), std::move(absent));
+                                                narrow<int>(shape.ranks()), std::move(absent),
+                                                std::move(instruments));
 }
 
 }  // namespace rankwise::parallel

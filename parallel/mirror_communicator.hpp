@@ -16,8 +16,9 @@ using IsAbsent = std::function<bool(const std::byte*)>;
 
 /// The world of `shape`, seen by one of its ranks. Collectives return at once: what others would
 /// send is a copy of what this rank sends (as far as it fits), a sum is this rank's value times the
-/// ranks. It splits as Mesh does: by the names of the axes.
+/// ranks. It splits as Mesh does: by the names of the axes. What is sent is counted as anywhere.
 [[nodiscard]] std::unique_ptr<Communicator> make_mirror_world(const MeshShape& shape, int rank,
-                                                              IsAbsent absent);
+                                                              IsAbsent absent,
+                                                              Instruments instruments = {});
 
 }  // namespace rankwise::parallel

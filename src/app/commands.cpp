@@ -23,11 +23,13 @@ const std::vector<Command>& all_commands() {
          .takes_settings = true,
          .on_ranks = run_train},
         {.name = "plan",
-         .summary = "says how much memory each stage of a recipe will need on a rank",
+         .summary = "says how much memory each stage of a recipe will need on a rank, and what it "
+                    "sends",
          .positional = "RECIPE",
          .text =
              "Every stage is built and gone through on a device that computes nothing and counts "
-             "what is allocated, with answers as long as they may become. A run prints the "
+             "what is allocated and sent, with answers as long as they may become. A run prints "
+             "the "
              "largest of these figures at its start, does not begin where there is less memory "
              "([run] memory_check), and writes what was measured beside what was planned to "
              "memory.jsonl.",

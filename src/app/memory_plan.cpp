@@ -34,6 +34,23 @@ std::int64_t number_in(const char* file) {
     return in ? value : -1;
 }
 
+/// Adds what was sent since the last call.
+void add_traffic(std::vector<PhaseTraffic>& sent, std::string_view phase, double times,
+                 parallel::Traffic& traffic) {
+    for (const parallel::Traffic::Row& row : traffic.rows()) {
+        if (row.bytes == 0) continue;
+        const auto same = std::ranges::find_if(sent, [&](const PhaseTraffic& other) {
+            return other.phase == phase && other.axis == row.communicator;
+        });
+        PhaseTraffic& entry =
+            same == sent.end()
+                ? sent.emplace_back(PhaseTraffic{std::string(phase), row.communicator})
+                : *same;
+        entry.bytes += times * static_cast<double>(row.bytes);
+    }
+    traffic.reset();
+}
+
 }  // namespace
 
 StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
@@ -42,8 +59,9 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     kernels::PlanDevice device(environment.compute.device);
     const auto stream = device.make_stream();
     model::ModelSet models;
+    const auto traffic = std::make_shared<parallel::Traffic>();
     const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
-                                                   kernels::PlanDevice::owns);
+                                                   kernels::PlanDevice::owns, {.traffic = traffic});
     const parallel::Mesh mesh(*world, shape);
     const model::Weights& policy = models.add(
         "policy",
@@ -54,20 +72,23 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     kernels::PlanDevice scratch(environment.compute.device);
     kernels::Arena arena(scratch);
     model::Compute compute{device, *stream, arena};
-    const stages::Environment planned{.compute = compute,
-                                      .mesh = mesh,
-                                      .models = models,
-                                      .task = environment.task,
-                                      .log = environment.log,
-                                      .clock = environment.clock,
-                                      .seed = environment.seed,
-                                      .physical = environment.physical,
-                                      .enter_phase = [](std::string_view, std::int64_t) {},
-                                      .stage = environment.stage,
-                                      .data_before = environment.data_before,
-                                      .files = environment.files,
-                                      .data_folder = environment.data_folder,
-                                      .planning = true};
+    const stages::Environment planned{
+        .compute = compute,
+        .mesh = mesh,
+        .models = models,
+        .task = environment.task,
+        .log = environment.log,
+        .clock = environment.clock,
+        .seed = environment.seed,
+        .physical = environment.physical,
+        .enter_phase = [](std::string_view, std::int64_t) {},
+        .stage = environment.stage,
+        .data_before = environment.data_before,
+        .files = environment.files,
+        .data_folder = environment.data_folder,
+        .planning = true,
+        .rehearsed = [&](std::string_view phase,
+                         double times) { add_traffic(memory.sent, phase, times, *traffic); }};
     const auto stage = recipe.build(planned);
     std::int64_t on_device = 0;  // of other models than the policy
     for (const auto& [name, model] : models.all()) {
@@ -80,6 +101,7 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     }
     const std::int64_t built = device.bytes_in_use();
     memory.state = built - memory.policy - on_device;
+    traffic->reset();
     stage->rehearse();
     memory.scratch = arena.peak_bytes();
     memory.cache = device.peak_bytes() - built;
@@ -116,6 +138,27 @@ std::string memory_table(std::span<const StageMemory> plan, std::int64_t program
                             stage.stage, width, stage.kind, cell(stage.policy),
                             cell(stage.reference), cell(stage.state), cell(stage.cache),
                             cell(stage.scratch), cell(stage.saving), cell(stage.bytes() + program));
+    }
+    return text;
+}
+
+std::string traffic_table(std::span<const StageMemory> plan) {
+    std::size_t width = 5;
+    bool any = false;
+    for (const StageMemory& stage : plan) {
+        width = std::max(width, stage.stage.size());
+        any = any || !stage.sent.empty();
+    }
+    if (!any) return {};
+    std::string text = fmt::format(
+        "MB that a rank sends in a step at most (evaluate: in an evaluation)\n  {:<{}} {:<10} "
+        "{:<8} {:>10}\n",
+        "stage", width, "phase", "axis", "MB");
+    for (const StageMemory& stage : plan) {
+        for (const PhaseTraffic& row : stage.sent) {
+            text += fmt::format("  {:<{}} {:<10} {:<8} {:>10.3f}\n", stage.stage, width, row.phase,
+                                row.axis, row.bytes / kMegabyte);
+        }
     }
     return text;
 }

@@ -13,15 +13,23 @@
 
 namespace rankwise::app {
 
+/// What a rank sends in a phase along an axis: bytes in a step, at most ("evaluate": in an
+/// evaluation).
+struct PhaseTraffic {
+    std::string phase, axis;
+    double bytes = 0.0;
+};
+
 /// Most bytes that a stage takes on a rank.
 struct StageMemory {
     std::string stage, kind, model;
-    std::int64_t policy = 0;     ///< masters and packed copies
-    std::int64_t reference = 0;  ///< the other models of the set
-    std::int64_t state = 0;      ///< gradient totals and the optimizer's moments
-    std::int64_t cache = 0;      ///< keys and values of answers under way
-    std::int64_t scratch = 0;    ///< activations, logits, gradients of a chunk
-    std::int64_t saving = 0;     ///< what is copied to be written in the background
+    std::int64_t policy = 0;         ///< masters and packed copies
+    std::int64_t reference = 0;      ///< the other models of the set
+    std::int64_t state = 0;          ///< gradient totals and the optimizer's moments
+    std::int64_t cache = 0;          ///< keys and values of answers under way
+    std::int64_t scratch = 0;        ///< activations, logits, gradients of a chunk
+    std::int64_t saving = 0;         ///< what is copied to be written in the background
+    std::vector<PhaseTraffic> sent;  ///< in the order of a step; without what sends nothing
     /// All of it, without what the program takes by itself.
     [[nodiscard]] std::int64_t bytes() const {
         return policy + reference + state + cache + scratch + saving;
@@ -42,6 +50,8 @@ struct StageMemory {
 /// A table, a row a stage, in MB (10^6 bytes). @param program  bytes that the process takes by
 /// itself
 [[nodiscard]] std::string memory_table(std::span<const StageMemory> plan, std::int64_t program);
+/// The same for what a rank sends; empty if nobody sends anything.
+[[nodiscard]] std::string traffic_table(std::span<const StageMemory> plan);
 /// "memory: at most 171 MB a rank, in stage zero (program 38, policy 13, …)"
 [[nodiscard]] std::string memory_line(std::span<const StageMemory> plan, std::int64_t program);
 [[nodiscard]] std::string megabytes(std::int64_t bytes);

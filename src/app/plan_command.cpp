@@ -33,8 +33,8 @@ int run_plan(const Arguments& arguments) {
     }
     if (!problems.empty()) throw Problems(std::move(problems));
 
-    const auto world =
-        parallel::make_mirror_world({.data = narrow<int>(ranks)}, 0, kernels::PlanDevice::owns);
+    const auto world = parallel::make_mirror_world(recipe.parallel.shape(narrow<int>(ranks)), 0,
+                                                   kernels::PlanDevice::owns);
     Session session(*world, nullptr);
     const auto fs = io::posix_file_system();
     const Log log;
@@ -47,7 +47,7 @@ int run_plan(const Arguments& arguments) {
     const std::vector<StageMemory> plan = engine.plan_memory(0);
     fmt::print("{}: {} rank{}, {}\n{}", file.string(), ranks, ranks == 1 ? "" : "s",
                to_string(engine.shape()), memory_table(plan, program));
-    fmt::print("{}\n", memory_line(plan, program));
+    fmt::print("{}{}\n", traffic_table(plan), memory_line(plan, program));
     return static_cast<int>(ExitCode::done);
 }
 

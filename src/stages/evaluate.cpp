@@ -216,7 +216,7 @@ EvaluationResult evaluate(const Environment& environment, const EvaluateOptions&
 void rehearse_evaluation(const Environment& environment, const EvaluateOptions& options,
                          rollout::Generator& generator) {
     rehearse_generation(environment, generator, problems_asked(environment, options),
-                        options.samples, options.sampling.sampling(environment));
+                        options.samples, options.sampling.sampling(environment), "evaluate");
 }
 
 std::vector<std::string> problems_of(const Environment& environment,

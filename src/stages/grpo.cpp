@@ -90,8 +90,10 @@ class Grpo final : public Stage {
         const update::PlanOptions plan{.chunk_tokens = options_.optimizer.chunk_tokens,
                                        .chunk_multiple = options_.optimizer.chunk_multiple};
         if (reference_ != nullptr)
-            rehearse_score(environment_, *reference_, head_, minibatch.front(), plan);
-        rehearse_update(environment_, trainer_, minibatch, plan);
+            rehearse_score(environment_, *reference_, head_, minibatch.front(), plan,
+                           options_.num_minibatches * options_.num_iterations);
+        rehearse_update(environment_, trainer_, minibatch, plan,
+                        options_.num_minibatches * options_.num_iterations);
         if (options_.eval_steps > 0)
             rehearse_evaluation(environment_, options_.evaluation, generator_);
     }

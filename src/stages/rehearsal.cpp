@@ -1,6 +1,7 @@
 #include "src/stages/rehearsal.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "src/stages/answers.hpp"
 
@@ -15,11 +16,17 @@ struct Chunk {
     std::vector<update::Bundle> all;  ///< of the minibatch
     Range bundles;                    ///< of the chunk
     std::int64_t tokens = 0;
+    std::int64_t waves = 0;  ///< of the minibatch that has most
 };
 
+void rehearsed(const Environment& environment, std::string_view phase, double times) {
+    if (environment.rehearsed) environment.rehearsed(phase, times);
+}
+
 Chunk largest_chunk(std::span<const std::vector<update::SampleSize>> minibatches,
-                    const update::PlanOptions& options) {
+                    const update::PlanOptions& options, int data_ranks) {
     Chunk largest;
+    std::int64_t waves = 0;
     for (std::size_t m = 0; m < minibatches.size(); ++m) {
         const update::MinibatchPlan plan = update::plan_minibatch(minibatches[m], options);
         for (const Range& chunk : plan.chunks) {
@@ -28,7 +35,9 @@ Chunk largest_chunk(std::span<const std::vector<update::SampleSize>> minibatches
                 tokens += plan.bundles[static_cast<std::size_t>(b)].tokens;
             if (tokens > largest.tokens) largest = {m, plan.bundles, chunk, tokens};
         }
+        waves = std::max(waves, plan.waves(data_ranks));
     }
+    largest.waves = waves;
     return largest;
 }
 
@@ -36,7 +45,7 @@ Chunk largest_chunk(std::span<const std::vector<update::SampleSize>> minibatches
 
 void rehearse_generation(const Environment& environment, rollout::Generator& generator,
                          std::span<const tasks::Problem> problems, std::int64_t samples,
-                         const rollout::SamplingOptions& sampling) {
+                         const rollout::SamplingOptions& sampling, std::string_view phase) {
     // Of all answers a rank has its share at a time, or its slots if those are fewer.
     const std::int64_t answers =
         ceil_div(std::ssize(problems) * samples, std::int64_t{environment.data().size()});
@@ -46,16 +55,24 @@ void rehearse_generation(const Environment& environment, rollout::Generator& gen
         requests_of(environment, problems.first(static_cast<std::size_t>(prompts)),
                     narrow<std::int32_t>(samples), 0);
     rollout::LocalWork work(requests);
+    // Rounds of answers that fill the slots, one after the other, each as long as it may become.
+    const auto rounds = static_cast<double>(ceil_div(answers, environment.physical.slots));
+    const auto steps = static_cast<double>(sampling.max_new_tokens);
     int passes = 0;
-    (void)generator.run(requests, sampling, work, 0,
-                        {.finished = {}, .token = {}, .stop = [&] { return passes++ == kPasses; }});
+    const auto stop = [&] {
+        // Asked before the first pass (weights were gathered), after it (prompts, one step), ….
+        const std::array times{1.0, rounds, rounds * (steps - 1.0)};
+        rehearsed(environment, phase, times.at(static_cast<std::size_t>(passes)));
+        return passes++ == kPasses;
+    };
+    (void)generator.run(requests, sampling, work, 0, {.finished = {}, .token = {}, .stop = stop});
 }
 
 void rehearse_score(const Environment& environment, model::Weights& weights,
                     const model::HeadOptions& head, std::span<const update::SampleSize> minibatch,
-                    const update::PlanOptions& options) {
+                    const update::PlanOptions& options, std::int64_t updates) {
     const std::vector<update::SampleSize> sizes(minibatch.begin(), minibatch.end());
-    const Chunk chunk = largest_chunk(std::span(&sizes, 1), options);
+    const Chunk chunk = largest_chunk(std::span(&sizes, 1), options, environment.data().size());
     if (chunk.bundles.empty()) return;
     const model::OnDevice here(environment.compute, weights);
     const std::vector<TokenId> ids(static_cast<std::size_t>(chunk.tokens), 0);
@@ -68,12 +85,13 @@ void rehearse_score(const Environment& environment, model::Weights& weights,
                 std::span(ids).first(static_cast<std::size_t>(size.answer_tokens))};
         });
     (void)model::score(environment.compute, weights, head, batch);
+    rehearsed(environment, "reference", static_cast<double>(chunk.waves * updates));
 }
 
 void rehearse_update(const Environment& environment, update::Trainer& trainer,
                      std::span<const std::vector<update::SampleSize>> minibatches,
-                     const update::PlanOptions& options) {
-    const Chunk chunk = largest_chunk(minibatches, options);
+                     const update::PlanOptions& options, std::int64_t updates) {
+    const Chunk chunk = largest_chunk(minibatches, options, environment.data().size());
     if (chunk.bundles.empty()) return;
     const std::span<const update::SampleSize> sizes = minibatches[chunk.minibatch];
     // Every rank has this chunk. Its ids are many different ones: their rows are gathered.
@@ -101,7 +119,8 @@ void rehearse_update(const Environment& environment, update::Trainer& trainer,
              },
          .loss = [](std::int64_t, std::span<const float>, std::span<const float>,
                     std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
-        0.0);
+        0.0, [&] { rehearsed(environment, "update", static_cast<double>(chunk.waves * updates)); });
+    rehearsed(environment, "optimizer", static_cast<double>(updates));
 }
 
 }  // namespace rankwise::stages

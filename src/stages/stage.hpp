@@ -80,6 +80,9 @@ struct Environment {
     io::Path offload_folder = {};  ///< for what lies on the disk for a while
     /// Stages are built to be rehearsed: what earlier ones leave is not there, and stood in for.
     bool planning = false;
+    /// Told, when a stage is rehearsed, of each part that it has gone through: its phase, and how
+    /// often a step has it at most ("evaluate": an evaluation). Null: nobody listens.
+    std::function<void(std::string_view phase, double times)> rehearsed = {};
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
     /// Ranks that split the models; null: each holds the whole of them.
