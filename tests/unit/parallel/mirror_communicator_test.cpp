@@ -42,6 +42,19 @@ TEST(MirrorCommunicator, SplitsIntoTheAxesOfTheMesh) {
     }
 }
 
+TEST(MirrorCommunicator, CountsWhatIsSentAlsoOverItsParts) {
+    const auto traffic = std::make_shared<Traffic>();
+    const MeshShape shape{.data = 3, .tensor = 2};
+    const auto world = make_mirror_world(shape, 0, kNothingIsAbsent, {.traffic = traffic});
+    const Mesh mesh(*world, shape);
+    traffic->reset();
+    std::vector<std::byte> all(30);
+    mesh.axis(Axis::data).all_gather("numbers", std::vector<std::byte>(10), all);
+    ASSERT_EQ(traffic->rows().size(), 1U);
+    EXPECT_EQ(traffic->rows()[0].communicator, "data");
+    EXPECT_EQ(traffic->rows()[0].bytes, 20);
+}
+
 TEST(MirrorCommunicator, LeavesMemoryThatIsNotThereAlone) {
     const auto world = make_mirror_world({.data = 2}, 0, [](const std::byte*) { return true; });
     std::vector<int> all{1, 2};

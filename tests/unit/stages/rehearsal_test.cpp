@@ -1,4 +1,5 @@
-// The memory that a rehearsal on a device without arithmetic finds is what the real device takes.
+// The memory that a rehearsal on a device without arithmetic finds is what the real device takes,
+// and what it counts as sent is what real ranks send.
 #include <gtest/gtest.h>
 
 #include "kernels/plan_device.hpp"
@@ -16,6 +17,7 @@ using test::ToyRun;
 struct Taken {
     std::int64_t scratch = 0;
     std::int64_t held = 0;
+    std::int64_t sent = 0;  ///< over the data axis
     friend bool operator==(const Taken&, const Taken&) = default;
 };
 
@@ -23,8 +25,11 @@ using Make = std::function<std::unique_ptr<Stage>(const Environment&)>;
 
 Taken taken(const Environment& environment, const Make& make) {
     const auto stage = make(environment);
+    parallel::Traffic& traffic = *environment.data().instruments().traffic;
+    const std::int64_t before = traffic.bytes();
     stage->rehearse();
-    return {environment.compute.arena.peak_bytes(), environment.compute.device.bytes_in_use()};
+    return {environment.compute.arena.peak_bytes(), environment.compute.device.bytes_in_use(),
+            traffic.bytes() - before};
 }
 
 Taken planned(ToyRun& run, const Make& make) {
@@ -34,8 +39,9 @@ Taken planned(ToyRun& run, const Make& make) {
     model::Compute compute{device, *stream, arena};
     model::ModelSet models;
     const int ranks = run.environment.data().size();
-    const auto world = parallel::make_mirror_world({.data = ranks}, run.environment.data().rank(),
-                                                   kernels::PlanDevice::owns);
+    const auto world = parallel::make_mirror_world(
+        {.data = ranks}, run.environment.data().rank(), kernels::PlanDevice::owns,
+        {.traffic = std::make_shared<parallel::Traffic>()});
     const parallel::Mesh mesh(*world, {.data = ranks});
     models.add("policy", std::make_unique<model::Weights>(
                              device, run.model.config, model::Passes::forward_and_backward,
@@ -67,6 +73,8 @@ void expect_same_memory(const Make& make, const PhysicalOptions& physical) {
             run.model.compute.arena.reserve(0);
             const Taken real = taken(run.environment, make);
             EXPECT_EQ(plan.scratch, real.scratch) << ranks << " ranks";
+            EXPECT_EQ(plan.sent, real.sent) << ranks << " ranks";
+            EXPECT_EQ(plan.sent > 0, ranks > 1);
             EXPECT_EQ(plan.held - policy.bytes_in_use(), real.held - other) << ranks << " ranks";
             EXPECT_GT(plan.scratch, 0);
         });
