@@ -116,7 +116,9 @@ Mesh::Mesh(Communicator& world, MeshShape shape) : world_(world), shape_(shape) 
     const auto make = [&](Axis axis, int color, int key) {
         axes_[static_cast<std::size_t>(axis)] = world.split(color, key, name_of(axis));
     };
-    make(Axis::data, at.pipeline * shape.tensor + at.tensor, at.data);
+    const int among_data = at.pipeline * shape.tensor + at.tensor;
+    make(Axis::data, among_data, at.data);
+    weights_ = world.split(among_data, at.data, name_of(Axis::data));
     make(Axis::pipeline, in_stage, at.pipeline);
     make(Axis::tensor, at.pipeline * shape.data + at.data, at.tensor);
     make(Axis::expert,

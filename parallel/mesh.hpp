@@ -65,6 +65,9 @@ class Mesh {
     [[nodiscard]] Communicator& axis(Axis axis) const {
         return *axes_[static_cast<std::size_t>(axis)];
     }
+    /// The data axis once more, for gathers of weights: they are under way beside other calls,
+    /// whose order they need not have. Also named "data".
+    [[nodiscard]] Communicator& weights() const { return *weights_; }
     [[nodiscard]] const MeshShape& shape() const { return shape_; }
     [[nodiscard]] const Coordinates& coordinates() const { return coordinates_; }
     [[nodiscard]] int degree(Axis axis) const { return this->axis(axis).size(); }
@@ -74,6 +77,7 @@ class Mesh {
     MeshShape shape_;
     Coordinates coordinates_;
     std::array<std::unique_ptr<Communicator>, kAxes> axes_;
+    std::unique_ptr<Communicator> weights_;
 };
 
 }  // namespace rankwise::parallel

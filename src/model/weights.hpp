@@ -28,7 +28,9 @@ struct TensorSums {
 /// outlive the weights, whose passes are collective over them.
 struct ModelAxes {
     parallel::Communicator* tensor = nullptr;  ///< each holds a part of every layer (N2)
-    parallel::Communicator* shards = nullptr;  ///< each holds rows of every parameter (ZeRO-3)
+    /// Each holds rows of every parameter (ZeRO-3). The data axis, with nobody else's calls on it
+    /// (parallel::Mesh::weights).
+    parallel::Communicator* shards = nullptr;
 };
 
 /// Masters in one flat buffer in table order: of each parameter the part of this rank of the tensor

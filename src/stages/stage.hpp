@@ -53,7 +53,8 @@ struct PlantedFaults {
         return mesh.degree(axis) > 1 ? &mesh.axis(axis) : nullptr;
     };
     return {.tensor = several(parallel::Axis::tensor),
-            .shards = physical.zero == 3 ? several(parallel::Axis::data) : nullptr};
+            .shards = physical.zero == 3 && mesh.degree(parallel::Axis::data) > 1 ? &mesh.weights()
+                                                                                  : nullptr};
 }
 
 /// What every stage is given. Passed by reference; outlives the stages.

@@ -13,9 +13,10 @@ std::vector<Trajectory> generated_by_all(int ranks, const model::ModelConfig& co
     std::mutex mutex;
     parallel::ThreadWorld(ranks).run([&](parallel::Communicator& data) {
         test::SmallModel model(config, test::plain_device(), 1, 0.4, {.shards = &data});
+        const auto dealing = data.split(0, data.rank(), "dealing");
         Generator generator(model.compute, model.weights, options, nullptr, config.vocab_size);
         for (int round = 0; round < 2; ++round) {
-            DealtWork work(requests, data, 2);
+            DealtWork work(requests, *dealing, 2);
             const auto mine = generator.run(requests, sampling, work, 5, {});
             if (round == 0) continue;  // a second run finds weights as the first left them
             const std::lock_guard lock(mutex);
