@@ -34,22 +34,22 @@ std::int64_t number_in(const char* file) {
     return in ? value : -1;
 }
 
-}  // namespace
-
-StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
-                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+/// As `rank` of the run.
+StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
+                          const stages::Environment& environment, const parallel::MeshShape& shape,
+                          const model::ModelConfig& config) {
     StageMemory memory;
     kernels::PlanDevice device(environment.compute.device);
     const auto stream = device.make_stream();
     model::ModelSet models;
-    const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
-                                                   kernels::PlanDevice::owns);
+    const auto world = parallel::make_mirror_world(shape, rank, kernels::PlanDevice::owns);
     const parallel::Mesh mesh(*world, shape);
     parallel::Communicator* const tensor =
         shape.tensor > 1 ? &mesh.axis(parallel::Axis::tensor) : nullptr;
-    const model::Weights& policy =
-        models.add("policy", std::make_unique<model::Weights>(
-                                 device, config, model::Passes::forward_and_backward, tensor));
+    const model::PipelineAxis pipeline = model::pipeline_axis(mesh, environment.physical.schedule);
+    const model::Weights& policy = models.add(
+        "policy", std::make_unique<model::Weights>(
+                      device, config, model::Passes::forward_and_backward, tensor, pipeline));
     memory.policy = device.bytes_in_use();
     // Scratch memory is counted apart: as it grows it holds more than it needs.
     kernels::PlanDevice scratch(environment.compute.device);
@@ -73,18 +73,38 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     for (const auto& [name, model] : models.all()) {
         if (name == "policy") continue;
         kernels::PlanDevice alone(environment.compute.device);
-        const model::Weights same(alone, model->config(), model::Passes::forward, tensor);
+        const model::Weights same(alone, model->config(), model::Passes::forward, tensor, pipeline);
         memory.reference += alone.bytes_in_use();
     }
     const std::int64_t built = device.bytes_in_use();
     memory.state = built - memory.policy - memory.reference;
     stage->rehearse();
-    memory.scratch = arena.peak_bytes();
+    memory.scratch = memory.reserve = arena.peak_bytes();
+    memory.flight = arena.peak_bytes_beside();
     memory.cache = device.peak_bytes() - built;
     // A rank saves its rows of the weights, and the moments if the stage trains.
     const std::int64_t parts = stage->optimizers().empty() ? 1 : 3;
     memory.saving = ceil_div(policy.bytes() * parts, std::int64_t{shape.data});
     return memory;
+}
+
+}  // namespace
+
+StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
+                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+    const parallel::Coordinates at =
+        parallel::coordinates_of(shape, environment.mesh.world().rank());
+    StageMemory most;
+    std::int64_t own = 0;
+    for (int stage = 0; stage < shape.pipeline; ++stage) {
+        const StageMemory memory =
+            rehearse_rank(parallel::rank_of(shape, at.data, stage, at.tensor), recipe, environment,
+                          shape, config);
+        if (stage == at.pipeline) own = memory.reserve;
+        if (stage == 0 || memory.bytes() > most.bytes()) most = memory;
+    }
+    most.reserve = own;
+    return most;
 }
 
 const StageMemory& largest(std::span<const StageMemory> plan) {
@@ -102,18 +122,19 @@ std::string memory_table(std::span<const StageMemory> plan, std::int64_t program
     for (const StageMemory& stage : plan) width = std::max(width, stage.stage.size());
     std::string text = fmt::format(
         "MB a rank at most; the program itself takes {}\n  {:<{}} {:<8} {:>8} {:>9} "
-        "{:>10} {:>8} {:>8} {:>8} {:>8}\n",
+        "{:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
         megabytes(program), "stage", width, "kind", "policy", "reference", "gradients", "KV cache",
-        "scratch", "saving", "in all");
+        "scratch", "in flight", "saving", "in all");
     const auto cell = [](std::int64_t bytes) {
         return bytes == 0 ? std::string("-")
                           : fmt::format("{:.1f}", static_cast<double>(bytes) / kMegabyte);
     };
     for (const StageMemory& stage : plan) {
-        text += fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8}\n",
-                            stage.stage, width, stage.kind, cell(stage.policy),
-                            cell(stage.reference), cell(stage.state), cell(stage.cache),
-                            cell(stage.scratch), cell(stage.saving), cell(stage.bytes() + program));
+        text +=
+            fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
+                        stage.stage, width, stage.kind, cell(stage.policy), cell(stage.reference),
+                        cell(stage.state), cell(stage.cache), cell(stage.scratch),
+                        cell(stage.flight), cell(stage.saving), cell(stage.bytes() + program));
     }
     return text;
 }
@@ -129,6 +150,7 @@ std::string memory_line(std::span<const StageMemory> plan, std::int64_t program)
     add("gradients and moments", most.state);
     add("KV cache", most.cache);
     add("scratch", most.scratch);
+    add("in flight", most.flight);
     add("saving", most.saving);
     return fmt::format("memory: at most {} MB a rank, in stage {} (program {}{})",
                        megabytes(most.bytes() + program), most.stage, megabytes(program), kinds);

@@ -43,7 +43,8 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
                      .deal_interval = recipe.generation.deal_interval,
                      .recompute = recipe.update.recompute == "layer",
                      .head_bytes = recipe.update.head_bytes,
-                     .zero = recipe.parallel.zero},
+                     .zero = recipe.parallel.zero,
+                     .schedule = parallel::schedule_of(recipe.parallel.schedule)},
         .faults = {.arrival_order = recipe.faults.break_rule == "chunk_order",
                    .draw_order = recipe.faults.break_rule == "sampling_order",
                    .flip_weight_at = recipe.faults.flip_weight_at,
@@ -86,6 +87,15 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
             "{}, whose sums can be split over {} ranks",
             shape_.tensor, name, config.heads, config.kv_heads,
             fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
+    const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
+    const int stretches = parallel::virtual_stages_of(schedule);
+    const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
+    require(
+        shape_.pipeline <= most,
+        "[parallel] pipeline = {}: [model.{}] has {} layers, which with schedule {} ({} on each "
+        "rank at least) are enough for at most {} pipeline rank{}",
+        shape_.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
+        most == 1 ? "" : "s");
     return config;
 }
 
@@ -106,7 +116,9 @@ void TrainEngine::use_model_of(std::size_t stage) {
     parallel::Communicator* const tensor =
         shape_.tensor > 1 ? &mesh_->axis(parallel::Axis::tensor) : nullptr;
     models_.add("policy", std::make_unique<model::Weights>(
-                              *device_, config, model::Passes::forward_and_backward, tensor));
+                              *device_, config, model::Passes::forward_and_backward, tensor,
+                              model::pipeline_axis(
+                                  *mesh_, parallel::schedule_of(recipe_.parallel.schedule))));
     active_ = name;
     held_.reset();
 }

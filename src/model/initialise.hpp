@@ -41,7 +41,8 @@ using ReadRows = std::function<void(ParameterId id, Range rows, std::span<float>
 /// at a time: nobody needs the whole model in memory. The tokenizer is the caller's to write.
 void export_folder(const ModelConfig& config, const ReadRows& read, io::FileSystem& fs,
                    const std::filesystem::path& folder, const ExportOptions& options = {});
-/// The same of weights on a device. Collective over the tensor axis; its rank 0 writes.
+/// The same of weights on a device. Collective over the tensor and pipeline axes; rank 0 of both
+/// writes.
 void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesystem::path& folder,
                    Compute& compute);
 

@@ -16,6 +16,11 @@ TensorPlace place_of(const parallel::Communicator* tensor) {
     return tensor == nullptr ? TensorPlace{} : TensorPlace{tensor->size(), tensor->rank()};
 }
 
+PipelinePlace place_of(const PipelineAxis& pipeline) {
+    if (pipeline.axis == nullptr) return {};
+    return {pipeline.axis->size(), pipeline.axis->rank(), pipeline.virtual_stages};
+}
+
 TensorSums sums_of(const ModelConfig& config, const Part& mine) {
     const int degree = mine.place.degree;
     TensorSums out;
@@ -54,11 +59,13 @@ void Packed::pack(Compute& compute, PackSide side, std::span<const ConstMatrix> 
 }
 
 Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-                 parallel::Communicator* tensor)
+                 parallel::Communicator* tensor, PipelineAxis pipeline)
     : config_(config),
       passes_(passes),
       tensor_(tensor),
+      pipeline_(pipeline),
       part_(part_of(config, place_of(tensor))),
+      pipeline_part_(model::pipeline_part(config, place_of(pipeline))),
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
       vocabulary_(config, part_.place.degree),
@@ -66,8 +73,10 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
     std::int64_t size = 0;
     const int leaves = config.tree().leaves();
-    for (const Parameter& parameter : table().rows()) {
-        const Box box = part_box(parameter, leaves, part_.place);
+    for (ParameterId id = 0; id < table().count(); ++id) {
+        const Parameter& parameter = table()[id];
+        Box box = part_box(parameter, leaves, part_.place);
+        if (!holds(pipeline_part_, parameters_, id)) box.rows = {};
         boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
@@ -83,6 +92,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     const std::int64_t qkv = part_.qkv_size();
     const std::int64_t intermediate = part_.intermediate.size();
     for (std::int64_t index = 0; index < config.layers; ++index) {
+        if (!pipeline_part_.holds_layer(index)) continue;
         const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
         Layer& layer = layers_.emplace_back();
         layer.qkv = packed(qkv, contractions_.hidden);
@@ -119,7 +129,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
             view.down_back = layer.down_back.view();
         }
     }
-    head_ = packed(part_.vocabulary.size(), contractions_.hidden);
+    if (pipeline_part_.has_head) head_ = packed(part_.vocabulary.size(), contractions_.hidden);
 
     const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
     const std::unique_ptr<kernels::Stream> stream = device.make_stream();
@@ -153,9 +163,10 @@ DeviceSpan<const float> Weights::final_norm() const {
 
 void Weights::pack(Compute& compute) {
     const Weights& self = *this;
-    for (std::size_t index = 0; index < layers_.size(); ++index) {
-        const LayerIds& ids = parameters_.layers[index];
-        Layer& layer = layers_[index];
+    for (std::int64_t index = 0; index < config_.layers; ++index) {
+        if (!pipeline_part_.holds_layer(index)) continue;
+        const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
+        Layer& layer = layers_[static_cast<std::size_t>(pipeline_part_.local_layer(index))];
         const std::array qkv{self.master(ids.q), self.master(ids.k), self.master(ids.v)};
         const std::array o{self.master(ids.o)};
         const std::array gate_up{self.master(ids.gate), self.master(ids.up)};
@@ -187,7 +198,8 @@ void Weights::pack(Compute& compute) {
             stack(std::array{ids.gate_bias, ids.up_bias}, layer.gate_up_bias.span());
     }
     const std::array head{self.head()};
-    if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
+    if (pipeline_part_.has_head && !part_.vocabulary.empty())
+        head_.pack(compute, PackSide::outputs, head);
 }
 
 void Weights::copy_from(const Weights& other, Compute& compute) {
@@ -214,7 +226,7 @@ std::vector<UInt128> Weights::digests(Compute& compute) const {
                                              .pieces = pieces},
                                             compute.stream));
     }
-    if (split()) tensor_->all_reduce_sum("digest", all);
+    for_model_axes([&](parallel::Communicator& axis) { axis.all_reduce_sum("digest", all); });
     return all;
 }
 

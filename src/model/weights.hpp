@@ -10,6 +10,7 @@
 
 #include "src/model/context.hpp"
 #include "src/model/parameters.hpp"
+#include "src/model/pipeline_part.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
 
@@ -50,14 +51,16 @@ struct TensorSums {
 };
 
 /// Masters in one flat buffer in table order, each parameter aligned to 64 bytes: of each parameter
-/// the part that this rank of the tensor axis holds. Not safe for use by several threads.
+/// the part that this rank of the tensor and pipeline axes holds; nothing of other ranks' layers.
+/// Not safe for use by several threads.
 class Weights {
   public:
     /// Allocates; contents unspecified until every parameter was written and pack() called.
     /// @param tensor  ranks that split the model; null: this rank holds all of it. Outlives the
     /// weights. Their passes are collective over it.
+    /// @param pipeline  ranks that have its layers; by default this one has all
     Weights(kernels::Device& device, const ModelConfig& config, Passes passes,
-            parallel::Communicator* tensor = nullptr);
+            parallel::Communicator* tensor = nullptr, PipelineAxis pipeline = {});
 
     [[nodiscard]] const ModelConfig& config() const { return config_; }
     [[nodiscard]] const DecoderParameters& parameters() const { return parameters_; }
@@ -80,6 +83,15 @@ class Weights {
     [[nodiscard]] bool split() const { return part_.place.degree > 1; }
     /// The tensor axis; only of a model that is split.
     [[nodiscard]] parallel::Communicator& tensor() const { return *tensor_; }
+    /// Which layers this rank has; and the pipeline axis, only of a model that is dealt over it.
+    [[nodiscard]] const PipelinePart& pipeline_part() const { return pipeline_part_; }
+    [[nodiscard]] parallel::Communicator& pipeline() const { return *pipeline_.axis; }
+    /// Calls `each` with every axis that the model is spread over: for sums of integers and maxima.
+    template <class Each>
+    void for_model_axes(const Each& each) const {
+        if (split()) each(tensor());
+        if (pipeline_part_.split()) each(pipeline());
+    }
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
@@ -92,7 +104,7 @@ class Weights {
     void pack(Compute& compute);
 
     [[nodiscard]] const LayerWeights& layer(std::int64_t index) const {
-        return layers_[static_cast<std::size_t>(index)].view;
+        return layers_[static_cast<std::size_t>(pipeline_part_.local_layer(index))].view;
     }
     [[nodiscard]] DeviceSpan<const float> final_norm() const;
     [[nodiscard]] kernels::ConstMatrix embedding() const { return master(parameters_.embedding); }
@@ -107,7 +119,7 @@ class Weights {
     void copy_from(const Weights& other, Compute& compute);
 
     /// Digests of all parameters, in table order (N8), and their sum modulo 2^128. Collective over
-    /// the tensor axis.
+    /// the tensor and pipeline axes.
     [[nodiscard]] std::vector<UInt128> digests(Compute& compute) const;
     [[nodiscard]] UInt128 digest(Compute& compute) const;
 
@@ -125,7 +137,9 @@ class Weights {
     ModelConfig config_;
     Passes passes_;
     parallel::Communicator* tensor_;
+    PipelineAxis pipeline_;
     Part part_;
+    PipelinePart pipeline_part_;
     DecoderParameters parameters_;
     std::vector<Box> boxes_;
     std::vector<Shape> shapes_;
@@ -135,7 +149,7 @@ class Weights {
     LayerContractions contractions_;
     std::vector<std::int64_t> offsets_;  // of each parameter in masters_, elements
     kernels::DeviceBuffer<float> masters_;
-    std::vector<Layer> layers_;
+    std::vector<Layer> layers_;  // that this rank has, ascending
     Packed head_;
     kernels::DeviceBuffer<float> cosine_, sine_;
 };

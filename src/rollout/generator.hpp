@@ -7,11 +7,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "src/model/decoder.hpp"
 #include "src/rollout/kv_pool.hpp"
+#include "src/rollout/pipeline_mail.hpp"
 #include "src/rollout/sampling.hpp"
 #include "src/rollout/work_source.hpp"
 #include "src/text/tokenizer.hpp"
@@ -38,8 +40,10 @@ struct GeneratorCounts {
 
 /// Generates answers with one model's weights. A sample's tokens and log-probabilities depend on
 /// the weights, its prompt, its sampling options and its name (prompt id, sample, step) alone.
-/// Where tensor ranks split the weights they generate together: run() is collective over them, and
-/// their work sources and callbacks answer alike (GroupWork).
+/// Where tensor or pipeline ranks share the weights they generate together: run() is collective
+/// over them, each has every trajectory, and their work sources and callbacks answer alike
+/// (GroupWork). Over P pipeline ranks the slots form P groups, which go through the stages one
+/// behind another: while a group's tokens are drawn, the others are computed.
 class Generator {
   public:
     /// @param tokenizer  for answers as text and stop strings; null: neither
@@ -84,21 +88,42 @@ class Generator {
         std::int64_t limit = 0;                     // most tokens of the trajectory
         std::unique_ptr<text::StreamDecoder> text;  // with stop strings
         std::string answer;
+        std::int64_t drawn =
+            -1;  // which of the group's last tokens its newest is; -1: the prompt's
+    };
+    /// Rows that go through the layers together.
+    struct Rows {
+        std::vector<TokenId> ids;
+        std::vector<std::int32_t> positions;
+        std::vector<std::int64_t> slots;
+        std::vector<kernels::PagedRun> runs;
+        std::vector<PageId> page_table;
+    };
+    /// Slots whose tokens are drawn together.
+    struct Group {
+        std::int64_t capacity = 0;
+        std::vector<Slot> active;
+        bool under_way = false;  // its rows are on their way through the stages
+        Rows rows;
+        std::vector<TokenId> tokens;
+        std::vector<float> logprobs;
     };
 
     void prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling);
-    void admit(std::span<const Request> requests, std::span<const WorkUnit> units,
+    void prepare_groups(std::span<const Request> requests);
+    [[nodiscard]] bool idle() const;
+    void admit(Group& group, std::span<const Request> requests, std::span<const WorkUnit> units,
                const SamplingOptions& sampling, std::int64_t policy_version);
     void prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh);
     void fork(const Request& request, const Prompt& prompt, Slot& slot, std::vector<PageId>& from,
               std::vector<PageId>& to);
-    void decode(const SamplingOptions& sampling, const Callbacks& callbacks);
-    void pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
-              std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
-              std::span<const PageId> page_table, kernels::Matrix x);
+    void prepare_rows(Group& group);
+    void decode(std::size_t group, const model::LayerStage& stage, const SamplingOptions& sampling);
+    /// Tokens and log-probabilities of a group whose rows have gone through all stages.
+    void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
+    void layers(const model::LayerStage& stage, const Rows& rows, kernels::Matrix x);
     /// Tokens and log-probabilities of every slot's next token.
-    void draw(kernels::Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
-              std::vector<float>& logprobs);
+    void draw(kernels::Matrix x, const SamplingOptions& sampling, Group& group);
     /// Draws from rows of logits of this rank's vocabulary.
     void choose(kernels::ConstMatrix logits, std::span<const kernels::SampleRow> rows,
                 std::span<TokenId> tokens);
@@ -112,7 +137,8 @@ class Generator {
     std::int64_t ids_;
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request
-    std::vector<Slot> active_;
+    std::vector<Group> groups_;
+    std::optional<PipelineMail> mail_;  // during a run over several pipeline ranks
     GeneratorCounts counts_;
 };
 

@@ -13,6 +13,7 @@
 #include "io/manifest.hpp"
 #include "io/metrics.hpp"
 #include "parallel/mesh.hpp"
+#include "parallel/pipeline_schedule.hpp"
 #include "src/base/clock.hpp"
 #include "src/base/log.hpp"
 #include "src/model/model_set.hpp"
@@ -30,6 +31,7 @@ struct PhysicalOptions {
     bool recompute = false;
     std::int64_t head_bytes = 32 << 20;
     std::int64_t zero = 1;
+    parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
 };
 
 /// Faults that tests plant to see them caught. All off in a real run.
@@ -73,6 +75,10 @@ struct Environment {
     [[nodiscard]] parallel::Communicator* tensor() const {
         return mesh.degree(parallel::Axis::tensor) > 1 ? &mesh.axis(parallel::Axis::tensor)
                                                        : nullptr;
+    }
+    /// Ranks that the models' layers are dealt to.
+    [[nodiscard]] model::PipelineAxis pipeline() const {
+        return model::pipeline_axis(mesh, physical.schedule);
     }
     /// How this run generates.
     [[nodiscard]] rollout::GeneratorOptions generator_options() const {

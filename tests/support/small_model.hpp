@@ -38,12 +38,13 @@ inline model::ModelConfig small_config(model::Family family = model::Family::qwe
 struct SmallModel {
     explicit SmallModel(const model::ModelConfig& configuration,
                         const DeviceCase& device_case = plain_device(), std::uint64_t seed = 1,
-                        double std = 0.4, parallel::Communicator* tensor = nullptr)
+                        double std = 0.4, parallel::Communicator* tensor = nullptr,
+                        model::PipelineAxis pipeline = {})
         : device(device_case),
           arena(*device),
           compute{*device, device.stream(), arena},
           config(configuration),
-          weights(*device, config, model::Passes::forward_and_backward, tensor) {
+          weights(*device, config, model::Passes::forward_and_backward, tensor, pipeline) {
         model::initialise(weights, {.std = std, .scale_residual = true}, seed, compute);
     }
     SmallModel(const SmallModel&) = delete;
