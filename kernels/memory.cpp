@@ -18,8 +18,20 @@ std::int64_t Arena::capacity_bytes() const {
     return capacity;
 }
 
+Arena& Arena::beside(std::size_t index) {
+    while (beside_.size() <= index) beside_.push_back(std::make_unique<Arena>(*memory_));
+    return *beside_[index];
+}
+
+std::int64_t Arena::peak_bytes_beside() const {
+    std::int64_t bytes = 0;
+    for (const auto& arena : beside_) bytes += arena->peak_bytes();
+    return bytes;
+}
+
 void Arena::reserve(std::int64_t bytes) {
     ensure(total_ == 0, "arena: {} bytes are taken", total_);
+    beside_.clear();
     if (capacity_bytes() == round_up(bytes, kAlignment)) return;
     blocks_.clear();  // before the new block is allocated
     block_ = 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
@@ -120,8 +121,14 @@ class Arena {
     };
 
     /// Holds `bytes` from now on, in one block, until more are taken: it need not grow in pieces,
-    /// and what was larger is given back. Only while nothing is taken.
+    /// and what was larger, and what lies beside, is given back. Only while nothing is taken.
     void reserve(std::int64_t bytes);
+
+    /// An arena beside this one, of the same memory: for what does not end in a stack's order. It
+    /// is made when it is first asked for and lives as long as this.
+    [[nodiscard]] Arena& beside(std::size_t index);
+    /// The most that was ever in use in each of those, added up.
+    [[nodiscard]] std::int64_t peak_bytes_beside() const;
 
     /// Most bytes ever in use at once, and bytes held from the device.
     [[nodiscard]] std::int64_t peak_bytes() const { return peak_; }
@@ -132,6 +139,7 @@ class Arena {
     void release(std::size_t block, std::int64_t used, std::int64_t total);
 
     Memory* memory_;
+    std::vector<std::unique_ptr<Arena>> beside_;
     std::vector<DeviceBuffer<std::byte>> blocks_;
     std::size_t block_ = 0;   // block in use
     std::int64_t used_ = 0;   // bytes of it handed out

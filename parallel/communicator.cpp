@@ -76,6 +76,11 @@ void Communicator::check_rank(const Call& call, std::string_view role, int rank)
            describe(call), role, size_, rank);
 }
 
+void Communicator::check_channel(const Call& call, Channel channel) const {
+    ensure(channel.number >= 0 && channel.number < kChannels,
+           "{}: the channel must be below {}, found {}", describe(call), kChannels, channel.number);
+}
+
 std::span<const std::int64_t> Communicator::in_bytes(std::vector<std::int64_t>& scratch,
                                                      std::span<const std::int64_t> counts,
                                                      std::int64_t element, const Call& call) const {
@@ -265,20 +270,22 @@ void Communicator::gather_v_bytes(std::string_view label, std::span<const std::b
 }
 
 Request Communicator::start_send_bytes(std::string_view label, std::span<const std::byte> data,
-                                       int to) {
+                                       int to, Channel channel) {
     const Call call{Op::send, label};
     check_rank(call, "receiver", to);
+    check_channel(call, channel);
     const std::int64_t bytes = size_of_bytes(data);
     const auto ticket = begin(call, bytes, to == rank_ ? 0 : bytes, false);
-    return {do_start_send(label, data, to), instruments_.recorder, ticket};
+    return {do_start_send(label, data, to, channel), instruments_.recorder, ticket};
 }
 
 Request Communicator::start_receive_bytes(std::string_view label, std::span<std::byte> data,
-                                          int from) {
+                                          int from, Channel channel) {
     const Call call{Op::receive, label};
     check_rank(call, "sender", from);
+    check_channel(call, channel);
     const auto ticket = begin(call, size_of_bytes(data), 0, false);
-    return {do_start_receive(label, data, from), instruments_.recorder, ticket};
+    return {do_start_receive(label, data, from, channel), instruments_.recorder, ticket};
 }
 
 void Communicator::send_receive_bytes(std::string_view label, std::span<const std::byte> data,
@@ -289,8 +296,8 @@ void Communicator::send_receive_bytes(std::string_view label, std::span<const st
     const std::int64_t bytes = size_of_bytes(data);
     const auto ticket =
         begin(call, std::max(bytes, size_of_bytes(received)), to == rank_ ? 0 : bytes);
-    const auto receiving = do_start_receive(label, received, from);
-    do_start_send(label, data, to)->wait();
+    const auto receiving = do_start_receive(label, received, from, {});
+    do_start_send(label, data, to, {})->wait();
     receiving->wait();
     end(ticket);
 }

@@ -2,6 +2,7 @@
 // maxima; it never adds floats (NUMERICS N10: the receiver adds, in the canonical order).
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -37,6 +38,13 @@ concept Buffer = std::ranges::contiguous_range<B> && std::ranges::sized_range<B>
     std::is_trivially_copyable_v<std::ranges::range_value_t<B>>;
 template <class A, class B>
 concept SameElements = std::is_same_v<std::ranges::range_value_t<A>, std::ranges::range_value_t<B>>;
+
+/// One of several orders of messages between the same two ranks: 0 unless it is named.
+struct Channel {
+    int number = 0;  ///< 0 … kChannels - 1
+    friend auto operator<=>(const Channel&, const Channel&) = default;
+};
+inline constexpr int kChannels = 16;
 
 /// What may be summed over ranks: integers, whose sum is the same in any order. int64: modulo 2^64;
 /// UInt128: modulo 2^128.
@@ -163,28 +171,28 @@ class Communicator {
         return result;
     }
 
-    /// Messages between two ranks arrive in the order sent; the sizes of both ends are equal. A
-    /// blocking send may wait for its receive, so a message to oneself goes through send_receive()
-    /// or a start_…().
+    /// Messages between two ranks on one channel arrive in the order sent, whatever goes on on
+    /// other channels; the sizes of both ends are equal. A blocking send may wait for its receive,
+    /// so a message to oneself goes through send_receive() or a start_…().
     template <Buffer S>
     void send(std::string_view label, const S& data, int to) {
-        start_send_bytes(label, readable(data), to).wait();
+        start_send_bytes(label, readable(data), to, {}).wait();
     }
     template <Buffer R>
     void receive(std::string_view label, R&& data, int from) {
-        start_receive_bytes(label, writable(data), from).wait();
+        start_receive_bytes(label, writable(data), from, {}).wait();
     }
     template <Buffer S, Buffer R>
     void send_receive(std::string_view label, const S& data, int to, R&& received, int from) {
         send_receive_bytes(label, readable(data), to, writable(received), from);
     }
     template <Buffer S>
-    Request start_send(std::string_view label, const S& data, int to) {
-        return start_send_bytes(label, readable(data), to);
+    Request start_send(std::string_view label, const S& data, int to, Channel channel = {}) {
+        return start_send_bytes(label, readable(data), to, channel);
     }
     template <Buffer R>
-    Request start_receive(std::string_view label, R&& data, int from) {
-        return start_receive_bytes(label, writable(data), from);
+    Request start_receive(std::string_view label, R&& data, int from, Channel channel = {}) {
+        return start_receive_bytes(label, writable(data), from, channel);
     }
 
     /// Collective. Element by element over the ranks, in place; equal sizes.
@@ -252,11 +260,11 @@ class Communicator {
         std::span<const std::int64_t> send_counts, std::span<std::byte> recv,
         std::span<const std::int64_t> recv_counts) = 0;
     virtual std::unique_ptr<Request::State> do_start_send(std::string_view label,
-                                                          std::span<const std::byte> data,
-                                                          int to) = 0;
+                                                          std::span<const std::byte> data, int to,
+                                                          Channel channel) = 0;
     virtual std::unique_ptr<Request::State> do_start_receive(std::string_view label,
-                                                             std::span<std::byte> data,
-                                                             int from) = 0;
+                                                             std::span<std::byte> data, int from,
+                                                             Channel channel) = 0;
     virtual std::unique_ptr<Communicator> do_split(int color, int key, std::string name) = 0;
 
   private:
@@ -298,8 +306,10 @@ class Communicator {
     void gather_v_bytes(std::string_view label, std::span<const std::byte> send,
                         std::span<std::byte> recv, std::span<const std::int64_t> counts,
                         std::int64_t element, int root);
-    Request start_send_bytes(std::string_view label, std::span<const std::byte> data, int to);
-    Request start_receive_bytes(std::string_view label, std::span<std::byte> data, int from);
+    Request start_send_bytes(std::string_view label, std::span<const std::byte> data, int to,
+                             Channel channel);
+    Request start_receive_bytes(std::string_view label, std::span<std::byte> data, int from,
+                                Channel channel);
     void send_receive_bytes(std::string_view label, std::span<const std::byte> data, int to,
                             std::span<std::byte> received, int from);
     void reduce(std::string_view label, Reduction reduction, std::span<std::int64_t> values);
@@ -314,6 +324,7 @@ class Communicator {
     void compare_blocks(const Call& call, std::span<const std::int64_t> send_counts,
                         std::span<const std::int64_t> recv_counts);
     void check_rank(const Call& call, std::string_view role, int rank) const;
+    void check_channel(const Call& call, Channel channel) const;
     [[nodiscard]] std::string describe(const Call& call) const;
     std::uint64_t begin(const Call& call, std::int64_t bytes, std::int64_t sent,
                         bool waiting = true);

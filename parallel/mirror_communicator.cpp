@@ -88,13 +88,13 @@ class MirrorCommunicator final : public Communicator {
         return std::make_unique<Done>();
     }
     std::unique_ptr<Request::State> do_start_send(std::string_view /*label*/,
-                                                  std::span<const std::byte> /*data*/,
-                                                  int /*to*/) override {
+                                                  std::span<const std::byte> /*data*/, int /*to*/,
+                                                  Channel /*channel*/) override {
         return std::make_unique<Done>();
     }
     std::unique_ptr<Request::State> do_start_receive(std::string_view /*label*/,
-                                                     std::span<std::byte> /*data*/,
-                                                     int /*from*/) override {
+                                                     std::span<std::byte> /*data*/, int /*from*/,
+                                                     Channel /*channel*/) override {
         return std::make_unique<Done>();
     }
     std::unique_ptr<Communicator> do_split(int /*color*/, int /*key*/, std::string name) override {

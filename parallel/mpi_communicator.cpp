@@ -14,9 +14,10 @@ namespace rankwise::parallel {
 
 namespace {
 
-// Messages of send() and receive() and those inside collectives never meet.
-constexpr int kMessageTag = 1;
-constexpr int kCollectiveTag = 2;
+// Messages of send() and receive(), a tag for each channel, and those inside collectives never
+// meet.
+constexpr int kCollectiveTag = 1;
+constexpr int kMessageTag = 2;
 
 std::size_t index(std::int64_t value) {
     return static_cast<std::size_t>(value);
@@ -304,11 +305,11 @@ void MpiCommunicator::do_all_reduce(std::string_view label, Reduction reduction,
 
 std::unique_ptr<Request::State> MpiCommunicator::do_start_send(std::string_view label,
                                                                std::span<const std::byte> data,
-                                                               int to) {
+                                                               int to, Channel channel) {
     auto state = pending(Op::send, label);
     for_each_piece(data, [&](std::span<const std::byte> piece) {
-        check(MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to, kMessageTag,
-                        comm_, state->add()),
+        check(MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to,
+                        kMessageTag + channel.number, comm_, state->add()),
               Op::send, label);
     });
     return state;
@@ -316,11 +317,12 @@ std::unique_ptr<Request::State> MpiCommunicator::do_start_send(std::string_view 
 
 std::unique_ptr<Request::State> MpiCommunicator::do_start_receive(std::string_view label,
                                                                   std::span<std::byte> data,
-                                                                  int from) {
+                                                                  int from, Channel channel) {
     auto state = pending(Op::receive, label);
     for_each_piece(data, [&](std::span<std::byte> piece) {
         const int bytes = static_cast<int>(piece.size());
-        check(MPI_Irecv(piece.data(), bytes, MPI_BYTE, from, kMessageTag, comm_, state->add(bytes)),
+        check(MPI_Irecv(piece.data(), bytes, MPI_BYTE, from, kMessageTag + channel.number, comm_,
+                        state->add(bytes)),
               Op::receive, label);
     });
     return state;

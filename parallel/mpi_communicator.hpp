@@ -57,9 +57,11 @@ class MpiCommunicator final : public Communicator {
         std::span<const std::int64_t> send_counts, std::span<std::byte> recv,
         std::span<const std::int64_t> recv_counts) override;
     std::unique_ptr<Request::State> do_start_send(std::string_view label,
-                                                  std::span<const std::byte> data, int to) override;
+                                                  std::span<const std::byte> data, int to,
+                                                  Channel channel) override;
     std::unique_ptr<Request::State> do_start_receive(std::string_view label,
-                                                     std::span<std::byte> data, int from) override;
+                                                     std::span<std::byte> data, int from,
+                                                     Channel channel) override;
     std::unique_ptr<Communicator> do_split(int color, int key, std::string name) override;
 
     // The one place where lengths are cut: calls `piece` with consecutive parts of `bytes` that MPI

@@ -24,8 +24,8 @@ struct MessageKey {
     std::uint64_t context = 0;  ///< the communicator
     int source = 0;             ///< world rank
     bool collective = false;
-    std::uint64_t sequence =
-        0;  ///< of collectives in the context, or of messages between this pair
+    int channel = 0;             ///< of messages between a pair
+    std::uint64_t sequence = 0;  ///< of collectives in the context, or of messages on this channel
     friend auto operator<=>(const MessageKey&, const MessageKey&) = default;
 };
 

@@ -89,7 +89,7 @@ std::unique_ptr<Communicator> ThreadCommunicator::world(std::shared_ptr<PostOffi
 }
 
 MessageKey ThreadCommunicator::collective_key(int source, std::uint64_t sequence) const {
-    return {context_, world_rank(source), true, sequence};
+    return {context_, world_rank(source), true, 0, sequence};
 }
 
 std::string ThreadCommunicator::what(std::string_view label) const {
@@ -217,18 +217,20 @@ void ThreadCommunicator::do_all_reduce(std::string_view label, Reduction reducti
 
 std::unique_ptr<Request::State> ThreadCommunicator::do_start_send(std::string_view label,
                                                                   std::span<const std::byte> data,
-                                                                  int to) {
-    const std::uint64_t sequence = ++sent_[index(to)];
-    office_->post(world_rank(to), {context_, world_rank(rank()), false, sequence},
+                                                                  int to, Channel channel) {
+    const std::uint64_t sequence = ++sent_[index(to)][index(channel.number)];
+    office_->post(world_rank(to), {context_, world_rank(rank()), false, channel.number, sequence},
                   message_of(data));
     return std::make_unique<Pending>(office_, world_rank(rank()), what(label));
 }
 
 std::unique_ptr<Request::State> ThreadCommunicator::do_start_receive(std::string_view label,
                                                                      std::span<std::byte> data,
-                                                                     int from) {
+                                                                     int from, Channel channel) {
     auto pending = std::make_unique<Pending>(office_, world_rank(rank()), what(label));
-    pending->expect({context_, world_rank(from), false, ++received_[index(from)]}, data);
+    pending->expect({context_, world_rank(from), false, channel.number,
+                     ++received_[index(from)][index(channel.number)]},
+                    data);
     return pending;
 }
 

@@ -1,6 +1,7 @@
 // A communicator over a post office: ranks are threads of one process.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,9 +43,11 @@ class ThreadCommunicator final : public Communicator {
         std::span<const std::int64_t> send_counts, std::span<std::byte> recv,
         std::span<const std::int64_t> recv_counts) override;
     std::unique_ptr<Request::State> do_start_send(std::string_view label,
-                                                  std::span<const std::byte> data, int to) override;
+                                                  std::span<const std::byte> data, int to,
+                                                  Channel channel) override;
     std::unique_ptr<Request::State> do_start_receive(std::string_view label,
-                                                     std::span<std::byte> data, int from) override;
+                                                     std::span<std::byte> data, int from,
+                                                     Channel channel) override;
     std::unique_ptr<Communicator> do_split(int color, int key, std::string name) override;
 
     [[nodiscard]] int world_rank(int rank) const {
@@ -57,8 +60,9 @@ class ThreadCommunicator final : public Communicator {
     std::uint64_t context_;
     std::vector<int> world_ranks_;
     std::uint64_t collectives_ = 0;
-    std::vector<std::uint64_t> sent_;      // messages so far, by receiver
-    std::vector<std::uint64_t> received_;  // by sender
+    using Counts = std::array<std::uint64_t, kChannels>;
+    std::vector<Counts> sent_;      // messages so far, by receiver and channel
+    std::vector<Counts> received_;  // by sender and channel
 };
 
 }  // namespace rankwise::parallel

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "parallel/pipeline_schedule.hpp"
 #include "src/base/error.hpp"
 
 namespace rankwise::app {
@@ -31,7 +32,15 @@ std::unique_ptr<kernels::Device> DeviceOptions::make() const {
 OptionList ParallelOptions::options() {
     OptionList list;
     list.physical("data", &data, {"0"}, "data ranks; 0: all that the other axes leave").at_least(0);
-    list.physical("pipeline", &pipeline, {"1"}, "pipeline stages").at_least(1);
+    list.physical("pipeline", &pipeline, {"1", "2", "3", "4"},
+                  "ranks that the layers are dealt to, at least one each")
+        .at_least(1);
+    list.physical(
+            "schedule", &schedule, parallel::schedule_names(),
+            "order of micro-batches in a pipeline: 1f1b; interleaved: each rank has two "
+            "stretches of layers, for shorter waits and more memory; zero_bubble: gradients of "
+            "weights fill the waits")
+        .one_of(parallel::schedule_names());
     list.physical("tensor", &tensor, {"1", "2", "3", "4", "6", "8"},
                   "ranks that split each layer: 1, or a product that the model's reduction list "
                   "begins with")
@@ -50,9 +59,9 @@ OptionList ParallelOptions::options() {
 }
 
 parallel::MeshShape ParallelOptions::shape(int world) const {
-    require(pipeline == 1 && expert == 1,
-            "[parallel] pipeline and expert must be 1 in this version: models are split over data "
-            "and tensor ranks only");
+    require(expert == 1,
+            "[parallel] expert must be 1 in this version: models are split over data, pipeline and "
+            "tensor ranks only");
     require(zero != 2,
             "[parallel] zero = 2 is no stage of its own here: gradients are sharded with zero = 1 "
             "already; set 0, 1 or 3");

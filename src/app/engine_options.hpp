@@ -31,6 +31,7 @@ struct ParallelOptions {
     std::int64_t tensor = 1;
     std::int64_t expert = 1;
     std::int64_t zero = 1;
+    std::string schedule = "1f1b";
     std::int64_t thread_ranks = 1;
     [[nodiscard]] OptionList options();
     /// @throws BadInput listing what fits, if the degrees do not fit the ranks or are not

@@ -51,17 +51,17 @@ void add_traffic(std::vector<PhaseTraffic>& sent, std::string_view phase, double
     traffic.reset();
 }
 
-}  // namespace
-
-StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
-                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+/// As `rank` of the run.
+StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
+                          const stages::Environment& environment, const parallel::MeshShape& shape,
+                          const model::ModelConfig& config) {
     StageMemory memory;
     kernels::PlanDevice device(environment.compute.device);
     const auto stream = device.make_stream();
     model::ModelSet models;
     const auto traffic = std::make_shared<parallel::Traffic>();
-    const auto world = parallel::make_mirror_world(shape, environment.mesh.world().rank(),
-                                                   kernels::PlanDevice::owns, {.traffic = traffic});
+    const auto world =
+        parallel::make_mirror_world(shape, rank, kernels::PlanDevice::owns, {.traffic = traffic});
     const parallel::Mesh mesh(*world, shape);
     const model::Weights& policy = models.add(
         "policy",
@@ -103,12 +103,33 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     memory.state = built - memory.policy - on_device;
     traffic->reset();
     stage->rehearse();
-    memory.scratch = arena.peak_bytes();
+    memory.scratch = memory.reserve = arena.peak_bytes();
+    memory.flight = arena.peak_bytes_beside();
     memory.cache = device.peak_bytes() - built;
     // A rank saves its rows of the weights, and the moments if the stage trains.
     const std::int64_t parts = stage->optimizers().empty() ? 1 : 3;
-    memory.saving = ceil_div(policy.bytes() * parts, std::int64_t{shape.data});
+    memory.saving = policy.sharded() ? policy.bytes() * parts
+                                     : ceil_div(policy.bytes() * parts, std::int64_t{shape.data});
     return memory;
+}
+
+}  // namespace
+
+StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
+                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+    const parallel::Coordinates at =
+        parallel::coordinates_of(shape, environment.mesh.world().rank());
+    StageMemory most;
+    std::int64_t own = 0;
+    for (int stage = 0; stage < shape.pipeline; ++stage) {
+        const StageMemory memory =
+            rehearse_rank(parallel::rank_of(shape, at.data, stage, at.tensor), recipe, environment,
+                          shape, config);
+        if (stage == at.pipeline) own = memory.reserve;
+        if (stage == 0 || memory.bytes() > most.bytes()) most = memory;
+    }
+    most.reserve = own;
+    return most;
 }
 
 const StageMemory& largest(std::span<const StageMemory> plan) {
@@ -126,18 +147,19 @@ std::string memory_table(std::span<const StageMemory> plan, std::int64_t program
     for (const StageMemory& stage : plan) width = std::max(width, stage.stage.size());
     std::string text = fmt::format(
         "MB a rank at most; the program itself takes {}\n  {:<{}} {:<8} {:>8} {:>9} "
-        "{:>10} {:>8} {:>8} {:>8} {:>8}\n",
+        "{:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
         megabytes(program), "stage", width, "kind", "policy", "reference", "gradients", "KV cache",
-        "scratch", "saving", "in all");
+        "scratch", "in flight", "saving", "in all");
     const auto cell = [](std::int64_t bytes) {
         return bytes == 0 ? std::string("-")
                           : fmt::format("{:.1f}", static_cast<double>(bytes) / kMegabyte);
     };
     for (const StageMemory& stage : plan) {
-        text += fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>8} {:>8}\n",
-                            stage.stage, width, stage.kind, cell(stage.policy),
-                            cell(stage.reference), cell(stage.state), cell(stage.cache),
-                            cell(stage.scratch), cell(stage.saving), cell(stage.bytes() + program));
+        text +=
+            fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
+                        stage.stage, width, stage.kind, cell(stage.policy), cell(stage.reference),
+                        cell(stage.state), cell(stage.cache), cell(stage.scratch),
+                        cell(stage.flight), cell(stage.saving), cell(stage.bytes() + program));
     }
     return text;
 }
@@ -174,6 +196,7 @@ std::string memory_line(std::span<const StageMemory> plan, std::int64_t program)
     add("gradients and moments", most.state);
     add("KV cache", most.cache);
     add("scratch", most.scratch);
+    add("in flight", most.flight);
     add("saving", most.saving);
     return fmt::format("memory: at most {} MB a rank, in stage {} (program {}{})",
                        megabytes(most.bytes() + program), most.stage, megabytes(program), kinds);

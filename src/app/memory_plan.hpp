@@ -28,16 +28,19 @@ struct StageMemory {
     std::int64_t state = 0;          ///< gradient totals and the optimizer's moments
     std::int64_t cache = 0;          ///< keys and values of answers under way
     std::int64_t scratch = 0;        ///< activations, logits, gradients of a chunk
+    std::int64_t flight = 0;         ///< kept by micro-batches on their way through a pipeline
     std::int64_t saving = 0;         ///< what is copied to be written in the background
     std::vector<PhaseTraffic> sent;  ///< in the order of a step; without what sends nothing
     /// All of it, without what the program takes by itself.
     [[nodiscard]] std::int64_t bytes() const {
-        return policy + reference + state + cache + scratch + saving;
+        return policy + reference + state + cache + scratch + flight + saving;
     }
+    std::int64_t reserve = 0;  ///< scratch of the rank that planned
 };
 
 /// Builds the stage on a kernels::PlanDevice, over a mirror of the run's ranks, and goes through
-/// the largest allocations of a step. Answers are taken to be as long as they may become.
+/// the largest allocations of a step. Answers are taken to be as long as they may become. Of
+/// pipeline ranks the one that needs most.
 /// @param environment  of the run: its task, options and names are used, its device for layouts
 [[nodiscard]] StageMemory rehearse(const stages::StageRecipe& recipe,
                                    const stages::Environment& environment,

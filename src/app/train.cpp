@@ -204,15 +204,16 @@ class TrainRun {
     void save(const Position& at, stages::Stage& stage) {
         enter_phase("checkpoint", at.step);
         records_->sync();
-        io::RunState state{
-            .stage = options_.stages[at.stage]->name,
-            .step = at.steps_before + at.step,
-            .seed = engine_.environment().seed,
-            .policy_version = at.updates_before + stage.updates(),
-            .numerics_version = kNumericsVersion,
-            .options_digest = recipe_.digest_options(),
-            .options = recipe_.resolved_text(),
-            .mesh = {{"data", engine_.shape().data}, {"tensor", engine_.shape().tensor}}};
+        io::RunState state{.stage = options_.stages[at.stage]->name,
+                           .step = at.steps_before + at.step,
+                           .seed = engine_.environment().seed,
+                           .policy_version = at.updates_before + stage.updates(),
+                           .numerics_version = kNumericsVersion,
+                           .options_digest = recipe_.digest_options(),
+                           .options = recipe_.resolved_text(),
+                           .mesh = {{"data", engine_.shape().data},
+                                    {"pipeline", engine_.shape().pipeline},
+                                    {"tensor", engine_.shape().tensor}}};
         state.values = {{"run.stage_index", static_cast<std::int64_t>(at.stage)},
                         {"run.stage_step", at.step},
                         {"run.steps_before", at.steps_before},
@@ -292,6 +293,13 @@ int train_on(const Arguments& arguments, Session& session) {
     });
     session.require_same("recipe", recipe->logical_text(),
                          "give every rank the same file and the same command line");
+    const ParallelOptions& axes = options.parallel;
+    session.require_same(
+        "division of the ranks",
+        fmt::format("parallel.data = {}\nparallel.pipeline = {}\nparallel.schedule = {}\n"
+                    "parallel.tensor = {}\nparallel.zero = {}\n",
+                    axes.data, axes.pipeline, axes.schedule, axes.tensor, axes.zero),
+        "ranks that work together must give these alike");
     return TrainRun(*recipe, options, file, session).run();
 }
 

@@ -30,6 +30,7 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
             .recompute = recipe.update.recompute == "layer",
             .head_bytes = recipe.update.head_bytes,
             .zero = recipe.parallel.zero,
+            .schedule = parallel::schedule_of(recipe.parallel.schedule),
             .reference = residency_of(recipe.update.reference),
             .stream_weights = recipe.generation.weights == "streamed"};
 }
@@ -98,6 +99,21 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
             "{}, whose sums can be split over {} ranks",
             shape_.tensor, name, config.heads, config.kv_heads,
             fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
+    const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
+    const int stretches = parallel::virtual_stages_of(schedule);
+    const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
+    require(
+        shape_.pipeline <= most,
+        "[parallel] pipeline = {}: [model.{}] has {} layers, which with schedule {} ({} on each "
+        "rank at least) are enough for at most {} pipeline rank{}",
+        shape_.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
+        most == 1 ? "" : "s");
+    require(
+        shape_.pipeline == 1 || recipe_.parallel.zero != 3 ||
+            recipe_.generation.weights == "resident",
+        "[generation] weights = streamed with [parallel] zero = 3 needs pipeline = 1: ranks that "
+        "stream go step by step together, and those of a pipeline one behind another; set "
+        "weights = resident");
     return config;
 }
 

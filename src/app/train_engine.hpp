@@ -57,7 +57,7 @@ class TrainEngine {
     /// device that computes nothing.
     [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first);
     /// Holds a stage's scratch memory in one piece before it begins.
-    void reserve(const StageMemory& memory) { arena_->reserve(memory.scratch); }
+    void reserve(const StageMemory& memory) { arena_->reserve(memory.reserve); }
 
     [[nodiscard]] const kernels::Device& device() const { return *device_; }
     [[nodiscard]] model::Compute& compute() { return *compute_; }

@@ -20,6 +20,19 @@ struct Compute {
     /// Shown what each operation of a layer gave, where two passes are compared; otherwise empty.
     std::function<void(std::int64_t layer, std::string_view op, kernels::ConstMatrix value)> probe =
         {};
+    /// Where passes keep what their backward passes read, if not in `arena`: the micro-batches of a
+    /// pipeline do not end in the reverse of the order in which they begin.
+    kernels::Arena* kept_arena = nullptr;
+
+    [[nodiscard]] kernels::Arena& kept() const {
+        return kept_arena != nullptr ? *kept_arena : arena;
+    }
+    /// The same, keeping in `arena`.
+    [[nodiscard]] Compute in_scratch() const { return {device, stream, arena, probe}; }
+    /// A dense f32 matrix among what a pass keeps.
+    [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols) const {
+        return {kept().take<float>(rows * cols), rows, cols};
+    }
 
     /// A dense f32 matrix in scratch memory, valid until the enclosing Arena::Scope ends.
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "src/model/token_split.hpp"
+#include "src/model/stage_mail.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -10,32 +10,12 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
-/// This rank's rows of a matrix that has all.
-Matrix own_rows(Compute& compute, const TokenSplit& tokens, Matrix whole) {
-    if (!tokens.split()) return whole;
-    const Matrix mine = compute.matrix(tokens.mine().size(), whole.cols);
-    compute.copy(whole.row_range(tokens.mine()), mine);
-    return mine;
-}
-
-/// The residual stream's own rows before the first layer.
-Matrix embed(Compute& compute, const Weights& weights, const Microbatch& batch,
-             const TokenSplit& tokens) {
-    weights.gather_embedding(compute);
-    const std::int64_t hidden = weights.config().hidden;
-    const Matrix mine = compute.matrix(tokens.mine().size(), hidden);
-    const kernels::Arena::Scope scope(compute.arena);
-    const Matrix whole = tokens.split() ? compute.matrix(batch.rows(), hidden) : mine;
-    embed(compute, weights, batch.ids, whole);
-    if (tokens.split()) compute.copy(whole.row_range(tokens.mine()), mine);
-    return mine;
-}
-
 /// What gather_forward() does, for the backward pass.
-void gather_backward(Compute& compute, const Weights& weights, std::int64_t layer, bool recompute) {
-    const std::optional<std::int64_t> next = layer == 0 ? std::nullopt : std::optional(layer - 1);
+void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                     std::int64_t layer, bool recompute) {
     if (recompute) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
-    weights.gather_layer(compute, layer, Copies::backward, next);
+    weights.gather_layer(compute, layer, Copies::backward,
+                         layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
 }
 
 Logprobs download(Compute& compute, const HeadOutputs& head) {
@@ -69,106 +49,196 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
                           x);
 }
 
-void gather_forward(Compute& compute, const Weights& weights, std::int64_t layer) {
-    const bool last = layer + 1 == weights.config().layers;
+void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
+           const TokenSplit& tokens, Matrix mine) {
+    if (!tokens.split()) {
+        embed(compute, weights, batch.ids, mine);
+        return;
+    }
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix whole = compute.matrix(batch.rows(), mine.cols);
+    embed(compute, weights, batch.ids, whole);
+    compute.copy(whole.row_range(tokens.mine()), mine);
+}
+
+void gather_forward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                    std::int64_t layer) {
     weights.gather_layer(compute, layer, Copies::forward,
-                         last ? std::nullopt : std::optional(layer + 1));
+                         layer + 1 == stage.layers.end ? std::nullopt : std::optional(layer + 1));
+}
+
+void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage) {
+    if (stage.first && weights.pipeline_part().has_embedding) weights.gather_embedding(compute);
+    for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer)
+        gather_forward(compute, weights, stage, layer);
+    if (stage.last) weights.gather_head(compute, Copies::forward);
+}
+
+void follow_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                     bool recompute) {
+    if (stage.last) weights.gather_head(compute, Copies::backward);
+    for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;)
+        gather_backward(compute, weights, stage, layer, recompute);
 }
 
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                const Microbatch& batch) {
-    const kernels::Arena::Scope scope(compute.arena);
-    const TokenSplit tokens(weights, batch);
-    const Matrix x = embed(compute, weights, batch, tokens);
-    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
-        const kernels::Arena::Scope layer_scope(compute.arena);
-        gather_forward(compute, weights, layer);
-        (void)layer_forward_keep(compute, weights, layer, batch, x);
+    return score(compute, weights, head, std::span(&batch, 1)).front();
+}
+
+std::vector<Logprobs> score(Compute& compute, const Weights& weights, const HeadOptions& head,
+                            std::span<const Microbatch> batches) {
+    std::vector<Logprobs> values(batches.size());
+    StageMail mail(compute, weights, batches);
+    for (const parallel::PipelineStep& step : mail.forward_steps()) {
+        const Microbatch& batch = batches[static_cast<std::size_t>(step.micro_batch)];
+        const LayerStage& stage =
+            weights.pipeline_part().stages[static_cast<std::size_t>(step.virtual_stage)];
+        if (batch.rows() == 0) {
+            mail.pass_by(step);
+            follow_forward(compute, weights, stage);
+            continue;
+        }
+        const kernels::Arena::Scope scope(compute.arena);
+        const TokenSplit tokens(weights, batch);
+        const Matrix x = stage.last ? compute.matrix(tokens.mine().size(), weights.config().hidden)
+                                    : mail.room(tokens);
+        mail.receive(step, batch, tokens, x);
+        for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+            const kernels::Arena::Scope layer_scope(compute.arena);
+            gather_forward(compute, weights, stage, layer);
+            (void)layer_forward_keep(compute, weights, layer, batch, x);
+        }
+        if (!stage.last) {
+            mail.send();
+            continue;
+        }
+        weights.gather_head(compute, Copies::forward);
+        const Matrix top = whole_rows(compute, weights, tokens, "activations:top", x);
+        values[static_cast<std::size_t>(step.micro_batch)] =
+            download(compute, head_forward(compute, weights, head, batch, top));
     }
-    weights.gather_head(compute, Copies::forward);
-    const Matrix top = whole_rows(compute, weights, tokens, "activations:top", x);
-    return download(compute, head_forward(compute, weights, head, batch, top));
+    return values;
 }
 
-void follow_score(Compute& compute, const Weights& weights) {
-    weights.gather_embedding(compute);
-    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer)
-        gather_forward(compute, weights, layer);
-    weights.gather_head(compute, Copies::forward);
-}
-
-void follow_training_pass(Compute& compute, const Weights& weights, bool recompute,
-                          GradientSink& gradients) {
-    follow_score(compute, weights);
-    weights.gather_head(compute, Copies::backward);
-    gradients.head_done();
-    for (std::int64_t layer = weights.config().layers; layer-- > 0;) {
-        gather_backward(compute, weights, layer, recompute);
-        gradients.layer_done(layer);
-    }
-    gradients.embedding({}, {});
-}
-
-TrainingPass::TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
-                           const Microbatch& batch, bool recompute)
+StagePass::StagePass(Compute& compute, const Weights& weights, const HeadOptions& head,
+                     const Microbatch& batch, const LayerStage& stage, bool recompute)
     : compute_(compute),
       weights_(weights),
       head_options_(head),
       batch_(batch),
+      stage_(stage),
       recompute_(recompute),
-      scope_(compute.arena),
-      tokens_(std::make_unique<TokenSplit>(weights, batch)),
-      x_(embed(compute, weights, batch, *tokens_)) {
-    for (std::int64_t layer = 0; layer < weights.config().layers; ++layer) {
-        gather_forward(compute, weights, layer);
-        if (recompute) {
-            inputs_.push_back(compute.matrix(x_.rows, x_.cols));
-            compute.copy(x_, inputs_.back());
-            const kernels::Arena::Scope layer_scope(compute.arena);
-            (void)layer_forward_keep(compute, weights, layer, batch, x_);
-        } else {
-            kept_.push_back(layer_forward_keep(compute, weights, layer, batch, x_));
-        }
-    }
-    weights.gather_head(compute, Copies::forward);
-    top_ = whole_rows(compute, weights, *tokens_, "activations:top", x_);
-    head_ = head_forward(compute, weights, head, batch, top_);
+      scope_(compute.kept()),
+      tokens_(weights, batch),
+      x_(compute.kept_matrix(tokens_.mine().size(), weights.config().hidden)) {
+    if (weights.pipeline_part().split()) gradient_ = compute.kept_matrix(x_.rows, x_.cols);
 }
 
-TrainingPass::~TrainingPass() = default;
+void StagePass::forward() {
+    if (stage_.first && weights_.pipeline_part().has_embedding) {
+        weights_.gather_embedding(compute_);
+        embed(compute_, weights_, batch_, tokens_, x_);
+    }
+    for (std::int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
+        gather_forward(compute_, weights_, stage_, layer);
+        if (recompute_) {
+            inputs_.push_back(compute_.kept_matrix(x_.rows, x_.cols));
+            compute_.copy(x_, inputs_.back());
+            Compute scratch = compute_.in_scratch();
+            const kernels::Arena::Scope layer_scope(scratch.arena);
+            (void)layer_forward_keep(scratch, weights_, layer, batch_, x_);
+        } else {
+            kept_.push_back(layer_forward_keep(compute_, weights_, layer, batch_, x_));
+        }
+    }
+    if (!stage_.last) return;
+    weights_.gather_head(compute_, Copies::forward);
+    top_ = x_;
+    if (tokens_.split()) {
+        top_ = compute_.kept_matrix(tokens_.total(), x_.cols);
+        gather_rows(compute_, weights_, tokens_, "activations:top", x_, top_);
+    }
+    head_ = head_forward(compute_, weights_, head_options_, batch_, top_);
+}
 
-Logprobs TrainingPass::logprobs() {
+Logprobs StagePass::logprobs() {
     return download(compute_, head_);
 }
 
-void TrainingPass::backward(std::span<const float> coefficient, GradientSink& gradients) {
+Matrix StagePass::output_gradient(std::span<const float> coefficient, GradientSink& gradients) {
+    if (!stage_.last) return gradient_;
     ensure(coefficient.size() == batch_.head.size(), "{} coefficients for {} head rows",
            coefficient.size(), batch_.head.size());
-    const kernels::Arena::Scope scope(compute_.arena);
-    const Matrix dtop = compute_.matrix(top_.rows, top_.cols);
+    const bool one_rank = !weights_.pipeline_part().split();
+    const bool own_is_whole = !one_rank && !tokens_.split();
     weights_.gather_head(compute_, Copies::backward);
+    const Matrix dtop = own_is_whole ? gradient_ : compute_.matrix(top_.rows, top_.cols);
     head_backward(compute_, weights_, head_options_, batch_, top_, head_, coefficient, dtop,
                   gradients);
-    const Matrix dx = own_rows(compute_, *tokens_, dtop);
-    for (std::int64_t layer = weights_.config().layers; layer-- > 0;) {
-        const auto at = static_cast<std::size_t>(layer);
-        gather_backward(compute_, weights_, layer, recompute_);
+    if (!tokens_.split()) return dtop;
+    const Matrix own = one_rank ? compute_.matrix(x_.rows, x_.cols) : gradient_;
+    compute_.copy(dtop.row_range(tokens_.mine()), own);
+    return own;
+}
+
+void StagePass::backward(std::span<const float> coefficient, GradientSink& gradients) {
+    const kernels::Arena::Scope scope(compute_.arena);
+    const Matrix dx = output_gradient(coefficient, gradients);
+    for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
+        gather_backward(compute_, weights_, stage_, layer, recompute_);
+        const auto at = static_cast<std::size_t>(layer - stage_.layers.begin);
         if (!recompute_) {
             layer_backward(compute_, weights_, layer, batch_, kept_[at], dx, gradients);
             continue;
         }
+        Compute scratch = compute_.in_scratch();
+        const kernels::Arena::Scope layer_scope(scratch.arena);
+        const Matrix x = scratch.matrix(x_.rows, x_.cols);
+        scratch.copy(inputs_[at], x);
+        const LayerActivations kept = layer_forward_keep(scratch, weights_, layer, batch_, x);
+        layer_backward(scratch, weights_, layer, batch_, kept, dx, gradients);
+    }
+    if (stage_.first) embedding_gradient(dx, gradients);
+}
+
+void StagePass::backward_input(std::span<const float> coefficient, GradientSink& gradients) {
+    const kernels::Arena::Scope scope(compute_.arena);
+    const Matrix dx = output_gradient(coefficient, gradients);
+    for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
+        gather_backward(compute_, weights_, stage_, layer, recompute_);
+        const auto at = static_cast<std::size_t>(layer - stage_.layers.begin);
+        if (!recompute_) {
+            layer_backward_input(compute_, weights_, layer, batch_, kept_[at], dx,
+                                 later_.emplace_back());
+            continue;
+        }
+        // What is computed again is read once more by what is put off.
         const kernels::Arena::Scope layer_scope(compute_.arena);
         const Matrix x = compute_.matrix(x_.rows, x_.cols);
         compute_.copy(inputs_[at], x);
-        const LayerActivations kept = layer_forward_keep(compute_, weights_, layer, batch_, x);
-        layer_backward(compute_, weights_, layer, batch_, kept, dx, gradients);
+        kept_.push_back(layer_forward_keep(compute_, weights_, layer, batch_, x));
+        layer_backward_input(compute_, weights_, layer, batch_, kept_.back(), dx,
+                             later_.emplace_back());
     }
+}
 
+void StagePass::backward_weight(GradientSink& gradients) {
+    const kernels::Arena::Scope scope(compute_.arena);
+    for (const WeightWork& layer : later_) {
+        const kernels::Arena::Scope layer_scope(compute_.arena);
+        for (const auto& work : layer) work(gradients);
+    }
+    later_.clear();
+    if (stage_.first) embedding_gradient(gradient_, gradients);
+}
+
+void StagePass::embedding_gradient(Matrix dx, GradientSink& gradients) {
     std::vector<TokenId> unique = batch_.ids;
     std::sort(unique.begin(), unique.end());
     unique.erase(std::unique(unique.begin(), unique.end()), unique.end());
     const Matrix rows = compute_.matrix(static_cast<std::int64_t>(unique.size()), x_.cols);
-    const Matrix dout = whole_rows(compute_, weights_, *tokens_, "activations:gradient", dx);
+    const Matrix dout = whole_rows(compute_, weights_, tokens_, "activations:gradient", dx);
     compute_.device.embed_gradient(
         {.dout = dout, .ids = batch_.ids, .unique = unique, .drows = rows}, compute_.stream);
     // Of those that this rank holds, counted from its first.

@@ -1,4 +1,4 @@
-// The whole decoder over a micro-batch: log-probabilities, and gradients of them.
+// The decoder over a micro-batch: log-probabilities, and gradients of them.
 #pragma once
 
 #include <memory>
@@ -8,10 +8,9 @@
 
 #include "src/model/decoder_layer.hpp"
 #include "src/model/head.hpp"
+#include "src/model/token_split.hpp"
 
 namespace rankwise::model {
-
-class TokenSplit;
 
 /// Values of the head rows of a micro-batch, in their order.
 struct Logprobs {
@@ -23,57 +22,91 @@ struct Logprobs {
 /// weights.
 void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids,
            kernels::Matrix x);
+/// Of a micro-batch: this rank's rows of the residual stream before the first layer.
+void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
+           const TokenSplit& tokens, kernels::Matrix mine);
 
-/// Brings together what the forward pass through a layer reads, and begins with the next one's.
-void gather_forward(Compute& compute, const Weights& weights, std::int64_t layer);
+/// Brings together what the forward pass through a layer of a stage reads, and begins with the next
+/// one's, where rows of the weights are shared out.
+void gather_forward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                    std::int64_t layer);
 
-/// Forward pass without a backward pass: reference scoring, evaluation of text.
+/// What a rank that has nothing to compute does then while others of the data axis go forward
+/// through a stage, or back through it: it brings its rows.
+void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage);
+void follow_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                     bool recompute);
+
+/// Forward passes without backward passes: reference scoring, evaluation of text. Collective over
+/// the axes of the model; of a pipeline the last rank alone knows the values. Where rows of the
+/// weights are shared out all data ranks have as many batches; an empty one is none.
+[[nodiscard]] std::vector<Logprobs> score(Compute& compute, const Weights& weights,
+                                          const HeadOptions& head,
+                                          std::span<const Microbatch> batches);
 [[nodiscard]] Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,
                              const Microbatch& batch);
 
-/// What ranks that have nothing to score do while others score, where rows of the weights are
-/// shared out: they bring theirs.
-void follow_score(Compute& compute, const Weights& weights);
-
-/// A forward pass that keeps what its backward pass needs. The micro-batch and the weights must
-/// outlive it; its memory is given back to the arena when it is destroyed, so passes are destroyed
-/// in the reverse of the order of their making.
-class TrainingPass {
+/// A micro-batch's way through one stage of the model, which keeps what its way back needs. The
+/// micro-batch and the weights must outlive it; its memory is given back to where it is kept
+/// (Compute::kept) when it is destroyed, so passes that keep in one arena are destroyed in the
+/// reverse of the order of their making.
+class StagePass {
   public:
     /// @param recompute  keep only each layer's input, and compute the rest again in the backward
-    /// pass: the same bits for less
-    ///                   memory (physical)
-    TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
-                 const Microbatch& batch, bool recompute);
-    TrainingPass(const TrainingPass&) = delete;
-    TrainingPass& operator=(const TrainingPass&) = delete;
+    /// pass: the same bits for less memory (physical)
+    StagePass(Compute& compute, const Weights& weights, const HeadOptions& head,
+              const Microbatch& batch, const LayerStage& stage, bool recompute);
+    StagePass(const StagePass&) = delete;
+    StagePass& operator=(const StagePass&) = delete;
 
-    /// Waits for the device.
+    /// This rank's rows of the residual stream: the stage's input, which the caller fills in before
+    /// forward() unless this rank embeds itself; afterwards its output, until the end.
+    [[nodiscard]] kernels::Matrix stream() const { return x_; }
+    /// The gradient of the stage's output, which the caller fills in before backward() unless the
+    /// stage is the last; afterwards of its input. Only where a pipeline has several ranks.
+    [[nodiscard]] kernels::Matrix gradient() const { return gradient_; }
+
+    void forward();
+    /// Of the last stage, after forward(). Waits for the device.
     [[nodiscard]] Logprobs logprobs();
-
-    /// coefficient[r] = d loss / d logprob of head row r. Once.
+    /// @param coefficient  of the last stage: [r] = d loss / d logprob of head row r. Once.
     void backward(std::span<const float> coefficient, GradientSink& gradients);
-
-    ~TrainingPass();
+    /// The same in two halves, of a pipeline of several ranks: the gradient of the stage's input,
+    /// and of the head; then those of layers and embedding.
+    void backward_input(std::span<const float> coefficient, GradientSink& gradients);
+    void backward_weight(GradientSink& gradients);
 
   private:
+    [[nodiscard]] kernels::Matrix output_gradient(std::span<const float> coefficient,
+                                                  GradientSink& gradients);
+    void embedding_gradient(kernels::Matrix dx, GradientSink& gradients);
+
     Compute& compute_;
     const Weights& weights_;
     HeadOptions head_options_;
     const Microbatch& batch_;
+    LayerStage stage_;
     bool recompute_;
     kernels::Arena::Scope scope_;
-    std::unique_ptr<TokenSplit> tokens_;   // whose rows the residual stream holds
+    TokenSplit tokens_;                    // whose rows the residual stream holds
     kernels::Matrix x_;                    // the residual stream
+    kernels::Matrix gradient_;             // its gradient
     kernels::Matrix top_;                  // all its rows after the last layer
     std::vector<kernels::Matrix> inputs_;  // recompute: of each layer
     std::vector<LayerActivations> kept_;   // otherwise
+    std::vector<WeightWork> later_;        // after backward_input(), of each layer
     HeadOutputs head_;
 };
 
-/// The same for a training pass: what a rank without a micro-batch does. `gradients` learns of
-/// every group, with no gradient of this rank.
-void follow_training_pass(Compute& compute, const Weights& weights, bool recompute,
-                          GradientSink& gradients);
+/// A forward pass through the whole model.
+class TrainingPass : public StagePass {
+  public:
+    TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
+                 const Microbatch& batch, bool recompute)
+        : StagePass(compute, weights, head, batch, weights.pipeline_part().stages.front(),
+                    recompute) {
+        forward();
+    }
+};
 
 }  // namespace rankwise::model

@@ -49,25 +49,28 @@ LayerActivations allocate(Compute& compute, const Weights& weights, const TokenS
     const ModelConfig& config = weights.config();
     const Part& part = weights.part();
     LayerActivations kept;
-    kernels::Arena& arena = compute.arena;
-    kept.normed_in = compute.matrix(rows, config.hidden);
-    kept.qkv = compute.matrix(rows, part.qkv_size());
-    kept.attention = compute.matrix(rows, part.q_size());
-    kept.gate_up = compute.matrix(rows, 2 * part.intermediate.size());
-    kept.activated = compute.matrix(rows, part.intermediate.size());
+    kernels::Arena& arena = keep ? compute.kept() : compute.arena;
+    const auto matrix = [&](std::int64_t count, std::int64_t cols) {
+        return keep ? compute.kept_matrix(count, cols) : compute.matrix(count, cols);
+    };
+    kept.normed_in = matrix(rows, config.hidden);
+    kept.qkv = matrix(rows, part.qkv_size());
+    kept.attention = matrix(rows, part.q_size());
+    kept.gate_up = matrix(rows, 2 * part.intermediate.size());
+    kept.activated = matrix(rows, part.intermediate.size());
     if (!keep) {
         kept.normed_post = kept.normed_in;
         return kept;
     }
-    kept.normed_post = compute.matrix(rows, config.hidden);
-    kept.x_in = compute.matrix(own_rows, config.hidden);
-    kept.x_mid = compute.matrix(own_rows, config.hidden);
+    kept.normed_post = matrix(rows, config.hidden);
+    kept.x_in = matrix(own_rows, config.hidden);
+    kept.x_mid = matrix(own_rows, config.hidden);
     kept.inv_rms_in = arena.take<float>(own_rows);
     kept.inv_rms_post = arena.take<float>(own_rows);
     kept.maximum = arena.take<float>(rows * part.heads.size());
     kept.denominator = arena.take<float>(rows * part.heads.size());
     if (config.qk_norm) {
-        kept.qkv_raw = compute.matrix(rows, part.q_size() + part.kv_size());
+        kept.qkv_raw = matrix(rows, part.q_size() + part.kv_size());
         kept.inv_rms_q = arena.take<float>(rows * part.heads.size());
         kept.inv_rms_k = arena.take<float>(rows * part.kv_heads.size());
     }
@@ -242,21 +245,62 @@ void gathered_norm_gradient(Compute& compute, const Weights& weights, const Toke
     add_blocks(compute, all, slot);
 }
 
+/// Where gradients of weights go: at once to their sink, or later, when what they read is kept.
+class WeightGradients {
+  public:
+    WeightGradients(Compute& compute, GradientSink* now, WeightWork* later)
+        : compute_(compute), now_(now), later_(later) {}
+
+    /// @param work  (GradientSink&)
+    template <class Work>
+    void add(Work work) {
+        if (later_ != nullptr) {
+            later_->emplace_back(std::move(work));
+        } else {
+            work(*now_);
+        }
+    }
+    /// A matrix that such work reads.
+    [[nodiscard]] Matrix matrix(std::int64_t rows, std::int64_t cols) const {
+        return later_ != nullptr ? compute_.kept_matrix(rows, cols) : compute_.matrix(rows, cols);
+    }
+    /// What such work reads of a matrix that will be written again.
+    [[nodiscard]] ConstMatrix as_it_is(ConstMatrix matrix) const {
+        if (later_ == nullptr) return matrix;
+        const Matrix copy = compute_.kept_matrix(matrix.rows, matrix.cols);
+        compute_.copy_rows(matrix, copy);
+        return copy;
+    }
+
+    /// Memory like `matrix`, which such work has read: the same unless it is still to come.
+    [[nodiscard]] Matrix again(Matrix matrix) const {
+        return later_ != nullptr ? compute_.kept_matrix(matrix.rows, matrix.cols) : matrix;
+    }
+
+  private:
+    Compute& compute_;
+    GradientSink* now_;
+    WeightWork* later_;
+};
+
 void norm_backward(Compute& compute, const Weights& weights, const TokenSplit& tokens,
                    ConstMatrix dy, ConstMatrix x, DeviceSpan<const float> weight,
                    DeviceSpan<const float> inv_rms, std::span<const std::int64_t> blocks,
-                   const GradientSlot& slot, Matrix dx) {
-    const kernels::RmsNormWeightGradientArgs args{.dy = dy,
-                                                  .x = x,
-                                                  .inv_rms = inv_rms,
-                                                  .blocks = blocks,
-                                                  .dw = slot.vector(),
-                                                  .output = slot.output};
-    if (tokens.split()) {
-        gathered_norm_gradient(compute, weights, tokens, blocks, args, slot);
-    } else {
-        compute.device.rms_norm_weight_gradient(args, compute.stream);
-    }
+                   ParameterId id, WeightGradients& gradients, Matrix dx) {
+    gradients.add([&compute, &weights, tokens, dy, x, inv_rms, blocks, id](GradientSink& sink) {
+        const GradientSlot slot = sink.slot(id);
+        const kernels::RmsNormWeightGradientArgs args{.dy = dy,
+                                                      .x = x,
+                                                      .inv_rms = inv_rms,
+                                                      .blocks = blocks,
+                                                      .dw = slot.vector(),
+                                                      .output = slot.output};
+        if (tokens.split()) {
+            gathered_norm_gradient(compute, weights, tokens, blocks, args, slot);
+        } else {
+            compute.device.rms_norm_weight_gradient(args, compute.stream);
+        }
+    });
     compute.device.rms_norm_backward(
         {.dy = dy, .x = x, .weight = weight, .inv_rms = inv_rms, .dx = dx, .output = Output::add},
         compute.stream);
@@ -276,7 +320,7 @@ void head_norm_gradient(Compute& compute, const Weights& weights, const sums::Ra
 
 void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                       const Microbatch& batch, const LayerActivations& kept, Matrix dqkv,
-                      GradientSink& gradients) {
+                      WeightGradients& gradients) {
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
     const LayerWeights& w = weights.layer(layer);
     const Part& part = weights.part();
@@ -286,20 +330,23 @@ void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t lay
                           DeviceSpan<const float> inv_rms, ParameterId id) {
         const Matrix dy = dqkv.col_range(range);
         const ConstMatrix x = kept.qkv_raw.col_range(range);
-        const GradientSlot slot = gradients.slot(id);
-        const kernels::RmsNormWeightGradientArgs args{.dy = dy,
-                                                      .x = x,
-                                                      .groups = heads,
-                                                      .group_order = order,
-                                                      .inv_rms = inv_rms,
-                                                      .blocks = batch.norm_blocks,
-                                                      .dw = slot.vector(),
-                                                      .output = slot.output};
-        if (weights.split()) {
-            head_norm_gradient(compute, weights, ranks, args, slot);
-        } else {
-            compute.device.rms_norm_weight_gradient(args, compute.stream);
-        }
+        gradients.add([&compute, &weights, &order, &ranks, &batch, heads, inv_rms, id, x,
+                       before = gradients.as_it_is(dy)](GradientSink& sink) {
+            const GradientSlot slot = sink.slot(id);
+            const kernels::RmsNormWeightGradientArgs args{.dy = before,
+                                                          .x = x,
+                                                          .groups = heads,
+                                                          .group_order = order,
+                                                          .inv_rms = inv_rms,
+                                                          .blocks = batch.norm_blocks,
+                                                          .dw = slot.vector(),
+                                                          .output = slot.output};
+            if (weights.split()) {
+                head_norm_gradient(compute, weights, ranks, args, slot);
+            } else {
+                compute.device.rms_norm_weight_gradient(args, compute.stream);
+            }
+        });
         compute.device.rms_norm_backward(
             {.dy = dy, .x = x, .groups = heads, .weight = weight, .inv_rms = inv_rms, .dx = dy},
             compute.stream);
@@ -321,6 +368,90 @@ void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
     sums::all_reduce(compute.tools(), weights.tensor(), "sums:shared kv",
                      weights.tensor_sums().shared_kv, partial, total);
     compute.copy_rows(total, dkv);
+}
+
+/// Of a layer. Takes scratch memory that it does not give back: gradients may lie among it.
+void backward(Compute& compute, const Weights& weights, std::int64_t layer, const Microbatch& batch,
+              const LayerActivations& kept, Matrix dx, WeightGradients& gradients) {
+    const ModelConfig& config = weights.config();
+    const LayerWeights& w = weights.layer(layer);
+    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const Part& part = weights.part();
+    const TensorSums& ranks = weights.tensor_sums();
+    const QkvColumns columns(part);
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    const TokenSplit tokens(weights, batch);
+    const std::int64_t rows = tokens.total();
+    const std::int64_t intermediate = part.intermediate.size();
+    const auto all_of_dx = [&] {
+        return gradients.as_it_is(whole_rows(compute, weights, tokens, "activations:gradient", dx));
+    };
+    const auto add_linears = [&](auto linears, ConstMatrix dy, ConstMatrix x) {
+        gradients.add([&compute, linears, dy, x](GradientSink& sink) {
+            linear_gradients(compute, linears, dy, x, sink);
+        });
+    };
+
+    // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
+    const ConstMatrix dout = all_of_dx();
+    const Matrix dgate_up = gradients.matrix(rows, 2 * intermediate);
+    if (intermediate > 0) {
+        add_linears(std::array{Linear{ids.down, -1, {0, config.hidden}}}, dout, kept.activated);
+        const Matrix dactivated = compute.matrix(rows, intermediate);
+        device.matmul({.x = dout, .w = w.down_back, .y = dactivated}, stream);
+        device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
+                               stream);
+        add_linears(std::array{Linear{ids.gate, ids.gate_bias, {0, intermediate}},
+                               Linear{ids.up, ids.up_bias, {intermediate, 2 * intermediate}}},
+                    dgate_up, kept.normed_post);
+    }
+    gradients.add([&compute, id = ids.down_bias, dout](GradientSink& sink) {
+        bias_gradient(compute, id, dout, sink);
+    });
+    const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden);
+    row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
+                     w.gate_up_back, {}, Output::store, dnormed_post);
+    norm_backward(compute, weights, tokens, dnormed_post, kept.x_mid, w.post_norm,
+                  kept.inv_rms_post, batch.norm_blocks, ids.post_norm, gradients, dx);
+
+    // Attention: x_mid = x_in + o(attention(rope(qkv(norm(x_in))))).
+    const ConstMatrix dmid = all_of_dx();
+    add_linears(std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid, kept.attention);
+    const Matrix dattention = compute.matrix(rows, part.q_size());
+    device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
+    const Matrix dqkv = gradients.matrix(rows, part.qkv_size());
+    const ConstMatrix qkv = kept.qkv;
+    device.segment_attention_backward({.q = qkv.col_range(columns.q),
+                                       .k = qkv.col_range(columns.k),
+                                       .v = qkv.col_range(columns.v),
+                                       .out = kept.attention,
+                                       .dout = dattention,
+                                       .maximum = kept.maximum,
+                                       .denominator = kept.denominator,
+                                       .heads = part.heads.size(),
+                                       .kv_heads = part.kv_heads.size(),
+                                       .head_order = weights.contractions().heads,
+                                       .segments = batch.segments,
+                                       .scale = attention_scale(config),
+                                       .dq = dqkv.col_range(columns.q),
+                                       .dk = dqkv.col_range(columns.k),
+                                       .dv = dqkv.col_range(columns.v)},
+                                      stream);
+    if (part.place.degree > config.kv_heads)
+        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
+    rotate(compute, weights, batch.positions, dqkv, true);
+    if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
+    add_linears(
+        std::array{Linear{ids.q, ids.q_bias, columns.q}, Linear{ids.k, ids.k_bias, columns.k},
+                   Linear{ids.v, ids.v_bias, columns.v}},
+        dqkv, kept.normed_in);
+    // Of the same size: read before, unless that is put off.
+    const Matrix dnormed_in = gradients.again(dnormed_post);
+    row_split_matmul(compute, weights, tokens, "sums:dnormed attention", ranks.attention, dqkv,
+                     w.qkv_back, {}, Output::store, dnormed_in);
+    norm_backward(compute, weights, tokens, dnormed_in, kept.x_in, w.input_norm, kept.inv_rms_in,
+                  batch.norm_blocks, ids.input_norm, gradients, dx);
 }
 
 }  // namespace
@@ -366,81 +497,18 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
                     const Microbatch& batch, const LayerActivations& kept, Matrix dx,
                     GradientSink& gradients) {
     const kernels::Arena::Scope scope(compute.arena);
-    const ModelConfig& config = weights.config();
-    const LayerWeights& w = weights.layer(layer);
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
-    const Part& part = weights.part();
-    const TensorSums& ranks = weights.tensor_sums();
-    const QkvColumns columns(part);
-    kernels::Device& device = compute.device;
-    kernels::Stream& stream = compute.stream;
-    const TokenSplit tokens(weights, batch);
-    const std::int64_t rows = tokens.total();
-    const std::int64_t intermediate = part.intermediate.size();
-    const auto all_of_dx = [&] {
-        return whole_rows(compute, weights, tokens, "activations:gradient", dx);
-    };
-
-    // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
-    const ConstMatrix dout = all_of_dx();
-    const Matrix dgate_up = compute.matrix(rows, 2 * intermediate);
-    if (intermediate > 0) {
-        linear_gradients(compute, std::array{Linear{ids.down, -1, {0, config.hidden}}}, dout,
-                         kept.activated, gradients);
-        const Matrix dactivated = compute.matrix(rows, intermediate);
-        device.matmul({.x = dout, .w = w.down_back, .y = dactivated}, stream);
-        device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
-                               stream);
-        linear_gradients(compute,
-                         std::array{Linear{ids.gate, ids.gate_bias, {0, intermediate}},
-                                    Linear{ids.up, ids.up_bias, {intermediate, 2 * intermediate}}},
-                         dgate_up, kept.normed_post, gradients);
-    }
-    bias_gradient(compute, ids.down_bias, dout, gradients);
-    const Matrix dnormed = compute.matrix(dx.rows, config.hidden);
-    row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
-                     w.gate_up_back, {}, Output::store, dnormed);
-    norm_backward(compute, weights, tokens, dnormed, kept.x_mid, w.post_norm, kept.inv_rms_post,
-                  batch.norm_blocks, gradients.slot(ids.post_norm), dx);
-
-    // Attention: x_mid = x_in + o(attention(rope(qkv(norm(x_in))))).
-    const ConstMatrix dmid = all_of_dx();
-    linear_gradients(compute, std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid,
-                     kept.attention, gradients);
-    const Matrix dattention = compute.matrix(rows, part.q_size());
-    device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
-    const Matrix dqkv = compute.matrix(rows, part.qkv_size());
-    const ConstMatrix qkv = kept.qkv;
-    device.segment_attention_backward({.q = qkv.col_range(columns.q),
-                                       .k = qkv.col_range(columns.k),
-                                       .v = qkv.col_range(columns.v),
-                                       .out = kept.attention,
-                                       .dout = dattention,
-                                       .maximum = kept.maximum,
-                                       .denominator = kept.denominator,
-                                       .heads = part.heads.size(),
-                                       .kv_heads = part.kv_heads.size(),
-                                       .head_order = weights.contractions().heads,
-                                       .segments = batch.segments,
-                                       .scale = attention_scale(config),
-                                       .dq = dqkv.col_range(columns.q),
-                                       .dk = dqkv.col_range(columns.k),
-                                       .dv = dqkv.col_range(columns.v)},
-                                      stream);
-    if (part.place.degree > config.kv_heads)
-        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
-    rotate(compute, weights, batch.positions, dqkv, true);
-    if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
-    linear_gradients(
-        compute,
-        std::array{Linear{ids.q, ids.q_bias, columns.q}, Linear{ids.k, ids.k_bias, columns.k},
-                   Linear{ids.v, ids.v_bias, columns.v}},
-        dqkv, kept.normed_in, gradients);
-    row_split_matmul(compute, weights, tokens, "sums:dnormed attention", ranks.attention, dqkv,
-                     w.qkv_back, {}, Output::store, dnormed);
-    norm_backward(compute, weights, tokens, dnormed, kept.x_in, w.input_norm, kept.inv_rms_in,
-                  batch.norm_blocks, gradients.slot(ids.input_norm), dx);
+    WeightGradients now(compute, &gradients, nullptr);
+    backward(compute, weights, layer, batch, kept, dx, now);
     gradients.layer_done(layer);
+}
+
+void layer_backward_input(Compute& compute, const Weights& weights, std::int64_t layer,
+                          const Microbatch& batch, const LayerActivations& kept, Matrix dx,
+                          WeightWork& later) {
+    const kernels::Arena::Scope scope(compute.arena);
+    WeightGradients put_off(compute, nullptr, &later);
+    backward(compute, weights, layer, batch, kept, dx, put_off);
+    later.emplace_back([layer](GradientSink& sink) { sink.layer_done(layer); });
 }
 
 }  // namespace rankwise::model

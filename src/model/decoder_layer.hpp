@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <span>
+#include <vector>
 
 #include "src/model/gradients.hpp"
 #include "src/model/microbatch.hpp"
@@ -54,5 +55,14 @@ LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, st
 void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                     const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
                     GradientSink& gradients);
+
+/// Gradients of weights that are computed later: each a call with their sink, in order. What they
+/// read lies among what the pass keeps, as do `kept`, and lives as long.
+using WeightWork = std::vector<std::function<void(GradientSink&)>>;
+
+/// The same in two halves: dx now, for which others wait, and the rest when `later` is called.
+void layer_backward_input(Compute& compute, const Weights& weights, std::int64_t layer,
+                          const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
+                          WeightWork& later);
 
 }  // namespace rankwise::model

@@ -42,11 +42,13 @@ Gathered::Group::Group(const parallel::ShardMap& owners, Range parameters, int r
 }
 
 Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
-                   const parallel::ShardMap& owners, std::span<const Shape> shapes,
-                   const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
-                   parallel::Communicator& data, DeviceSpan<const float> masters)
+                   const PipelinePart& part, const parallel::ShardMap& owners,
+                   std::span<const Shape> shapes, const LayerSpecs& specs,
+                   const kernels::PackSpec& head, Passes passes, parallel::Communicator& data,
+                   DeviceSpan<const float> masters)
     : device_(device),
       parameters_(parameters),
+      part_(part),
       owners_(owners),
       shapes_(shapes),
       specs_(specs),
@@ -54,8 +56,8 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
       masters_(masters),
       table_(device,
              std::max(size_of(shapes, parameters.embedding), size_of(shapes, parameters.head))),
-      final_norm_(device, size_of(shapes, parameters.final_norm)),
-      head_(device, head, take_from_device(head_memory_)) {
+      final_norm_(device, size_of(shapes, parameters.final_norm)) {
+    if (part.has_head) head_ = PackedCopy(device, head, take_from_device(head_memory_));
     std::int64_t largest = 0;
     for (std::size_t l = 0; l < parameters.layers.size(); ++l) {
         const Range ids = ids_of_layer(parameters.table, static_cast<std::int64_t>(l));
@@ -151,7 +153,7 @@ void Gathered::layer(Compute& compute, std::int64_t layer, Copies copies,
 }
 
 const LayerWeights& Gathered::view(std::int64_t layer) const {
-    if (holds_all()) return resident_[static_cast<std::size_t>(layer)].view();
+    if (holds_all()) return resident_[static_cast<std::size_t>(part_.local_layer(layer))].view();
     const Slot* const slot = const_cast<Gathered*>(this)->find(layer);
     ensure(slot != nullptr && (slot->forward || slot->backward), "layer {} was not gathered",
            layer);
@@ -198,8 +200,9 @@ void Gathered::hold_all(Compute& compute) {
     const Take take = [&](std::int64_t bytes) { return compute.arena.take<std::byte>(bytes); };
     const auto layers = static_cast<std::int64_t>(layers_.size());
     for (std::int64_t l = 0; l < layers; ++l) {
+        if (!part_.holds_layer(l)) continue;
         Slot& slot = arrived(compute, l);
-        if (l + 1 < layers) start(compute, l + 1);
+        if (l + 1 < layers && part_.holds_layer(l + 1)) start(compute, l + 1);
         // Vectors are read where they are, and a slot is soon another layer's.
         std::vector<std::vector<ConstMatrix>> pieces = slot.pieces;
         const std::int64_t first = layers_[static_cast<std::size_t>(l)].ids.begin;
@@ -219,8 +222,8 @@ void Gathered::hold_all(Compute& compute) {
                           });
         compute.device.synchronize(compute.stream);  // before the slot is filled again
     }
-    head(compute, Copies::forward);
-    embedding(compute);
+    if (part_.has_head) head(compute, Copies::forward);
+    if (part_.has_embedding) embedding(compute);
     resident_ = std::move(all);
 }
 

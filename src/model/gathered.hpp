@@ -11,6 +11,7 @@
 #include "parallel/communicator.hpp"
 #include "parallel/shard_map.hpp"
 #include "src/model/packed_layer.hpp"
+#include "src/model/pipeline_part.hpp"
 
 namespace rankwise::model {
 
@@ -25,7 +26,7 @@ class Gathered {
   public:
     /// @param masters  this rank's rows in the order of `owners`; with the other arguments it
     /// outlives this
-    Gathered(kernels::Device& device, const DecoderParameters& parameters,
+    Gathered(kernels::Device& device, const DecoderParameters& parameters, const PipelinePart& part,
              const parallel::ShardMap& owners, std::span<const Shape> shapes,
              const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
              parallel::Communicator& data, DeviceSpan<const float> masters);
@@ -50,8 +51,8 @@ class Gathered {
     [[nodiscard]] DeviceSpan<const float> final_norm() const { return final_norm_.span(); }
     [[nodiscard]] kernels::PackedWeight packed_head() const { return head_.view(); }
 
-    /// All layers with copies for the forward pass, the head and the embedding, in scratch memory,
-    /// until drop(): for generation. layer() has nothing to do meanwhile.
+    /// All layers of this rank with copies for the forward pass, the head and the embedding, in
+    /// scratch memory, until drop(): for generation. layer() has nothing to do meanwhile.
     void hold_all(Compute& compute);
     void drop() { resident_.clear(); }
     [[nodiscard]] bool holds_all() const { return !resident_.empty(); }
@@ -86,6 +87,7 @@ class Gathered {
 
     kernels::Device& device_;
     const DecoderParameters& parameters_;
+    const PipelinePart& part_;
     const parallel::ShardMap& owners_;
     std::span<const Shape> shapes_;
     const LayerSpecs& specs_;
@@ -101,7 +103,7 @@ class Gathered {
     std::vector<kernels::DeviceBuffer<std::byte>> head_memory_;
     PackedCopy head_;
     bool head_packed_ = false;
-    std::vector<PackedLayer> resident_;
+    std::vector<PackedLayer> resident_;  // that this rank has, ascending
 };
 
 }  // namespace rankwise::model

@@ -231,13 +231,13 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
     kernels::Device& device = compute.device;
     const auto rows = static_cast<std::int64_t>(batch.head.size());
     HeadOutputs out;
-    out.logprob = compute.arena.take<float>(rows);
-    out.entropy = compute.arena.take<float>(rows);
-    out.maximum = compute.arena.take<float>(rows);
-    out.sum = compute.arena.take<float>(rows);
-    out.hidden = compute.matrix(rows, config.hidden);
-    out.normed = compute.matrix(x.rows, config.hidden);
-    out.inv_rms = compute.arena.take<float>(x.rows);
+    out.logprob = compute.kept().take<float>(rows);
+    out.entropy = compute.kept().take<float>(rows);
+    out.maximum = compute.kept().take<float>(rows);
+    out.sum = compute.kept().take<float>(rows);
+    out.hidden = compute.kept_matrix(rows, config.hidden);
+    out.normed = compute.kept_matrix(x.rows, config.hidden);
+    out.inv_rms = compute.kept().take<float>(x.rows);
     device.rms_norm({.x = x,
                      .weight = weights.final_norm(),
                      .eps = static_cast<float>(config.rms_norm_eps),

@@ -74,10 +74,10 @@ std::vector<float> rows_of_part(const Weights& weights, ParameterId id, Range ro
     return weights.shards().gather_v("export:rows", values, 0).values;
 }
 
-/// Rows of a whole parameter on the first rank of those that share the model, nothing elsewhere.
-/// Collective over them.
-std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
-                              Compute& compute) {
+/// Rows of a whole parameter on the first of the ranks of its pipeline rank, nothing elsewhere.
+/// Collective over the ranks that share its rows or split it.
+std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range rows,
+                                   Compute& compute) {
     const auto box_of = [&](TensorPlace place) {
         const Parameter& parameter = weights.table()[id];
         const int leaves = weights.config().tree().leaves();
@@ -87,6 +87,7 @@ std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows
         return box;
     };
     const TensorPlace here = weights.part().place;
+    if (!holds(weights.pipeline_part(), weights.parameters(), id)) return {};
     const Box mine = box_of(here);
     std::vector<float> values = rows_of_part(weights, id, mine.rows, compute);
     if (!weights.split() || (weights.sharded() && weights.shards().rank() > 0)) return values;
@@ -105,6 +106,22 @@ std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows
         }
     }
     return whole;
+}
+
+/// Rows of a whole parameter on rank 0 of both axes, nothing elsewhere. Collective over the tensor
+/// and pipeline axes.
+std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
+                              Compute& compute) {
+    std::vector<float> values = rows_where_held(weights, id, rows, compute);
+    const PipelinePart& part = weights.pipeline_part();
+    if (!part.split() || weights.part().place.rank != 0) return values;
+    const int holder = pipeline_holder(weights.config(), weights.parameters(), id, part.place);
+    if (holder == 0) return values;
+    if (part.place.rank == holder) weights.pipeline().send("export", values, 0);
+    if (part.place.rank != 0) return {};
+    values.resize(static_cast<std::size_t>(rows.size() * weights.table()[id].shape.cols));
+    weights.pipeline().receive("export", values, holder);
+    return values;
 }
 
 /// Tensors that files may hold beside the parameters: copies and tables that are computed.
@@ -200,7 +217,8 @@ void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesy
         const std::vector<float> all = whole_rows(weights, id, rows, compute);
         std::copy(all.begin(), all.end(), values.begin());
     };
-    if (weights.part().place.rank == 0 && (!weights.sharded() || weights.shards().rank() == 0)) {
+    if (weights.part().place.rank == 0 && weights.pipeline_part().is_first() &&
+        (!weights.sharded() || weights.shards().rank() == 0)) {
         export_folder(weights.config(), read, fs, folder);
         return;
     }

@@ -19,11 +19,16 @@ TokenSplit::TokenSplit(const Weights& weights, const Microbatch& batch)
     mine_ = rows_[rank_];
 }
 
+void gather_rows(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                 std::string_view label, kernels::ConstMatrix mine, kernels::Matrix whole) {
+    sums::all_gather(compute.tools(), weights.tensor(), label, tokens.rows(), mine, whole);
+}
+
 kernels::Matrix whole_rows(Compute& compute, const Weights& weights, const TokenSplit& tokens,
                            std::string_view label, kernels::Matrix mine) {
     if (!tokens.split()) return mine;
     const kernels::Matrix whole = compute.matrix(tokens.total(), mine.cols);
-    sums::all_gather(compute.tools(), weights.tensor(), label, tokens.rows(), mine, whole);
+    gather_rows(compute, weights, tokens, label, mine, whole);
     return whole;
 }
 

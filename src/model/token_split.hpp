@@ -36,6 +36,11 @@ class TokenSplit {
     std::vector<Range> blocks_of_ranks_;
 };
 
+/// `whole` [all rows, cols] from the rows of every rank. Collective over the tensor axis where
+/// split.
+void gather_rows(Compute& compute, const Weights& weights, const TokenSplit& tokens,
+                 std::string_view label, kernels::ConstMatrix mine, kernels::Matrix whole);
+
 /// All rows of a matrix of which this rank has its own: in scratch memory, or the matrix itself
 /// where every rank has all. Collective over the tensor axis where split.
 [[nodiscard]] kernels::Matrix whole_rows(Compute& compute, const Weights& weights,

@@ -16,6 +16,11 @@ TensorPlace place_of(const parallel::Communicator* tensor) {
     return tensor == nullptr ? TensorPlace{} : TensorPlace{tensor->size(), tensor->rank()};
 }
 
+PipelinePlace place_of(const PipelineAxis& pipeline) {
+    if (pipeline.axis == nullptr) return {};
+    return {pipeline.axis->size(), pipeline.axis->rank(), pipeline.virtual_stages};
+}
+
 TensorSums sums_of(const ModelConfig& config, const Part& mine) {
     const int degree = mine.place.degree;
     TensorSums out;
@@ -47,14 +52,17 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
       passes_(passes),
       axes_(axes),
       part_(part_of(config, place_of(axes.tensor))),
+      pipeline_part_(model::pipeline_part(config, place_of(axes.pipeline))),
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
       vocabulary_(config, part_.place.degree),
       contractions_(layer_contractions(config, part_)),
       device_(&device) {
     const int leaves = config.tree().leaves();
-    for (const Parameter& parameter : table().rows()) {
-        const Box box = model::part_box(parameter, leaves, part_.place);
+    for (ParameterId id = 0; id < table().count(); ++id) {
+        const Parameter& parameter = table()[id];
+        Box box = model::part_box(parameter, leaves, part_.place);
+        if (!holds(pipeline_part_, parameters_, id)) box.rows = {};
         part_boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
@@ -103,13 +111,14 @@ void Weights::place_masters() {
 void Weights::make_room(const Take& take) {
     masters_ = cast_span<float>(take(bytes()));
     if (axes_.shards != nullptr) {
-        gathered_ = std::make_unique<Gathered>(*device_, parameters_, *owners_, shapes_, *specs_,
-                                               *head_spec_, passes_, *axes_.shards, masters_);
+        gathered_ =
+            std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes_,
+                                       *specs_, *head_spec_, passes_, *axes_.shards, masters_);
         return;
     }
-    for (std::int64_t l = 0; l < config_.layers; ++l)
+    for (std::int64_t l = 0; l < pipeline_part_.layer_count(); ++l)
         layers_.emplace_back(*device_, *specs_, passes_, take);
-    head_ = PackedCopy(*device_, *head_spec_, take);
+    if (pipeline_part_.has_head) head_ = PackedCopy(*device_, *head_spec_, take);
 }
 
 void Weights::bring(Compute& compute) {
@@ -171,11 +180,14 @@ void Weights::pack_copies(Compute& compute) {
         rows = std::as_const(*this).master(id);
         return std::span<const ConstMatrix>(&rows, 1);
     };
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-        const LayerIds& ids = parameters_.layers[l];
-        layers_[l].pack_forward(compute, ids, whole);
-        if (passes_ == Passes::forward_and_backward) layers_[l].pack_backward(compute, ids, whole);
+    for (std::int64_t l = 0; l < config_.layers; ++l) {
+        if (!pipeline_part_.holds_layer(l)) continue;
+        const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(l)];
+        PackedLayer& layer = layers_[static_cast<std::size_t>(pipeline_part_.local_layer(l))];
+        layer.pack_forward(compute, ids, whole);
+        if (passes_ == Passes::forward_and_backward) layer.pack_backward(compute, ids, whole);
     }
+    if (!pipeline_part_.has_head) return;
     const std::array head{std::as_const(*this).head()};
     if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
 }
@@ -204,7 +216,7 @@ std::vector<UInt128> Weights::digests(Compute& compute) const {
                                              .pieces = pieces},
                                             compute.stream));
     }
-    if (split()) tensor().all_reduce_sum("digest", all);
+    for_model_axes([&](parallel::Communicator& axis) { axis.all_reduce_sum("digest", all); });
     if (sharded()) shards().all_reduce_sum("digest", all);
     return all;
 }

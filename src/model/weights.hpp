@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "src/model/gathered.hpp"
+#include "src/model/pipeline_part.hpp"
 #include "src/model/residency.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
@@ -31,6 +32,7 @@ struct ModelAxes {
     /// Each holds rows of every parameter (ZeRO-3). The data axis, with nobody else's calls on it
     /// (parallel::Mesh::weights).
     parallel::Communicator* shards = nullptr;
+    PipelineAxis pipeline = {};  ///< each has some of the layers
 };
 
 /// Masters in one flat buffer in table order: of each parameter the part of this rank of the tensor
@@ -75,6 +77,16 @@ class Weights {
     [[nodiscard]] bool split() const { return part_.place.degree > 1; }
     /// The tensor axis; only of a model that is split.
     [[nodiscard]] parallel::Communicator& tensor() const { return *axes_.tensor; }
+    /// Which layers this rank has; and the pipeline axis, only of a model that is dealt over it.
+    [[nodiscard]] const PipelinePart& pipeline_part() const { return pipeline_part_; }
+    [[nodiscard]] parallel::Communicator& pipeline() const { return *axes_.pipeline.axis; }
+    /// Calls `each` with every axis that the model is spread over: for sums of integers and maxima
+    /// (over the data axis they have been taken before).
+    template <class Each>
+    void for_model_axes(const Each& each) const {
+        if (split()) each(tensor());
+        if (pipeline_part_.split()) each(pipeline());
+    }
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
@@ -115,7 +127,7 @@ class Weights {
     // What passes read, once gathered.
     [[nodiscard]] const LayerWeights& layer(std::int64_t index) const {
         if (sharded()) return gathered_->view(index);
-        return layers_[static_cast<std::size_t>(index)].view();
+        return layers_[static_cast<std::size_t>(pipeline_part_.local_layer(index))].view();
     }
     [[nodiscard]] DeviceSpan<const float> final_norm() const;
     [[nodiscard]] kernels::ConstMatrix embedding() const { return table(parameters_.embedding); }
@@ -157,6 +169,7 @@ class Weights {
     Passes passes_;
     ModelAxes axes_;
     Part part_;
+    PipelinePart pipeline_part_;
     DecoderParameters parameters_;
     std::vector<Box> part_boxes_, boxes_;
     std::vector<Shape> shapes_;
@@ -171,7 +184,7 @@ class Weights {
     DeviceSpan<float> masters_;
     std::unique_ptr<LayerSpecs> specs_;  // at fixed addresses: copies refer to them
     std::unique_ptr<kernels::PackSpec> head_spec_;
-    std::vector<PackedLayer> layers_;
+    std::vector<PackedLayer> layers_;  // that this rank has, ascending
     PackedCopy head_;
     std::unique_ptr<parallel::ShardMap> owners_;
     std::unique_ptr<Gathered> gathered_;  // in their place, where rows are shared out

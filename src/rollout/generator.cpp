@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "parallel/pipeline_schedule.hpp"
 #include "src/base/philox.hpp"
 #include "src/model/head.hpp"
 
@@ -39,7 +40,7 @@ class Held {
         if (whole) {
             weights.hold_all(compute);
         } else {
-            weights.gather_head(compute, model::Copies::forward);  // and packed from now on
+            weights.gather_head(compute, model::Copies::forward);  // packed from now on
         }
     }
     Held(const Held&) = delete;
@@ -62,6 +63,8 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
       tokenizer_(tokenizer),
       ids_(ids),
       in_step_(options.stream_weights && weights.sharded()) {
+    ensure(!in_step_ || !weights.pipeline_part().split(),
+           "weights that are dealt over a pipeline cannot be streamed in generation");
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
            options.prefill_tokens);
@@ -86,42 +89,80 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
     const std::int64_t pages = options_.slots * (pages_for(longest) + pages_for(longest_prompt));
     if (!pool_ || pool_->capacity() < pages) {
         pool_.reset();  // before the new one is allocated
-        pool_ = std::make_unique<KvPool>(compute_.device, config, weights_.part().kv_heads.size(),
-                                         pages);
+        pool_ = std::make_unique<KvPool>(compute_.device, config,
+                                         weights_.pipeline_part().layer_count(),
+                                         weights_.part().kv_heads.size(), pages);
     }
+}
+
+/// As many groups as pipeline ranks, with their shares of the slots; fewer if there are not so
+/// many.
+void Generator::prepare_groups(std::span<const Request> requests) {
+    const model::PipelinePart& part = weights_.pipeline_part();
+    const std::int64_t count = std::min<std::int64_t>(part.place.degree, options_.slots);
+    groups_.clear();
+    groups_.resize(static_cast<std::size_t>(count));
+    for (std::int64_t g = 0; g < count; ++g)
+        groups_[static_cast<std::size_t>(g)].capacity = split(options_.slots, count, g).size();
+    if (!part.split()) return;
+    std::int64_t prompt_rows = 0;
+    for (const Request& request : requests) prompt_rows += size_of_prompt(request);
+    mail_.emplace(compute_, weights_, requests, groups_.size(), groups_.back().capacity,
+                  std::min(options_.prefill_tokens, prompt_rows));
+}
+
+bool Generator::idle() const {
+    return std::all_of(groups_.begin(), groups_.end(),
+                       [](const Group& group) { return group.active.empty(); });
 }
 
 std::vector<Trajectory> Generator::run(std::span<const Request> requests,
                                        const SamplingOptions& sampling, WorkSource& work,
                                        std::int64_t policy_version, const Callbacks& callbacks) {
     prepare_pool(requests, sampling);
+    prepare_groups(requests);
     const Held held(compute_, weights_, !in_step_);
     std::vector<Trajectory> done;
-    const auto drop_finished = [&] {
-        for (Slot& slot : active_) {
+    const auto drop_finished = [&](Group& group) {
+        for (Slot& slot : group.active) {
             if (slot.trajectory.finish_reason == FinishReason::unfinished) continue;
             finish(slot);
             if (callbacks.finished) callbacks.finished(slot.trajectory);
             done.push_back(std::move(slot.trajectory));
             slot.pages.clear();
         }
-        std::erase_if(active_, [](const Slot& slot) { return slot.pages.empty(); });
+        std::erase_if(group.active, [](const Slot& slot) { return slot.pages.empty(); });
     };
-    while (true) {
-        if (callbacks.stop && callbacks.stop()) break;
-        const std::int64_t free = options_.slots - static_cast<std::int64_t>(active_.size());
-        const std::vector<WorkUnit> units = work.poll(free, active_.empty() && !in_step_);
-        admit(requests, units, sampling, policy_version);
-        if (active_.empty()) {
-            const bool more = !work.exhausted();
-            if (!(in_step_ ? follow_others(more) : more)) break;
-            continue;
+    const std::span<const model::LayerStage> stages = weights_.pipeline_part().stages;
+    bool over = false;
+    while (!over) {
+        for (std::size_t g = 0; g < groups_.size(); ++g) {
+            Group& group = groups_[g];
+            collect(g, sampling, callbacks);
+            drop_finished(group);
+            over = over || (callbacks.stop && callbacks.stop());
+            if (over) continue;  // others are under way: what they send must be received
+            const std::int64_t free = group.capacity - std::ssize(group.active);
+            admit(group, requests, work.poll(free, idle() && !in_step_), sampling, policy_version);
+            if (group.active.empty()) {
+                over = in_step_ ? !follow_others(!work.exhausted()) : work.exhausted() && idle();
+                continue;
+            }
+            prepare_rows(group);
+            decode(g, stages.front(), sampling);
         }
-        decode(sampling, callbacks);
-        drop_finished();
+        for (const model::LayerStage& stage : stages.subspan(1)) {
+            for (std::size_t g = 0; g < groups_.size(); ++g) {
+                if (groups_[g].under_way) decode(g, stage, sampling);
+            }
+        }
     }
-    for (Slot& slot : active_) finish(slot);  // after a stop: give their pages back
-    active_.clear();
+    for (std::size_t g = 0; g < groups_.size(); ++g) {  // after a stop: they give their pages back
+        collect(g, sampling, {});
+        for (Slot& slot : groups_[g].active) finish(slot);
+    }
+    groups_.clear();
+    mail_.reset();
     for (auto& [request, prompt] : prompts_) {
         for (const PageId page : prompt.pages) pool_->release(page);
     }
@@ -132,8 +173,9 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
     return done;
 }
 
-void Generator::admit(std::span<const Request> requests, std::span<const WorkUnit> units,
-                      const SamplingOptions& sampling, std::int64_t policy_version) {
+void Generator::admit(Group& group, std::span<const Request> requests,
+                      std::span<const WorkUnit> units, const SamplingOptions& sampling,
+                      std::int64_t policy_version) {
     if (units.empty()) return;
     // Prompts that nobody uses make room for those that come.
     std::vector<std::int64_t> fresh;
@@ -165,7 +207,7 @@ void Generator::admit(std::span<const Request> requests, std::span<const WorkUni
         const Request& request = requests[static_cast<std::size_t>(unit.request)];
         Prompt& prompt = prompts_.at(unit.request);
         ++prompt.users;
-        Slot& slot = active_.emplace_back();
+        Slot& slot = group.active.emplace_back();
         slot.unit = unit;
         slot.limit = length_limit(request, sampling, weights_.config());
         slot.key = RandomStream(sampling.seed, Purpose::sampling, request.prompt_id,
@@ -189,7 +231,7 @@ void Generator::admit(std::span<const Request> requests, std::span<const WorkUni
         fork(request, prompt, slot, from, to);
     }
     if (from.empty()) return;
-    for (std::int64_t layer = 0; layer < weights_.config().layers; ++layer) {
+    for (std::int64_t layer = 0; layer < weights_.pipeline_part().layer_count(); ++layer) {
         compute_.device.kv_copy({.from = from, .to = to, .pages = pool_->layer(layer)},
                                 compute_.stream);
     }
@@ -216,24 +258,7 @@ void Generator::fork(const Request& request, const Prompt& prompt, Slot& slot,
 /// Computes the prompts of `fresh` requests, all but their last tokens: those are the first steps
 /// of the samples.
 void Generator::prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh) {
-    std::vector<TokenId> ids;
-    std::vector<std::int32_t> positions;
-    std::vector<std::int64_t> slots;
-    std::vector<kernels::PagedRun> runs;
-    std::vector<PageId> page_table;
-    const auto flush = [&] {
-        if (ids.empty()) return;
-        const kernels::Arena::Scope scope(compute_.arena);
-        const Matrix x =
-            compute_.matrix(static_cast<std::int64_t>(ids.size()), weights_.config().hidden);
-        pass(ids, positions, slots, runs, page_table, x);
-        counts_.prefill_rows += static_cast<std::int64_t>(ids.size());
-        ids.clear();
-        positions.clear();
-        slots.clear();
-        runs.clear();
-        page_table.clear();
-    };
+    std::vector<Rows> passes;
     for (const std::int64_t index : fresh) {
         const Request& request = requests[static_cast<std::size_t>(index)];
         Prompt& prompt = prompts_[index];
@@ -241,125 +266,174 @@ void Generator::prefill(std::span<const Request> requests, std::span<const std::
         for (std::int64_t page = 0; page < pages_for(computed); ++page)
             prompt.pages.push_back(pool_->take());
         for (std::int64_t begin = 0; begin < computed;) {
-            const std::int64_t room =
-                options_.prefill_tokens - static_cast<std::int64_t>(ids.size());
-            if (room <= 0) {
-                flush();
-                continue;
-            }
+            if (passes.empty() || std::ssize(passes.back().ids) == options_.prefill_tokens)
+                passes.emplace_back();
+            Rows& pass = passes.back();
+            const std::int64_t room = options_.prefill_tokens - std::ssize(pass.ids);
             const std::int64_t rows = std::min(room, computed - begin);
-            runs.push_back({.row_begin = static_cast<std::int64_t>(ids.size()),
-                            .rows = rows,
-                            .position = begin,
-                            .page_begin = static_cast<std::int64_t>(page_table.size())});
-            page_table.insert(page_table.end(), prompt.pages.begin(), prompt.pages.end());
+            pass.runs.push_back({.row_begin = std::ssize(pass.ids),
+                                 .rows = rows,
+                                 .position = begin,
+                                 .page_begin = std::ssize(pass.page_table)});
+            pass.page_table.insert(pass.page_table.end(), prompt.pages.begin(), prompt.pages.end());
             for (std::int64_t position = begin; position < begin + rows; ++position) {
-                ids.push_back(request.prompt[static_cast<std::size_t>(position)]);
-                positions.push_back(narrow<std::int32_t>(position));
-                slots.push_back(slot_of(prompt.pages, position));
+                pass.ids.push_back(request.prompt[static_cast<std::size_t>(position)]);
+                pass.positions.push_back(narrow<std::int32_t>(position));
+                pass.slots.push_back(slot_of(prompt.pages, position));
             }
             begin += rows;
         }
     }
-    flush();
+    const model::PipelinePart& part = weights_.pipeline_part();
+    constexpr auto kPrompts = PipelineMail::Kind::prompts;
+    for (const parallel::PipelineStep& step : parallel::forward_steps(
+             part.place.degree, part.place.rank, std::ssize(passes), part.place.virtual_stages)) {
+        const kernels::Arena::Scope scope(compute_.arena);
+        const Rows& pass = passes[static_cast<std::size_t>(step.micro_batch)];
+        const model::LayerStage& stage = part.stages[static_cast<std::size_t>(step.virtual_stage)];
+        const std::int64_t rows = std::ssize(pass.ids);
+        const Matrix x = stage.last ? compute_.matrix(rows, weights_.config().hidden)
+                                    : mail_->room(kPrompts, rows);
+        begin_pass();
+        if (!mail_) {
+            model::embed(compute_, weights_, pass.ids, x);
+        } else if (stage.first) {
+            mail_->embed_prompts(pass.ids, x);
+        } else {
+            mail_->receive(kPrompts, x);
+        }
+        layers(stage, pass, x);
+        if (!stage.last) mail_->send(kPrompts);
+        if (step.virtual_stage == 0) counts_.prefill_rows += rows;
+    }
+}
+
+void Generator::begin_pass() {
+    if (!in_step_) return;
+    (void)weights_.shards().all_reduce_max("generation:step", std::int64_t{kPass});
+    weights_.gather_embedding(compute_);
 }
 
 bool Generator::follow_others(bool more) {
     const std::int64_t mine = more ? kWaiting : kDone;
     const std::int64_t turn = weights_.shards().all_reduce_max("generation:step", mine);
-    if (turn == kPass) {
-        weights_.gather_embedding(compute_);
-        for (std::int64_t layer = 0; layer < weights_.config().layers; ++layer)
-            model::gather_forward(compute_, weights_, layer);
-    }
+    if (turn == kPass)
+        model::follow_forward(compute_, weights_, weights_.pipeline_part().stages.front());
     return turn != kDone;
 }
 
-void Generator::pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
-                     std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
-                     std::span<const PageId> page_table, Matrix x) {
+void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix x) {
     const model::ModelConfig& config = weights_.config();
-    if (in_step_) {
-        (void)weights_.shards().all_reduce_max("generation:step", std::int64_t{kPass});
-        weights_.gather_embedding(compute_);
-    }
-    model::embed(compute_, weights_, ids, x);
     const model::Part& part = weights_.part();
     const Range q{0, part.q_size()};
     const Range k{q.end, q.end + part.kv_size()};
     const Range v{k.end, k.end + part.kv_size()};
-    for (std::int64_t layer = 0; layer < config.layers; ++layer) {
-        const kernels::KvPages pages = pool_->layer(layer);
+    for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+        const kernels::KvPages pages = pool_->layer(weights_.pipeline_part().local_layer(layer));
         const model::AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
             compute_.device.kv_write(
-                {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = slots, .pages = pages},
+                {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = rows.slots, .pages = pages},
                 compute_.stream);
             compute_.device.paged_attention({.q = qkv.col_range(q),
                                              .heads = part.heads.size(),
                                              .pages = pages,
-                                             .runs = runs,
-                                             .page_table = page_table,
+                                             .runs = rows.runs,
+                                             .page_table = rows.page_table,
                                              .scale = model::attention_scale(config),
                                              .out = out},
                                             compute_.stream);
         };
-        model::gather_forward(compute_, weights_, layer);
-        model::layer_forward(compute_, weights_, layer, positions, attention, x);
+        model::gather_forward(compute_, weights_, stage, layer);
+        model::layer_forward(compute_, weights_, layer, rows.positions, attention, x);
     }
 }
 
-void Generator::decode(const SamplingOptions& sampling, const Callbacks& callbacks) {
-    const kernels::Arena::Scope scope(compute_.arena);
-    std::vector<TokenId> ids;
-    std::vector<std::int32_t> positions;
-    std::vector<std::int64_t> slots;
-    std::vector<kernels::PagedRun> runs;
-    std::vector<PageId> page_table;
-    for (Slot& slot : active_) {
+/// A row for the newest token of each slot.
+void Generator::prepare_rows(Group& group) {
+    Rows rows;
+    for (Slot& slot : group.active) {
         const auto position = static_cast<std::int64_t>(slot.trajectory.tokens.size()) - 1;
         if (position / kKeyBlock >= static_cast<std::int64_t>(slot.pages.size())) {
             slot.pages.push_back(pool_->take());
         }
-        runs.push_back({.row_begin = static_cast<std::int64_t>(ids.size()),
-                        .rows = 1,
-                        .position = position,
-                        .page_begin = static_cast<std::int64_t>(page_table.size())});
-        ids.push_back(slot.trajectory.tokens.back());
-        positions.push_back(narrow<std::int32_t>(position));
-        slots.push_back(slot_of(slot.pages, position));
-        page_table.insert(page_table.end(), slot.pages.begin(), slot.pages.end());
+        rows.runs.push_back({.row_begin = std::ssize(rows.ids),
+                             .rows = 1,
+                             .position = position,
+                             .page_begin = std::ssize(rows.page_table)});
+        rows.ids.push_back(slot.trajectory.tokens.back());
+        rows.positions.push_back(narrow<std::int32_t>(position));
+        rows.slots.push_back(slot_of(slot.pages, position));
+        rows.page_table.insert(rows.page_table.end(), slot.pages.begin(), slot.pages.end());
     }
+    group.rows = std::move(rows);
+    group.under_way = true;
+}
+
+void Generator::decode(std::size_t index, const model::LayerStage& stage,
+                       const SamplingOptions& sampling) {
+    const kernels::Arena::Scope scope(compute_.arena);
+    constexpr auto kTokens = PipelineMail::Kind::tokens;
+    Group& group = groups_[index];
+    const std::int64_t rows = std::ssize(group.active);
     const Matrix x =
-        compute_.matrix(static_cast<std::int64_t>(ids.size()), weights_.config().hidden);
-    pass(ids, positions, slots, runs, page_table, x);
-    std::vector<TokenId> tokens;
-    std::vector<float> logprobs;
-    draw(x, sampling, tokens, logprobs);
+        stage.last ? compute_.matrix(rows, weights_.config().hidden) : mail_->room(kTokens, rows);
+    begin_pass();
+    if (!mail_) {
+        model::embed(compute_, weights_, group.rows.ids, x);
+    } else if (stage.first) {
+        std::vector<std::int64_t> drawn;  // samples that began after them stand behind
+        for (const Slot& slot : group.active) {
+            if (slot.drawn >= 0) drawn.push_back(slot.drawn);
+        }
+        mail_->embed_newest(index, group.rows.ids, drawn, x);
+    } else {
+        mail_->receive(kTokens, x);
+    }
+    layers(stage, group.rows, x);
+    if (!stage.last) {
+        mail_->send(kTokens);
+        return;
+    }
+    draw(x, sampling, group);
+    if (mail_) mail_->tell(index, group.tokens, group.logprobs);
+}
+
+void Generator::collect(std::size_t index, const SamplingOptions& sampling,
+                        const Callbacks& callbacks) {
+    Group& group = groups_[index];
+    if (!group.under_way) return;
+    group.under_way = false;
+    if (!weights_.pipeline_part().has_head) {
+        group.tokens.resize(group.active.size());
+        group.logprobs.resize(group.active.size());
+        mail_->hear(index, group.tokens, group.logprobs);
+    }
     ++counts_.decode_steps;
-    counts_.decode_rows += static_cast<std::int64_t>(tokens.size());
-    for (std::size_t i = 0; i < active_.size(); ++i) {
-        Slot& slot = active_[i];
-        if (!std::isfinite(logprobs[i])) {
+    counts_.decode_rows += std::ssize(group.tokens);
+    for (std::size_t i = 0; i < group.active.size(); ++i) {
+        Slot& slot = group.active[i];
+        const TokenId token = group.tokens[i];
+        if (!std::isfinite(group.logprobs[i])) {
             throw BadNumbers(fmt::format(
                 "the log-probability of token {} of prompt {}, sample {} is not finite: a weight "
                 "or an activation "
                 "of the model is not; the last checkpoint is from before it",
                 slot.trajectory.tokens.size(), slot.trajectory.prompt_id, slot.trajectory.sample));
         }
-        slot.trajectory.tokens.push_back(tokens[i]);
-        slot.trajectory.logprobs.push_back(logprobs[i]);
-        if (callbacks.token) callbacks.token(slot.unit, tokens[i]);
+        slot.trajectory.tokens.push_back(token);
+        slot.trajectory.logprobs.push_back(group.logprobs[i]);
+        slot.drawn = static_cast<std::int64_t>(i);
+        if (callbacks.token) callbacks.token(slot.unit, token);
         slot.trajectory.finish_reason = finish_reason(slot, sampling);
     }
 }
 
-void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
-                     std::vector<float>& logprobs) {
+void Generator::draw(Matrix x, const SamplingOptions& sampling, Group& group) {
     const model::ModelConfig& config = weights_.config();
     kernels::Device& device = compute_.device;
     const std::int64_t rows = x.rows;
     std::vector<kernels::SampleRow> sample_rows;
-    for (const Slot& slot : active_) {
+    for (const Slot& slot : group.active) {
         sample_rows.push_back(
             {.key = slot.key,
              .position = static_cast<std::uint32_t>(slot.trajectory.tokens.size()),
@@ -373,7 +447,7 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
                      .eps = static_cast<float>(config.rms_norm_eps),
                      .y = x},
                     compute_.stream);
-    tokens.resize(static_cast<std::size_t>(rows));
+    group.tokens.resize(static_cast<std::size_t>(rows));
     const model::HeadOptions head{.ids = ids_,
                                   .temperature = static_cast<float>(sampling.temperature),
                                   .block_bytes = options_.logits_bytes,
@@ -381,14 +455,14 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, std::vector<Toke
     const model::ChooseTargets draw_some = [&](Range some, ConstMatrix logits) {
         const auto at = static_cast<std::size_t>(some.begin);
         const auto size = static_cast<std::size_t>(some.size());
-        const std::span<TokenId> drawn = std::span(tokens).subspan(at, size);
+        const std::span<TokenId> drawn = std::span(group.tokens).subspan(at, size);
         choose(logits, std::span(sample_rows).subspan(at, size), drawn);
         return std::span<const TokenId>(drawn);
     };
     const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
     model::head_logprobs(compute_, weights_, head, x, draw_some,
                          {.logprob = logprob, .sum = compute_.arena.take<float>(rows)});
-    logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
+    group.logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
 }
 
 void Generator::choose(ConstMatrix logits, std::span<const kernels::SampleRow> rows,

@@ -7,11 +7,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "src/model/decoder.hpp"
 #include "src/rollout/kv_pool.hpp"
+#include "src/rollout/pipeline_mail.hpp"
 #include "src/rollout/sampling.hpp"
 #include "src/rollout/work_source.hpp"
 #include "src/text/tokenizer.hpp"
@@ -24,7 +26,7 @@ struct GeneratorOptions {
     std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
     std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
     /// Weights whose rows are shared out over the data ranks are gathered in every pass instead of
-    /// held: the data ranks go step by step together.
+    /// held: the data ranks go pass by pass together. Not with several pipeline ranks.
     bool stream_weights = false;
     bool break_order = false;  ///< for tests: log-probabilities of several answers at a time are
                                ///< summed in another order than those of one (breaks N6)
@@ -41,9 +43,12 @@ struct GeneratorCounts {
 
 /// Generates answers with one model's weights. A sample's tokens and log-probabilities depend on
 /// the weights, its prompt, its sampling options and its name (prompt id, sample, step) alone.
-/// Where tensor ranks split the weights they generate together: run() is collective over them, and
-/// their work sources and callbacks answer alike (GroupWork). Over data ranks that share out the
-/// weights' rows it is collective too; a callback that stops must stop all of them.
+/// Where tensor or pipeline ranks share the weights they generate together: run() is collective
+/// over them, each has every trajectory, and their work sources and callbacks answer alike
+/// (GroupWork). Over P pipeline ranks the slots form P groups, which go through the stages one
+/// behind another: while a group's tokens are drawn, the others are computed. Over data ranks that
+/// share out the weights' rows run() is collective too; a callback that stops must stop all of
+/// them.
 class Generator {
   public:
     /// @param tokenizer  for answers as text and stop strings; null: neither
@@ -88,24 +93,47 @@ class Generator {
         std::int64_t limit = 0;                     // most tokens of the trajectory
         std::unique_ptr<text::StreamDecoder> text;  // with stop strings
         std::string answer;
+        std::int64_t drawn =
+            -1;  // which of the group's last tokens its newest is; -1: the prompt's
+    };
+    /// Rows that go through the layers together.
+    struct Rows {
+        std::vector<TokenId> ids;
+        std::vector<std::int32_t> positions;
+        std::vector<std::int64_t> slots;
+        std::vector<kernels::PagedRun> runs;
+        std::vector<PageId> page_table;
+    };
+    /// Slots whose tokens are drawn together.
+    struct Group {
+        std::int64_t capacity = 0;
+        std::vector<Slot> active;
+        bool under_way = false;  // its rows are on their way through the stages
+        Rows rows;
+        std::vector<TokenId> tokens;
+        std::vector<float> logprobs;
     };
 
     void prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling);
-    void admit(std::span<const Request> requests, std::span<const WorkUnit> units,
+    void prepare_groups(std::span<const Request> requests);
+    [[nodiscard]] bool idle() const;
+    void admit(Group& group, std::span<const Request> requests, std::span<const WorkUnit> units,
                const SamplingOptions& sampling, std::int64_t policy_version);
     void prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh);
     void fork(const Request& request, const Prompt& prompt, Slot& slot, std::vector<PageId>& from,
               std::vector<PageId>& to);
-    void decode(const SamplingOptions& sampling, const Callbacks& callbacks);
-    void pass(std::span<const TokenId> ids, std::span<const std::int32_t> positions,
-              std::span<const std::int64_t> slots, std::span<const kernels::PagedRun> runs,
-              std::span<const PageId> page_table, kernels::Matrix x);
-    /// Makes room for others while this rank has nothing to compute: takes part in their next pass,
-    /// if any of them has one. @return false when all are done; `more`: this rank is not.
+    void prepare_rows(Group& group);
+    void decode(std::size_t group, const model::LayerStage& stage, const SamplingOptions& sampling);
+    /// Tokens and log-probabilities of a group whose rows have gone through all stages.
+    void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
+    void layers(const model::LayerStage& stage, const Rows& rows, kernels::Matrix x);
+    /// Where data ranks go together: before each pass.
+    void begin_pass();
+    /// Takes part in a pass of others, if any has one, while this rank has nothing to compute.
+    /// @return false when all are done; `more`: this rank is not.
     bool follow_others(bool more);
     /// Tokens and log-probabilities of every slot's next token.
-    void draw(kernels::Matrix x, const SamplingOptions& sampling, std::vector<TokenId>& tokens,
-              std::vector<float>& logprobs);
+    void draw(kernels::Matrix x, const SamplingOptions& sampling, Group& group);
     /// Draws from rows of logits of this rank's vocabulary.
     void choose(kernels::ConstMatrix logits, std::span<const kernels::SampleRow> rows,
                 std::span<TokenId> tokens);
@@ -120,7 +148,8 @@ class Generator {
     bool in_step_;  // with the data ranks, pass by pass
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request
-    std::vector<Slot> active_;
+    std::vector<Group> groups_;
+    std::optional<PipelineMail> mail_;  // during a run over several pipeline ranks
     GeneratorCounts counts_;
 };
 

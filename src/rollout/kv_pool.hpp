@@ -13,9 +13,9 @@ using PageId = std::int32_t;
 /// One pool of pages of kKeyBlock positions; a page exists in every layer under the same number.
 class KvPool {
   public:
-    /// @param kv_heads  those that this rank holds
-    KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t kv_heads,
-           std::int64_t pages);
+    /// @param layers, kv_heads  those that this rank holds
+    KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t layers,
+           std::int64_t kv_heads, std::int64_t pages);
 
     [[nodiscard]] std::int64_t capacity() const {
         return static_cast<std::int64_t>(references_.size());
@@ -25,6 +25,7 @@ class KvPool {
     [[nodiscard]] PageId take();
     void retain(PageId page);
     void release(PageId page);
+    /// Pages of one of this rank's layers, counted among these.
     [[nodiscard]] kernels::KvPages layer(std::int64_t index) const;
     [[nodiscard]] std::int64_t bytes() const { return memory_.span().size_bytes(); }
 

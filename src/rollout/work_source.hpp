@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -65,18 +66,31 @@ class DealtWork final : public WorkSource {
     std::int64_t polls_ = 0;
 };
 
-/// The work of a group of ranks that generate together (a tensor group): the first rank polls, and
-/// all start the same.
+/// The work of a group of ranks that generate together (tensor and pipeline ranks): the first rank
+/// polls, and all start the same. Ranks of a pipeline poll one after another: nobody waits for
+/// those behind.
 class GroupWork final : public WorkSource {
   public:
-    /// @param source  asked on rank 0 of the group alone; outlives this
-    GroupWork(WorkSource& source, parallel::Communicator& group) : source_(source), group_(group) {}
+    /// @param source    asked on rank 0 of both axes alone; outlives this
+    /// @param pipeline  null: no pipeline
+    GroupWork(WorkSource& source, parallel::Communicator& tensor,
+              parallel::Communicator* pipeline = nullptr)
+        : source_(source), tensor_(tensor), pipeline_(pipeline) {}
     std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override;
     [[nodiscard]] bool exhausted() const override { return exhausted_; }
 
   private:
+    using Message = std::vector<std::int64_t>;
+    struct Sent {
+        std::unique_ptr<Message> message;
+        parallel::Request request;
+    };
+    void pass_on(Message& message);
+
     WorkSource& source_;
-    parallel::Communicator& group_;
+    parallel::Communicator& tensor_;
+    parallel::Communicator* pipeline_;
+    std::deque<Sent> sent_;  // that may still be on their way
     bool exhausted_ = false;
 };
 

@@ -136,10 +136,10 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     Answers answers;
     const rollout::GeneratorCounts before = generator.counts();
     rollout::DealtWork dealt(requests, data, environment.physical.deal_interval);
-    parallel::Communicator& group = environment.mesh.axis(parallel::Axis::tensor);
-    rollout::GroupWork together(dealt, group);
-    rollout::WorkSource& work =
-        group.size() > 1 ? static_cast<rollout::WorkSource&>(together) : dealt;
+    parallel::Communicator* const pipeline = environment.pipeline().axis;
+    rollout::GroupWork together(dealt, environment.mesh.axis(parallel::Axis::tensor), pipeline);
+    const bool alone = environment.tensor() == nullptr && pipeline == nullptr;
+    rollout::WorkSource& work = alone ? static_cast<rollout::WorkSource&>(dealt) : together;
     Judge judge(environment, problems, rewards);
     answers.mine = generator.run(
         requests, sampling, work, policy_version,

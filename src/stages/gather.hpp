@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "parallel/communicator.hpp"
+#include "parallel/mesh.hpp"
 #include "src/base/philox.hpp"
 
 namespace rankwise::stages {
@@ -21,12 +21,23 @@ struct SampleValues {
     std::array<double, N> values{};
 };
 
+/// Collective over the pipeline axis, of which the last rank knows losses, then over the data axis:
+/// values of all ranks, in no particular order.
+template <class T>
+[[nodiscard]] std::vector<T> gather_losses(const parallel::Mesh& mesh, const std::vector<T>& mine) {
+    parallel::Communicator& data = mesh.axis(parallel::Axis::data);
+    parallel::Communicator& pipeline = mesh.axis(parallel::Axis::pipeline);
+    if (pipeline.size() == 1) return data.all_gather_v("sample values", mine).values;
+    const std::vector<T> own = pipeline.all_gather_v("sample values", mine).values;
+    return data.all_gather_v("sample values", own).values;
+}
+
 /// Collective. The values of all ranks by ascending sample, so that sums over them have one order
 /// (N8).
 template <std::size_t N>
 [[nodiscard]] std::vector<SampleValues<N>> gather_by_sample(
-    parallel::Communicator& data, const std::vector<SampleValues<N>>& mine) {
-    std::vector<SampleValues<N>> all = data.all_gather_v("sample values", mine).values;
+    const parallel::Mesh& mesh, const std::vector<SampleValues<N>>& mine) {
+    std::vector<SampleValues<N>> all = gather_losses(mesh, mine);
     std::sort(all.begin(), all.end(), [](const SampleValues<N>& a, const SampleValues<N>& b) {
         return a.sample < b.sample;
     });

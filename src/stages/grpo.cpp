@@ -37,7 +37,8 @@ class Grpo final : public Stage {
           trainer_(environment.compute, policy_, environment.data(),
                    {.head = head_,
                     .recompute = environment.physical.recompute,
-                    .zero = narrow<int>(environment.physical.zero)},
+                    .zero = narrow<int>(environment.physical.zero),
+                    .schedule = environment.physical.schedule},
                    options.optimizer.adamw()),
           schedule_(options.optimizer.schedule(options.steps * options.num_minibatches *
                                                options.num_iterations)) {
@@ -419,35 +420,38 @@ class Grpo final : public Stage {
                                 options_.sampling.sampling(environment_), answer_text);
         };
         totals.norm += trainer_.step(plan, plan_options, callbacks, totals.lr, before_update);
-        for (const SampleValues<kValues>& sums : gather_by_sample(environment_.data(), values)) {
+        for (const SampleValues<kValues>& sums : gather_by_sample(environment_.mesh, values)) {
             for (std::size_t v = 0; v < kValues; ++v) totals.values[v] += sums.values[v];
         }
     }
 
-    /// Log-probabilities of the reference for the samples of this rank's chunks.
+    /// Log-probabilities of the reference for the samples of this rank's chunks, where losses are
+    /// computed: on the last pipeline rank.
     void score_reference(const update::MinibatchPlan& plan,
                          const std::function<update::SampleText(std::int64_t)>& text,
                          std::vector<std::vector<float>>& reference) {
         const model::OnDevice here(environment_.compute, *reference_);
         const std::int64_t ranks = environment_.data().size();
+        std::vector<model::Microbatch> batches;
+        std::vector<std::vector<std::pair<std::size_t, std::size_t>>> answers;  // of each
         for (std::int64_t wave = 0; wave < plan.waves(ranks); ++wave) {
             const Range bundles = plan.chunk(wave, ranks, environment_.data().rank());
-            if (bundles.empty()) {
-                model::follow_score(environment_.compute, *reference_);
-                continue;
-            }
-            model::Microbatch batch;
-            std::vector<std::pair<std::size_t, std::size_t>> answers;
-            update::append_bundles(batch, plan, true, bundles, [&](std::int64_t sample) {
+            answers.emplace_back();
+            batches.emplace_back();
+            if (bundles.empty()) continue;
+            update::append_bundles(batches.back(), plan, true, bundles, [&](std::int64_t sample) {
                 const update::SampleText part = text(sample);
-                answers.emplace_back(static_cast<std::size_t>(sample), part.answer.size());
+                answers.back().emplace_back(static_cast<std::size_t>(sample), part.answer.size());
                 return part;
             });
-            const model::Logprobs scored =
-                model::score(environment_.compute, *reference_, head_, batch);
+        }
+        const std::vector<model::Logprobs> scored =
+            model::score(environment_.compute, *reference_, head_, batches);
+        if (!reference_->pipeline_part().has_head) return;
+        for (std::size_t b = 0; b < batches.size(); ++b) {
             std::size_t at = 0;
-            for (const auto& [sample, size] : answers) {
-                const auto part = std::span(scored.logprob).subspan(at, size);
+            for (const auto& [sample, size] : answers[b]) {
+                const auto part = std::span(scored[b].logprob).subspan(at, size);
                 reference[sample].assign(part.begin(), part.end());
                 at += size;
             }

@@ -4,6 +4,8 @@
 #include <bit>
 #include <tuple>
 
+#include "src/stages/gather.hpp"
+
 namespace rankwise::stages {
 namespace {
 
@@ -59,13 +61,13 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
                                const rollout::SamplingOptions& sampling,
                                const AnswerText& text) const {
     parallel::Communicator& data = environment.data();
-    if (data.all_reduce_max("ratio check", std::int64_t{first_ ? 1 : 0}) == 0) return;
     std::vector<Difference> mine;
     if (first_) {
         mine.push_back(*first_);
         mine.back().computed_by = data.rank();
     }
-    const std::vector<Difference> all = data.all_gather_v("ratio check", mine).values;
+    const std::vector<Difference> all = gather_losses(environment.mesh, mine);
+    if (all.empty()) return;
     const Difference first =
         *std::min_element(all.begin(), all.end(), [](const Difference& a, const Difference& b) {
             return std::tuple(a.group, a.sample, a.token) < std::tuple(b.group, b.sample, b.token);

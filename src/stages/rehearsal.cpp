@@ -94,9 +94,16 @@ void rehearse_update(const Environment& environment, update::Trainer& trainer,
     const Chunk chunk = largest_chunk(minibatches, options, environment.data().size());
     if (chunk.bundles.empty()) return;
     const std::span<const update::SampleSize> sizes = minibatches[chunk.minibatch];
-    // Every rank has this chunk. Its ids are many different ones: their rows are gathered.
-    const std::vector<Range> chunks(static_cast<std::size_t>(environment.data().size()),
-                                    chunk.bundles);
+    // Every rank has this chunk, in as many waves as a pipeline has in flight. Its ids are many
+    // different ones: their rows are gathered.
+    const std::int64_t data = environment.data().size();
+    const std::int64_t stages = std::int64_t{environment.mesh.degree(parallel::Axis::pipeline)} *
+                                parallel::virtual_stages_of(environment.physical.schedule);
+    const std::int64_t waves =
+        environment.pipeline().axis == nullptr
+            ? 1
+            : std::min(2 * stages, update::plan_minibatch(sizes, options).waves(data));
+    const std::vector<Range> chunks(static_cast<std::size_t>(data * waves), chunk.bundles);
     const update::MinibatchPlan plan{chunk.all, chunks};
     const std::int64_t vocabulary = environment.models.at("policy").config().vocab_size;
     std::vector<TokenId> ids(static_cast<std::size_t>(chunk.tokens));

@@ -86,7 +86,8 @@ io::Path reshard(io::FileSystem& fs, io::CheckpointReader& reader, const io::Pat
     const std::vector<Saved> models = models_of(reader);
     for (const Saved& model : models) require_fits(model, shape.tensor);
     io::Manifest manifest{.state = reader.state(), .models = reader.manifest().models};
-    manifest.state.mesh = {{"data", shape.data}, {"tensor", shape.tensor}};
+    manifest.state.mesh = {
+        {"data", shape.data}, {"pipeline", shape.pipeline}, {"tensor", shape.tensor}};
     manifest.id = io::checkpoint_id(manifest.state);
     fs.create_directories(directory);
     const io::Path folder = io::begin_step(fs, directory, manifest.state.step);

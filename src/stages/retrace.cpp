@@ -4,6 +4,7 @@
 #include <bit>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 
 #include "src/model/decoder.hpp"
@@ -66,6 +67,46 @@ struct AnswerTrace {
     std::vector<float> logprobs;
 };
 
+/// What the ranks of a pipeline saw of the same pass: of each its own layers.
+AnswerTrace of_all_layers(const Environment& environment, const AnswerTrace& mine) {
+    parallel::Communicator* const pipeline = environment.pipeline().axis;
+    if (pipeline == nullptr) return mine;
+    std::vector<std::int64_t> layers;
+    std::string ops;
+    std::vector<UInt128> rows;
+    for (std::size_t place = 0; place < mine.places.size(); ++place) {
+        layers.push_back(mine.places[place].layer);
+        ops += mine.places[place].op + "\n";
+        rows.insert(rows.end(), mine.rows[place].begin(), mine.rows[place].end());
+    }
+    const std::vector<std::int64_t> all_layers =
+        pipeline->all_gather_v("retrace:layers", layers).values;
+    const std::vector<char> all_ops = pipeline->all_gather_v("retrace:layers", ops).values;
+    const std::vector<UInt128> all_rows = pipeline->all_gather_v("retrace:layers", rows).values;
+    AnswerTrace whole;
+    whole.logprobs = pipeline->all_gather_v("retrace:layers", mine.logprobs).values;
+    if (all_layers.empty()) return whole;
+    std::vector<std::size_t> order(all_layers.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return all_layers[a] < all_layers[b]; });
+    std::vector<std::string> names(1);
+    for (const char c : all_ops) {
+        if (c == '\n') {
+            names.emplace_back();
+        } else {
+            names.back() += c;
+        }
+    }
+    const std::size_t tokens = all_rows.size() / all_layers.size();
+    for (const std::size_t place : order) {
+        whole.places.push_back({all_layers[place], names[place]});
+        const auto first = all_rows.begin() + static_cast<std::ptrdiff_t>(place * tokens);
+        whole.rows.emplace_back(first, first + static_cast<std::ptrdiff_t>(tokens));
+    }
+    return whole;
+}
+
 AnswerTrace trained(const Environment& environment, const model::Weights& weights,
                     const model::HeadOptions& head, const DisputedAnswer& answer) {
     model::Microbatch batch;
@@ -80,7 +121,7 @@ AnswerTrace trained(const Environment& environment, const model::Weights& weight
         for (const model::HeadRow& row : batch.head)
             rows.push_back(trace.rows(place)[static_cast<std::size_t>(row.row)]);
     }
-    return out;
+    return of_all_layers(environment, out);
 }
 
 /// One sample of the one request.
@@ -115,13 +156,15 @@ AnswerTrace generated(const Environment& environment, const model::Weights& weig
     AnswerTrace out;
     out.places = trace.places();
     const std::int64_t size = again.answer_size();
-    out.logprobs.assign(again.logprobs.end() - size, again.logprobs.end());
+    // Every rank knows them; where they are brought together one has them.
+    if (weights.pipeline_part().has_head)
+        out.logprobs.assign(again.logprobs.end() - size, again.logprobs.end());
     for (std::size_t place = 0; place < out.places.size(); ++place) {
         // Rows of the prompt came before.
         const std::vector<UInt128>& rows = trace.rows(place);
         out.rows.emplace_back(rows.end() - size, rows.end());
     }
-    return out;
+    return of_all_layers(environment, out);
 }
 
 /// The first operation whose rows differ, at the first token for which any does; -1: none.

@@ -8,7 +8,7 @@ namespace rankwise::stages {
 
 void write_rollouts(io::FileSystem& fs, const io::Path& dir, const parallel::Mesh& mesh,
                     const io::RolloutHeader& header, std::span<const Trajectory> mine) {
-    if (mesh.coordinates().tensor > 0) {
+    if (mesh.coordinates().tensor > 0 || mesh.coordinates().pipeline > 0) {
         mesh.world().barrier("rollouts:end");
         return;
     }

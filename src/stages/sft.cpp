@@ -163,7 +163,7 @@ class Sft final : public Stage {
         const update::TokenCounts before = trainer_.counts();
         const double norm = trainer_.step(plan, plan_options, callbacks, lr);
         timer.enter("record");
-        const auto all = gather_by_sample(environment_.data(), values);
+        const auto all = gather_by_sample(environment_.mesh, values);
         double loss = 0.0;
         double entropy = 0.0;
         for (const SampleValues<2>& sums : all) {
@@ -204,7 +204,8 @@ class Sft final : public Stage {
                          .temperature = static_cast<float>(temperature),
                          .block_bytes = environment.physical.head_bytes},
                 .recompute = environment.physical.recompute,
-                .zero = narrow<int>(environment.physical.zero)};
+                .zero = narrow<int>(environment.physical.zero),
+                .schedule = environment.physical.schedule};
     }
 
     /// With train_on_prompt all tokens but the first count: they are the answer to a prompt of one

@@ -13,6 +13,7 @@
 #include "io/manifest.hpp"
 #include "io/metrics.hpp"
 #include "parallel/mesh.hpp"
+#include "parallel/pipeline_schedule.hpp"
 #include "src/base/clock.hpp"
 #include "src/base/log.hpp"
 #include "src/model/model_set.hpp"
@@ -30,6 +31,7 @@ struct PhysicalOptions {
     bool recompute = false;
     std::int64_t head_bytes = 32 << 20;
     std::int64_t zero = 1;
+    parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
     model::Residency reference = model::Residency::device;
     bool stream_weights = false;  ///< generation gathers sharded weights layer by layer
 };
@@ -54,7 +56,8 @@ struct PlantedFaults {
     };
     return {.tensor = several(parallel::Axis::tensor),
             .shards = physical.zero == 3 && mesh.degree(parallel::Axis::data) > 1 ? &mesh.weights()
-                                                                                  : nullptr};
+                                                                                  : nullptr,
+            .pipeline = model::pipeline_axis(mesh, physical.schedule)};
 }
 
 /// What every stage is given. Passed by reference; outlives the stages.
@@ -92,6 +95,8 @@ struct Environment {
                                                        : nullptr;
     }
     [[nodiscard]] model::ModelAxes model_axes() const { return stages::model_axes(mesh, physical); }
+    /// Ranks that the models' layers are dealt to.
+    [[nodiscard]] model::PipelineAxis pipeline() const { return model_axes().pipeline; }
     /// Where a model besides the policy lies while it is not used.
     [[nodiscard]] model::Residence residence(const std::string& model) const;
     /// How this run generates.

@@ -190,7 +190,7 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
     const std::int64_t count = contributing ? static_cast<std::int64_t>(ids.size()) : 0;
     const DeviceSpan<float> send = tools_.arena.take<float>(count * cols);
     for (int rank = 0; contributing && rank < ranks; ++rank) {
-        const auto piece = owners_.piece(rank, parameter);
+        const auto piece = row_owners().piece(rank, parameter);
         if (!piece) continue;
         const auto first = std::lower_bound(ids.begin(), ids.end(), piece->rows.begin);
         const auto last = std::lower_bound(first, ids.end(), piece->rows.end);
@@ -222,19 +222,50 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
     }
 }
 
-void GradientOwners::finish_rows(ParameterId parameter) {
+void GradientOwners::add_to_totals(ParameterId parameter, std::span<const TokenId> ids,
+                                   DeviceSpan<const float> rows) {
     const auto piece = owners_.piece(data_.rank(), parameter);
     const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
-    for (std::size_t slot = 0; slot < row_ids_.size(); ++slot) {
-        const std::int64_t row = row_ids_[slot] - piece->rows.begin;
-        const DeviceSpan<float> from =
-            rows_.span().subspan(static_cast<std::int64_t>(slot) * cols, cols);
+    for (std::size_t slot = 0; slot < ids.size(); ++slot) {
+        ensure(piece && piece->rows.contains(ids[slot]), "row {} of parameter {} is another rank's",
+               ids[slot], parameter);
+        const std::int64_t row = ids[slot] - piece->rows.begin;
+        const DeviceSpan<const float> from =
+            rows.subspan(static_cast<std::int64_t>(slot) * cols, cols);
         tools_.device.add(
-            {.from = Matrix(from, 1, cols), .to = total(*piece).row_range({row, row + 1})},
+            {.from = ConstMatrix(from, 1, cols), .to = total(*piece).row_range({row, row + 1})},
             tools_.stream);
     }
+}
+
+void GradientOwners::finish_rows(ParameterId parameter) {
+    add_to_totals(parameter, row_ids_, rows_.span());
     row_slots_.clear();
     row_ids_.clear();
+}
+
+void GradientOwners::send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter) {
+    const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
+    const std::vector<std::int64_t> count{std::ssize(row_ids_)};
+    pipeline.send("gradients:embedding", count, to);
+    pipeline.send("gradients:embedding", row_ids_, to);
+    const DeviceSpan<const float> rows = rows_.span().subspan(0, count.front() * cols);
+    pipeline.send("gradients:embedding", wire(tools_, rows), to);
+    row_slots_.clear();
+    row_ids_.clear();
+}
+
+void GradientOwners::receive_rows(parallel::Communicator& pipeline, int from,
+                                  ParameterId parameter) {
+    const kernels::Arena::Scope scope(tools_.arena);
+    const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
+    std::vector<std::int64_t> count(1);
+    pipeline.receive("gradients:embedding", count, from);
+    std::vector<TokenId> ids(static_cast<std::size_t>(count.front()));
+    pipeline.receive("gradients:embedding", ids, from);
+    const DeviceSpan<float> rows = tools_.arena.take<float>(count.front() * cols);
+    pipeline.receive("gradients:embedding", wire(tools_, rows), from);
+    add_to_totals(parameter, ids, rows);
 }
 
 void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,

@@ -63,6 +63,14 @@ class GradientOwners {
     /// After the last chunk: each row's sum is added to its total once.
     void finish_rows(ParameterId parameter);
 
+    /// Rows of exchange_rows() are of a parameter that another pipeline rank holds: who owns them
+    /// there.
+    void rows_belong_to(parallel::ShardMap owners) { row_owners_ = std::move(owners); }
+    /// Instead of finish_rows(), collective over two ranks of the pipeline axis: the sums of rows
+    /// travel to the rank that has the parameter, which adds them to its totals.
+    void send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter);
+    void receive_rows(parallel::Communicator& pipeline, int from, ParameterId parameter);
+
   private:
     /// Gradients of a wave on their way to this rank.
     struct Flight {
@@ -76,11 +84,17 @@ class GradientOwners {
                 const std::vector<bool>& contributes, const Lookup& own, const Take& take);
     void add(Flight& flight);
     void add_row(ParameterId parameter, TokenId id, kernels::ConstMatrix row);
+    void add_to_totals(ParameterId parameter, std::span<const TokenId> ids,
+                       DeviceSpan<const float> rows);
+    [[nodiscard]] const parallel::ShardMap& row_owners() const {
+        return row_owners_ ? *row_owners_ : owners_;
+    }
 
     Tools tools_;
     parallel::Communicator& data_;
     std::vector<Shape> shapes_;
     const parallel::ShardMap& owners_;
+    std::optional<parallel::ShardMap> row_owners_;
     kernels::DeviceBuffer<float> totals_;
     kernels::DeviceBuffer<float> sent_, received_;  // of start_exchange()
     std::optional<Flight> flight_;

@@ -41,10 +41,10 @@ double gradient_norm(const sums::GradientOwners& gradients, const model::Weights
             largest = std::max(largest, sum);
         }
     }
-    // Over the data axis, then over the tensor axis: integers and maxima, exact in any order.
+    // Over the data axis, then over those of the model: integers and maxima, exact in any order.
     const auto over_ranks = [&](const auto& reduce) {
         reduce(data);
-        if (weights.split()) reduce(weights.tensor());
+        weights.for_model_axes(reduce);
     };
     std::int64_t all_finite = finite ? 1 : 0;
     over_ranks([&](parallel::Communicator& axis) {
@@ -123,6 +123,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
     const bool owns_all_moments = held_.ranks() == 1 && data_.size() > 1;
     const sums::Tools tools = compute_.tools();
     for (int layer = -1; layer < weights_.config().layers; ++layer) {
+        if (layer >= 0 && !weights_.pipeline_part().holds_layer(layer)) continue;
         const std::vector<ParameterId> group = group_of(weights_, layer);
         if (!owns_all_moments) {
             for (const ParameterId id : group) {

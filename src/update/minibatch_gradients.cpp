@@ -25,9 +25,27 @@ void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
     slots_.clear();
 }
 
+void MinibatchGradients::absent_head(const model::LayerStage& stage) {
+    if (owners_.data().size() > 1 && stage.last) head_done();
+}
+
+void MinibatchGradients::absent_layers(const model::LayerStage& stage) {
+    if (owners_.data().size() == 1) return;
+    for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;) layer_done(layer);
+    if (stage.first) embedding({}, {});
+}
+
 void MinibatchGradients::finish() {
     owners_.finish_exchange();
-    owners_.finish_rows(weights_.parameters().embedding);
+    const model::PipelinePart& part = weights_.pipeline_part();
+    const ParameterId embedding = weights_.parameters().embedding;
+    if (part.looks_up_elsewhere()) {
+        owners_.send_rows(weights_.pipeline(), part.last_rank(), embedding);
+    } else if (part.looks_up_for_first()) {
+        owners_.receive_rows(weights_.pipeline(), 0, embedding);
+    } else {
+        owners_.finish_rows(embedding);
+    }
 }
 
 model::GradientSlot MinibatchGradients::slot(ParameterId id) {

@@ -11,7 +11,14 @@ Trainer::Trainer(model::Compute& compute, model::Weights& weights, parallel::Com
       shard_map_(weights.shapes(), data.size()),
       owners_(compute.tools(), data, weights.shapes(), shard_map_),
       gradients_(compute, weights, owners_),
-      adamw_(compute, weights, shard_map_, data, options.zero, adamw) {}
+      adamw_(compute, weights, shard_map_, data, options.zero, adamw) {
+    if (!weights.pipeline_part().looks_up_elsewhere()) return;
+    // Gradients of embedding rows are summed here, and belong to the rank that has the embedding.
+    std::vector<Shape> there(weights.shapes().size());
+    there[static_cast<std::size_t>(weights.parameters().embedding)] =
+        Shape::matrix(weights.part().vocabulary.size(), weights.config().hidden);
+    owners_.rows_belong_to(parallel::ShardMap(there, data.size()));
+}
 
 void append_bundles(model::Microbatch& batch, const MinibatchPlan& plan, bool share_prompts,
                     Range bundles, const std::function<SampleText(std::int64_t)>& text) {
@@ -34,22 +41,27 @@ void append_bundles(model::Microbatch& batch, const MinibatchPlan& plan, bool sh
     }
 }
 
-void Trainer::run_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
-                        const MinibatchCallbacks& callbacks) {
-    model::Microbatch batch;
-    std::vector<std::pair<std::int64_t, std::size_t>> answers;  // sample and its answer's length
+Trainer::Chunk Trainer::make_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
+                                   const MinibatchCallbacks& callbacks) {
+    Chunk chunk;
     std::int64_t unshared = 0;
-    append_bundles(batch, plan, share_prompts, bundles, [&](std::int64_t sample) {
+    append_bundles(chunk.batch, plan, share_prompts, bundles, [&](std::int64_t sample) {
         const SampleText text = callbacks.text(sample);
-        answers.emplace_back(sample, text.answer.size());
+        chunk.answers.emplace_back(sample, text.answer.size());
         unshared += static_cast<std::int64_t>(text.prompt.size() + text.answer.size()) - 1;
         return text;
     });
-    model::TrainingPass pass(compute_, weights_, options_.head, batch, options_.recompute);
-    const model::Logprobs values = pass.logprobs();
+    counts_.rows += chunk.batch.rows();
+    counts_.head_rows += std::ssize(chunk.batch.head);
+    counts_.shared_rows += unshared - chunk.batch.rows();
+    return chunk;
+}
+
+std::vector<float> Trainer::losses_of(const Chunk& chunk, const model::Logprobs& values,
+                                      const MinibatchCallbacks& callbacks) {
     std::vector<float> coefficient(values.logprob.size(), 0.0F);
     std::size_t at = 0;
-    for (const auto& [sample, size] : answers) {
+    for (const auto& [sample, size] : chunk.answers) {
         callbacks.loss(sample, std::span(values.logprob).subspan(at, size),
                        std::span(values.entropy).subspan(at, size),
                        std::span(coefficient).subspan(at, size));
@@ -57,30 +69,39 @@ void Trainer::run_chunk(const MinibatchPlan& plan, bool share_prompts, Range bun
     }
     ensure(at == values.logprob.size(), "{} head rows for {} answer tokens", values.logprob.size(),
            at);
-    pass.backward(coefficient, gradients_);
-    counts_.rows += batch.rows();
-    counts_.head_rows += static_cast<std::int64_t>(batch.head.size());
-    counts_.shared_rows += unshared - batch.rows();
+    return coefficient;
 }
 
 double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
                      const MinibatchCallbacks& callbacks, double lr,
                      const std::function<void()>& before_update) {
     const std::int64_t ranks = data_.size();
-    gradients_.begin();
+    std::vector<std::unique_ptr<Chunk>> chunks;  // by wave
+    std::vector<const model::Microbatch*> batches;
     for (std::int64_t wave = 0; wave < plan.waves(ranks); ++wave) {
-        std::vector<bool> contributes;
-        for (std::int64_t rank = 0; rank < ranks; ++rank) {
-            contributes.push_back(!plan.chunk(wave, ranks, rank).empty());
-        }
-        gradients_.begin_wave(std::move(contributes));
         const Range bundles = plan.chunk(wave, ranks, data_.rank());
-        if (bundles.empty()) {
-            model::follow_training_pass(compute_, weights_, options_.recompute, gradients_);
-        } else {
-            run_chunk(plan, plan_options.share_prompts, bundles, callbacks);
-        }
+        chunks.push_back(bundles.empty()
+                             ? nullptr
+                             : std::make_unique<Chunk>(make_chunk(plan, plan_options.share_prompts,
+                                                                  bundles, callbacks)));
+        batches.push_back(chunks.back() ? &chunks.back()->batch : nullptr);
     }
+    gradients_.begin();
+    const PipelineWork work{
+        .batches = batches,
+        .loss =
+            [&](std::int64_t wave, const model::Logprobs& values) {
+                return losses_of(*chunks[static_cast<std::size_t>(wave)], values, callbacks);
+            },
+        .begin_wave =
+            [&](std::int64_t wave) {
+                std::vector<bool> contributes;
+                for (std::int64_t rank = 0; rank < ranks; ++rank)
+                    contributes.push_back(!plan.chunk(wave, ranks, rank).empty());
+                gradients_.begin_wave(std::move(contributes));
+            }};
+    run_pipeline(compute_, weights_, options_.head, options_.schedule, options_.recompute, work,
+                 gradients_);
     gradients_.finish();
     if (before_update) before_update();
     return adamw_.step(owners_, lr);

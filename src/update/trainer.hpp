@@ -11,6 +11,7 @@
 #include "src/model/decoder.hpp"
 #include "src/update/adamw.hpp"
 #include "src/update/minibatch_gradients.hpp"
+#include "src/update/pipeline_run.hpp"
 #include "src/update/plan.hpp"
 
 namespace rankwise::update {
@@ -23,10 +24,11 @@ struct SampleText {
 
 /// How samples reach the trainer and losses leave it. Samples are numbered as in the plan.
 struct MinibatchCallbacks {
-    /// Called for samples of this rank's chunks; the spans live until the next chunk.
+    /// Called for samples of this rank's chunks, on every pipeline rank; the spans live until the
+    /// next chunk.
     std::function<SampleText(std::int64_t sample)> text;
     /// Log-probability and entropy of each answer token of a sample, as this pass computes them;
-    /// writes d loss / d logprob.
+    /// writes d loss / d logprob. Called on the last pipeline rank alone.
     std::function<void(std::int64_t sample, std::span<const float> logprob,
                        std::span<const float> entropy, std::span<float> coefficient)>
         loss;
@@ -36,7 +38,8 @@ struct TrainerOptions {
     model::HeadOptions head;
     bool recompute =
         false;     ///< physical: activations of a layer are computed again in the backward pass
-    int zero = 1;  ///< physical; 3: the weights are sharded
+    int zero = 1;  ///< physical
+    parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;  ///< physical
 };
 
 /// Work done, for metrics and tests.
@@ -46,7 +49,7 @@ struct TokenCounts {
     std::int64_t shared_rows = 0;  ///< rows that sharing prompts saved
 };
 
-/// Holds a model's optimizer. Collective over the data axis.
+/// Holds a model's optimizer. Collective over the data axis and those of the model.
 class Trainer {
   public:
     Trainer(model::Compute& compute, model::Weights& weights, parallel::Communicator& data,
@@ -67,8 +70,16 @@ class Trainer {
     [[nodiscard]] const TokenCounts& counts() const { return counts_; }
 
   private:
-    void run_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
-                   const MinibatchCallbacks& callbacks);
+    /// This data rank's chunk of a wave.
+    struct Chunk {
+        model::Microbatch batch;
+        std::vector<std::pair<std::int64_t, std::size_t>> answers;  ///< sample, answer's length
+    };
+    [[nodiscard]] Chunk make_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
+                                   const MinibatchCallbacks& callbacks);
+    [[nodiscard]] static std::vector<float> losses_of(const Chunk& chunk,
+                                                      const model::Logprobs& values,
+                                                      const MinibatchCallbacks& callbacks);
 
     model::Compute& compute_;
     model::Weights& weights_;

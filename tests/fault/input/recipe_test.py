@@ -108,6 +108,20 @@ class Recipe(program.Case):
         message = self.assert_refused(self.train("--parallel.tensor", 2, ranks=3), 2, "1 x 1 x 2 = 2 ranks, but 3 were started", "3 x 1 x 1", "1 x 1 x 3")
         self.assertNotIn("(rank", message)
 
+    def test_more_pipeline_ranks_than_layers_are_refused_with_how_many_fit(self):
+        self.assert_refused(self.train("--parallel.pipeline", 3, ranks=3), 2,
+                            "[parallel] pipeline = 3", "[model.policy] has 2 layers", "at most 2 pipeline ranks")
+
+    def test_interleaved_pipeline_ranks_need_two_layers_each(self):
+        self.assert_refused(self.train("--parallel.pipeline", 2, "--parallel.schedule", "interleaved", ranks=2), 2,
+                            "schedule interleaved (2 on each rank at least)", "at most 1 pipeline rank")
+
+    def test_ranks_that_divide_themselves_otherwise_are_named(self):
+        command = [*program.launcher(2)[:1], "1", *self.command("--parallel.pipeline", 2), ":", "-n", "1",
+                   *self.command("--parallel.pipeline", 1)]
+        self.assert_refused(self.execute(command), 2, "division of the ranks is not the same on all ranks",
+                            "parallel.pipeline")
+
     def test_ranks_with_other_recipes_are_named(self):
         command = [*self.command(ranks=2), ":", "-n", "1", *self.command("--run.seed", 7)]
         self.assert_refused(self.execute(command), 2, "the recipe is not the same on all ranks: rank 2 of 3 differ",

@@ -16,11 +16,17 @@ class Memory(program.Case):
     def test_a_plan_names_every_stage_and_the_largest(self):
         result = self.plan(CONFIGS / "r1_countdown.ini", "--ranks", 4)
         self.assertEqual(result.code, 0, result)
-        rows = [line.split() for line in result.out.splitlines() if line.startswith("  ")]
+        memory, _, traffic = result.out.partition("MB that a rank sends")
+        rows = [line.split() for line in memory.splitlines() if line.startswith("  ")]
         self.assertEqual([row[0] for row in rows[1:]],
                          "base zero cold_answers cold reasoning answers tuned final small_base distilled small_zero".split())
         largest = max(rows[1:], key=lambda row: float(row[-1]))
         self.assertIn(f"in stage {largest[0]} ", result.out.splitlines()[-1])
+        sent = {tuple(line.split()[:3]): float(line.split()[3]) for line in traffic.splitlines() if line.startswith("  ")
+                and not line.split()[0] == "stage"}
+        # Gradients of every wave, and weights once, of 3/4 of 804,224 parameters; the rest are rows of the embedding.
+        self.assertGreater(sent["zero", "update", "data"], 2 * 0.75 * 4 * 0.80)
+        self.assertAlmostEqual(sent["zero", "optimizer", "data"], 0.75 * 4 * 0.804224, delta=0.02)
 
     def test_more_ranks_and_recomputed_layers_need_less(self):
         def megabytes(*words):

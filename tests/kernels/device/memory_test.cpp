@@ -162,6 +162,25 @@ TEST_P(MemoryTest, AReservedArenaIsOneBlockThatHoldsSoMuch) {
     EXPECT_LT(device->bytes_in_use(), 1000);
 }
 
+TEST_P(MemoryTest, ArenasBesideOneEndInAnyOrderAndTheirPeaksAreCountedApart) {
+    Arena arena(*device);
+    {
+        auto first = std::make_unique<Arena::Scope>(arena.beside(0));
+        auto second = std::make_unique<Arena::Scope>(arena.beside(1));
+        const auto a = arena.beside(0).take<float>(1000);
+        const auto b = arena.beside(1).take<float>(2000);
+        EXPECT_NE(a.handle(), b.handle());
+        first.reset();
+        EXPECT_EQ(arena.beside(0).take<float>(1000).handle(), a.handle());
+        second.reset();
+    }
+    EXPECT_EQ(arena.peak_bytes(), 0);
+    EXPECT_GE(arena.peak_bytes_beside(), 12'000);
+    arena.reserve(0);
+    EXPECT_EQ(arena.peak_bytes_beside(), 0);
+    EXPECT_EQ(device->bytes_in_use(), 0);
+}
+
 class CheckedMemoryTest : public testing::Test {
   protected:
     DeviceUnderTest device{

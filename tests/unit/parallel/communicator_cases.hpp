@@ -140,6 +140,24 @@ inline void sends_between_pairs(Communicator& comm) {
     }
 }
 
+/// What is sent first on one channel may be received last.
+inline void keeps_channels_apart(Communicator& comm) {
+    const int pair = comm.rank() % 2 == 0 ? comm.rank() + 1 : comm.rank() - 1;
+    if (pair >= comm.size()) return;
+    std::vector<std::int64_t> sent;
+    std::vector<Request> requests;
+    for (std::int64_t i = 0; i < 6; ++i) sent.push_back(100 * comm.rank() + i);
+    for (std::size_t i = 0; i < sent.size(); ++i) {
+        requests.push_back(comm.start_send("test", std::span(sent).subspan(i, 1), pair,
+                                           {static_cast<int>(i) % 3}));
+    }
+    for (const std::int64_t i : {2, 5, 0, 1, 4, 3}) {
+        std::int64_t got = 0;
+        comm.start_receive("test", std::span(&got, 1), pair, {static_cast<int>(i) % 3}).wait();
+        EXPECT_EQ(got, 100 * pair + i);
+    }
+}
+
 inline void sends_to_itself(Communicator& comm) {
     const std::int64_t sent = 42;
     std::int64_t got = 0;
@@ -346,6 +364,7 @@ inline constexpr Case kAll[] = {
     {"sends_in_order_around_a_ring", sends_in_order_around_a_ring},
     {"sends_between_pairs", sends_between_pairs},
     {"sends_to_itself", sends_to_itself},
+    {"keeps_channels_apart", keeps_channels_apart},
     {"completes_requests_in_any_order", completes_requests_in_any_order},
     {"keeps_messages_and_collectives_apart", keeps_messages_and_collectives_apart},
     {"moves_nothing", moves_nothing},

@@ -13,7 +13,8 @@ namespace {
 class KvPoolTest : public testing::Test {
   protected:
     test::DeviceUnderTest device{test::plain_device()};
-    KvPool pool{*device, test::small_config(), test::small_config().kv_heads, 5};
+    KvPool pool{*device, test::small_config(), test::small_config().layers,
+                test::small_config().kv_heads, 5};
 };
 
 TEST_F(KvPoolTest, PagesAreDifferentAndAllOfThemCanBeTaken) {

@@ -1,0 +1,121 @@
+// A model whose layers are dealt to pipeline ranks: what each holds, and the log-probabilities of
+// one rank.
+#include "src/model/pipeline_part.hpp"
+
+#include <gtest/gtest.h>
+
+#include "parallel/thread_world.hpp"
+#include "src/model/decoder.hpp"
+#include "tests/support/small_model.hpp"
+
+namespace rankwise::model {
+namespace {
+
+using parallel::Communicator;
+
+ModelConfig config_of(Family family, std::int64_t layers) {
+    ModelConfig config = test::small_config(family);
+    config.layers = layers;
+    return config;
+}
+
+struct Place {
+    int ranks;
+    int virtual_stages;
+};
+
+/// Degrees that do not divide the layers too.
+constexpr Place kPlaces[] = {{2, 1}, {3, 1}, {5, 1}, {2, 2}};
+
+void on_every_place(const std::function<void(const ModelConfig&, PipelineAxis)>& body) {
+    for (const Family family : {Family::llama, Family::qwen2}) {  // two tables; a tied one
+        for (const Place& place : kPlaces) {
+            SCOPED_TRACE(fmt::format("{} on {} ranks, {} virtual stages", name_of(family),
+                                     place.ranks, place.virtual_stages));
+            parallel::ThreadWorld(place.ranks).run([&](Communicator& axis) {
+                body(config_of(family, 5), {&axis, place.virtual_stages});
+            });
+        }
+    }
+}
+
+TEST(PipelinePart, RanksHoldEveryParameterOnceAndTheDigestIsThatOfOneRank) {
+    on_every_place([](const ModelConfig& config, PipelineAxis pipeline) {
+        test::SmallModel alone(config);
+        test::SmallModel rank(config, test::plain_device(), 1, 0.4, {.pipeline = pipeline});
+        EXPECT_EQ(rank.weights.digests(rank.compute), alone.weights.digests(alone.compute));
+        for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
+            EXPECT_EQ(pipeline.axis->all_reduce_sum("sizes", rank.weights.box(id).size()),
+                      rank.weights.table()[id].shape.size())
+                << rank.weights.table()[id].name;
+        }
+    });
+}
+
+TEST(PipelinePart, LayersOfVirtualStagesLieInTurnOnTheRanks) {
+    const ModelConfig config = config_of(Family::llama, 8);
+    for (int rank = 0; rank < 2; ++rank) {
+        const PipelinePart part = pipeline_part(config, {2, rank, 2});
+        ASSERT_EQ(part.stages.size(), 2U);
+        EXPECT_EQ(part.stages[0].layers.begin, rank == 0 ? 0 : part.stages[0].layers.begin);
+        EXPECT_EQ(part.stages[0].first, rank == 0);
+        EXPECT_EQ(part.stages[1].last, rank == 1);
+        EXPECT_EQ(part.has_head, rank == 1);
+        EXPECT_EQ(part.layer_count(), part.stages[0].layers.size() + part.stages[1].layers.size());
+        std::int64_t at = 0;
+        for (const LayerStage& stage : part.stages) {
+            for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+                EXPECT_TRUE(part.holds_layer(layer));
+                EXPECT_EQ(part.local_layer(layer), at++);
+            }
+        }
+    }
+    EXPECT_EQ(pipeline_part(config, {2, 0, 2}).stages[1].layers.begin,
+              pipeline_part(config, {2, 1, 2}).stages[0].layers.end);
+}
+
+TEST(PipelinePart, ATiedEmbeddingLiesOnTheLastRankAloneAndItsStageHasFewerLayers) {
+    ModelConfig config = config_of(Family::qwen2, 5);
+    config.vocab_size = 1000;
+    const PipelinePart first = pipeline_part(config, {2, 0});
+    const PipelinePart last = pipeline_part(config, {2, 1});
+    EXPECT_FALSE(first.has_embedding);
+    EXPECT_TRUE(last.has_embedding && last.has_head);
+    EXPECT_LT(last.layer_count(), first.layer_count());
+    config.tied = false;
+    EXPECT_TRUE(pipeline_part(config, {2, 0}).has_embedding);
+    EXPECT_FALSE(pipeline_part(config, {2, 1}).has_embedding);
+}
+
+/// Some micro-batches, of several sizes.
+std::vector<Microbatch> batches_of(std::int64_t count) {
+    static const std::vector<TokenId> prompt{1, 5, 9, 30, 2};
+    static const std::vector<TokenId> answer{33, 4, 4, 8};
+    std::vector<Microbatch> batches;
+    for (std::int64_t i = 0; i < count; ++i) {
+        Microbatch& batch = batches.emplace_back();
+        for (std::int64_t bundle = 0; bundle <= i % 3; ++bundle)
+            append(batch, {.prompt = prompt, .answers = {answer, prompt}});
+    }
+    return batches;
+}
+
+TEST(PipelinePart, TheLastRankScoresAsOneRankBitForBitAndTheOthersKnowNothing) {
+    const std::vector<Microbatch> batches = batches_of(7);
+    on_every_place([&](const ModelConfig& config, PipelineAxis pipeline) {
+        const HeadOptions head{.ids = config.vocab_size - 1, .temperature = 0.7F};
+        test::SmallModel alone(config);
+        test::SmallModel rank(config, test::plain_device(), 1, 0.4, {.pipeline = pipeline});
+        const auto scored = score(rank.compute, rank.weights, head, batches);
+        ASSERT_EQ(scored.size(), batches.size());
+        for (std::size_t i = 0; i < batches.size(); ++i) {
+            const Logprobs expected = score(alone.compute, alone.weights, head, batches[i]);
+            const bool knows = rank.weights.pipeline_part().has_head;
+            EXPECT_EQ(scored[i].logprob, knows ? expected.logprob : std::vector<float>());
+            EXPECT_EQ(scored[i].entropy, knows ? expected.entropy : std::vector<float>());
+        }
+    });
+}
+
+}  // namespace
+}  // namespace rankwise::model

@@ -1,0 +1,241 @@
+// Updates over pipeline ranks, with data and tensor ranks: the bits of one rank under every
+// schedule, and what travels.
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "kernels/plan_device.hpp"
+#include "parallel/mesh.hpp"
+#include "parallel/mirror_communicator.hpp"
+#include "parallel/thread_world.hpp"
+#include "src/base/philox.hpp"
+#include "src/update/trainer.hpp"
+#include "tests/support/small_model.hpp"
+
+namespace rankwise::update {
+namespace {
+
+using model::ModelConfig;
+using parallel::Axis;
+using parallel::Communicator;
+using parallel::Schedule;
+
+constexpr std::int64_t kVocabulary = 37;
+
+struct Data {
+    Data() {
+        RandomSequence random(RandomStream(3, Purpose::data_generation));
+        const auto ids = [&](std::int64_t count) {
+            std::vector<TokenId> all;
+            while (std::ssize(all) < count)
+                all.push_back(static_cast<TokenId>(random.below(kVocabulary)));
+            return all;
+        };
+        for (std::int64_t group = 0; group < 5; ++group) {
+            prompts.push_back(ids(3 + 16 * group));
+            for (const std::int64_t answer : {4, 1}) {
+                answers.push_back(ids(answer + group));
+                sizes.push_back({group, std::ssize(prompts.back()), std::ssize(answers.back())});
+            }
+        }
+    }
+    std::vector<std::vector<TokenId>> prompts, answers;
+    std::vector<SampleSize> sizes;
+};
+
+/// Seven chunks, some of them empty: a last wave of which some data ranks have nothing.
+constexpr PlanOptions kPlan{.chunk_tokens = 60, .chunk_multiple = 7};
+
+struct Result {
+    std::vector<UInt128> digests;
+    std::vector<double> norms;
+    friend bool operator==(const Result&, const Result&) = default;
+};
+
+/// Two updates; weights and gradient norms after them.
+Result updates(model::Compute& compute, model::Weights& weights, Communicator& data,
+               const TrainerOptions& options) {
+    const Data texts;
+    Trainer trainer(compute, weights, data, options, {});
+    const MinibatchCallbacks callbacks{
+        .text =
+            [&](std::int64_t sample) {
+                const auto at = static_cast<std::size_t>(sample);
+                return SampleText{texts.prompts[static_cast<std::size_t>(texts.sizes[at].group)],
+                                  texts.answers[at]};
+            },
+        .loss =
+            [&](std::int64_t sample, std::span<const float> logprob, std::span<const float>,
+                std::span<float> coefficient) {
+                EXPECT_TRUE(weights.pipeline_part().has_head);
+                for (std::size_t t = 0; t < coefficient.size(); ++t)
+                    coefficient[t] = logprob[t] * (sample % 2 == 0 ? 0.25F : -0.125F);
+            }};
+    Result result;
+    for (int step = 0; step < 2; ++step) {
+        result.norms.push_back(
+            trainer.step(plan_minibatch(texts.sizes, kPlan), kPlan, callbacks, 1e-2));
+    }
+    result.digests = weights.digests(compute);
+    return result;
+}
+
+ModelConfig config_of(model::Family family, std::int64_t layers) {
+    ModelConfig config = test::small_config(family);
+    config.layers = layers;
+    return config;
+}
+
+struct Layout {
+    parallel::MeshShape shape;
+    Schedule schedule = Schedule::one_forward_one_backward;
+    bool recompute = false;
+    int zero = 1;
+};
+
+Result updates_on(Communicator& world, const ModelConfig& config, const Layout& layout) {
+    parallel::Mesh mesh(world, layout.shape);
+    Communicator* const tensor = layout.shape.tensor > 1 ? &mesh.axis(Axis::tensor) : nullptr;
+    test::SmallModel model(config, test::plain_device(), 1, 0.4,
+                           {.tensor = tensor,
+                            .shards = layout.zero == 3 ? &mesh.weights() : nullptr,
+                            .pipeline = model::pipeline_axis(mesh, layout.schedule)});
+    return updates(model.compute, model.weights, mesh.axis(Axis::data),
+                   {.head = {.ids = config.vocab_size},
+                    .recompute = layout.recompute,
+                    .zero = layout.zero,
+                    .schedule = layout.schedule});
+}
+
+/// On every family: all axes at once, and more stages. The rest once.
+std::vector<Layout> layouts(bool all_of_them) {
+    std::vector<Layout> all;
+    for (const Schedule schedule :
+         {Schedule::one_forward_one_backward, Schedule::interleaved, Schedule::zero_bubble}) {
+        all.push_back({{.pipeline = 3}, schedule});
+        all.push_back({{.data = 2, .pipeline = 2, .tensor = 2}, schedule, true});
+        all.push_back({{.data = 2, .pipeline = 2}, schedule, true, 3});
+        if (!all_of_them) continue;
+        all.push_back({{.data = 2}, schedule});
+        all.push_back({{.data = 2, .pipeline = 2}, schedule});
+        all.push_back({{.pipeline = 2}, schedule});
+        all.push_back({{.pipeline = 4}, schedule, true});
+        all.push_back({{.data = 3, .pipeline = 2}, schedule, true, 0});
+        all.push_back({{.pipeline = 2, .tensor = 2}, schedule});
+        all.push_back({{.data = 3}, schedule, false, 3});
+        all.push_back({{.data = 3, .pipeline = 3}, schedule, false, 3});
+        all.push_back({{.data = 2, .tensor = 2}, schedule, false, 3});
+    }
+    return all;
+}
+
+TEST(PipelineUpdate, EveryScheduleOnEveryMeshGivesTheWeightsAndNormsOfOneRank) {
+    for (const model::Family family :
+         {model::Family::llama, model::Family::qwen2, model::Family::qwen3}) {
+        const ModelConfig config = config_of(family, 8);
+        test::SmallModel alone(config);
+        const Result expected = updates(alone.compute, alone.weights, *alone.self,
+                                        {.head = {.ids = config.vocab_size}});
+        for (const Layout& layout : layouts(config.tied)) {
+            SCOPED_TRACE(fmt::format("{}, {}, {}", name_of(family), to_string(layout.shape),
+                                     parallel::name_of(layout.schedule)));
+            parallel::ThreadWorld world(narrow<int>(layout.shape.ranks()));
+            world.run(
+                [&](Communicator& axis) { EXPECT_EQ(updates_on(axis, config, layout), expected); });
+        }
+    }
+}
+
+/// Scratch memory at its most, and beside it what passes in flight keep.
+using Peaks = std::pair<std::int64_t, std::int64_t>;
+
+Peaks peaks_of(kernels::Device& device, parallel::Mesh& mesh, const ModelConfig& config,
+               const Layout& layout) {
+    const auto stream = device.make_stream();
+    kernels::Arena arena(device);
+    model::Compute compute{device, *stream, arena};
+    model::Weights weights(device, config, model::Passes::forward_and_backward,
+                           {.pipeline = model::pipeline_axis(mesh, layout.schedule)});
+    model::initialise(weights, {}, 1, compute);
+    (void)updates(compute, weights, mesh.axis(Axis::data),
+                  {.head = {.ids = config.vocab_size},
+                   .recompute = layout.recompute,
+                   .schedule = layout.schedule});
+    return {arena.peak_bytes(), arena.peak_bytes_beside()};
+}
+
+TEST(PipelineUpdate, WhatARankPlansOverAMirrorOfTheOthersIsTheMemoryThatItTakes) {
+    const ModelConfig config = config_of(model::Family::qwen2, 8);
+    for (const Schedule schedule :
+         {Schedule::one_forward_one_backward, Schedule::interleaved, Schedule::zero_bubble}) {
+        for (const bool recompute : {false, true}) {
+            const Layout layout{{.pipeline = 3}, schedule, recompute};
+            SCOPED_TRACE(fmt::format("{}, recompute {}", parallel::name_of(schedule), recompute));
+            parallel::ThreadWorld world(3);
+            world.run([&](Communicator& axis) {
+                test::DeviceUnderTest device(test::plain_device());
+                kernels::PlanDevice plan(*device);
+                parallel::Mesh mesh(axis, layout.shape);
+                const auto mirror = parallel::make_mirror_world(layout.shape, axis.rank(),
+                                                                kernels::PlanDevice::owns);
+                parallel::Mesh mirrored(*mirror, layout.shape);
+                const Peaks taken = peaks_of(*device, mesh, config, layout);
+                const Peaks planned = peaks_of(plan, mirrored, config, layout);
+                EXPECT_EQ(planned.second, taken.second);
+                EXPECT_EQ(planned.first, taken.first);
+                EXPECT_GT(taken.second, 0);
+            });
+        }
+    }
+}
+
+/// (stages - 1) streams there and as many gradients back; rows of a tied embedding there, and the
+/// sums of those that occur back once a step.
+TEST(PipelineUpdate, BytesSentAreThoseOfTheFormula) {
+    const Data texts;
+    const MinibatchPlan plan = plan_minibatch(texts.sizes, kPlan);
+    std::int64_t rows = 0;
+    std::set<TokenId> ids;
+    for (const Range chunk : plan.chunks) {
+        if (chunk.empty()) continue;
+        model::Microbatch batch;
+        append_bundles(batch, plan, true, chunk, [&](std::int64_t sample) {
+            const auto at = static_cast<std::size_t>(sample);
+            return SampleText{texts.prompts[static_cast<std::size_t>(texts.sizes[at].group)],
+                              texts.answers[at]};
+        });
+        rows += batch.rows();
+        ids.insert(batch.ids.begin(), batch.ids.end());
+    }
+    for (const bool tied : {false, true}) {
+        for (const int ranks : {2, 4}) {
+            for (const Schedule schedule : {Schedule::one_forward_one_backward,
+                                            Schedule::interleaved, Schedule::zero_bubble}) {
+                ModelConfig config = config_of(model::Family::llama, 8);
+                config.tied = tied;
+                parallel::ThreadWorld world(ranks);
+                world.run([&](Communicator& axis) {
+                    (void)updates_on(axis, config, {{.pipeline = ranks}, schedule});
+                });
+                std::int64_t sent = 0;
+                for (int rank = 0; rank < ranks; ++rank) {
+                    for (const auto& row : world.instruments(rank).traffic->rows()) {
+                        if (row.op == parallel::Op::send) sent += row.bytes;
+                    }
+                }
+                const std::int64_t stages =
+                    std::int64_t{ranks} * parallel::virtual_stages_of(schedule);
+                std::int64_t expected = 2 * (stages - 1) * 4 * rows * config.hidden;
+                if (tied) {
+                    expected += 4 * rows * config.hidden;
+                    expected += 4 * std::ssize(ids) * (config.hidden + 1) + 8;
+                }
+                EXPECT_EQ(sent, 2 * expected)  // two updates
+                    << parallel::name_of(schedule) << ", " << ranks << " ranks, tied " << tied;
+            }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace rankwise::update
