@@ -47,6 +47,11 @@ struct Asked {
             problems.insert(problems.end(), found.list().begin(), found.list().end());
         }
         if (threads > 0) options.device.threads = threads;
+        options.processor_time = arguments.has("processor-time");
+        if (options.processor_time && options.device.threads > 1) {
+            problems.emplace_back(
+                "--processor-time: is that of one thread, so it goes with --threads 1 only");
+        }
         options.meter.most_rounds = std::max(options.meter.most_rounds, options.meter.least_rounds);
         options.meter.limits = !arguments.has("no-limits");
         options.folder = arguments.get("folder", "rankwise_bench_files");
@@ -100,7 +105,8 @@ int run_bench(const Arguments& arguments, Session& session) {
         [&] { context = std::make_unique<BenchContext>(session, asked.options, asked.sizes); });
     BenchReport report{.machine = this_machine(),
                        .program = fmt::format("{} {}", build_facts().version, build_facts().commit),
-                       .device = context->device().description(),
+                       .device = context->device().description() +
+                                 (asked.options.processor_time ? ", processor time" : ""),
                        .ranks = session.size()};
     BenchReport before;
     Output json;
