@@ -1,6 +1,7 @@
 // rankwise bench: how near to the limits of the machine everything is.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -47,6 +48,11 @@ struct Asked {
             problems.insert(problems.end(), found.list().begin(), found.list().end());
         }
         if (threads > 0) options.device.threads = threads;
+        options.processor_time = arguments.has("processor-time");
+        if (options.processor_time && options.device.threads > 1) {
+            problems.emplace_back(
+                "--processor-time: is that of one thread, so it goes with --threads 1 only");
+        }
         options.meter.most_rounds = std::max(options.meter.most_rounds, options.meter.least_rounds);
         options.meter.limits = !arguments.has("no-limits");
         options.folder = arguments.get("folder", "rankwise_bench_files");
@@ -62,12 +68,18 @@ struct Asked {
         }
         if (sizes.decode_batches.empty()) sizes.decode_batches = usual_sizes().decode_batches;
         if (!problems.empty()) throw Problems(std::move(problems));
-        require(!std::filesystem::exists(options.folder),
-                "--folder {}: is there already; its files would be removed at the end: name one "
-                "that is not",
-                options.folder.string());
     }
 };
+
+/// Rows that write files do so in a folder that is removed at the end.
+void require_new_folder(const io::Path& folder, std::span<const BenchRow> rows) {
+    const bool written = std::ranges::any_of(
+        rows, [](const BenchRow& row) { return row.name.starts_with("checkpoint/"); });
+    require(!written || !std::filesystem::exists(folder),
+            "--folder {}: is there already; its files would be removed at the end: name one that "
+            "is not, or remove what an earlier run left",
+            folder.string());
+}
 
 BenchResult measure(BenchContext& context, const BenchRow& row) {
     Meter meter(context.limits(), context.world(), context.clock(), context.options().meter);
@@ -86,6 +98,7 @@ int run_bench(const Arguments& arguments, Session& session) {
     session.start_together([&] {
         asked.read(arguments);
         rows = chosen_rows(bench_rows(asked.sizes, asked.options, session.size()), asked.only);
+        if (!asked.list) require_new_folder(asked.options.folder, rows);
     });
     remove_stop_signals();  // nothing is kept that would have to be saved
     const bool prints = session.rank() == 0;
@@ -100,7 +113,8 @@ int run_bench(const Arguments& arguments, Session& session) {
         [&] { context = std::make_unique<BenchContext>(session, asked.options, asked.sizes); });
     BenchReport report{.machine = this_machine(),
                        .program = fmt::format("{} {}", build_facts().version, build_facts().commit),
-                       .device = context->device().description(),
+                       .device = context->device().description() +
+                                 (asked.options.processor_time ? ", processor time" : ""),
                        .ranks = session.size()};
     BenchReport before;
     Output json;

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <time.h>
+
 #include <algorithm>
 #include <sstream>
 
@@ -15,6 +17,21 @@ namespace {
 /// Whether `row` is `choice` or lies below it.
 bool lies_below(const std::string& row, const std::string& choice) {
     return row == choice || (row.starts_with(choice) && row[choice.size()] == '/');
+}
+
+/// Processor time of the calling thread.
+class ThreadClock final : public Clock {
+  public:
+    [[nodiscard]] double now_s() const override {
+        timespec time{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    }
+};
+
+std::unique_ptr<Clock> make_clock(bool processor_time) {
+    if (processor_time) return std::make_unique<ThreadClock>();
+    return std::make_unique<SteadyClock>();
 }
 
 }  // namespace
@@ -39,12 +56,13 @@ BenchSizes usual_sizes() {
 BenchContext::BenchContext(Session& session, const BenchOptions& options, const BenchSizes& sizes)
     : session_(session),
       options_(options),
+      clock_(make_clock(options.processor_time)),
       files_(io::posix_file_system()),
       device_(options.device.make()),
       stream_(device_->make_stream()),
       arena_(std::make_unique<kernels::Arena>(*device_)),
       compute_(std::make_unique<model::Compute>(model::Compute{*device_, *stream_, *arena_})),
-      limits_(std::make_unique<DeviceLimits>(*device_, *stream_, clock_, sizes.stream_bytes)),
+      limits_(std::make_unique<DeviceLimits>(*device_, *stream_, *clock_, sizes.stream_bytes)),
       mesh_(std::make_unique<parallel::Mesh>(session.world(),
                                              options.parallel.shape(session.size()))) {
     require(mesh_->shape().data == session.size(),

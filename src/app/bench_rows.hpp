@@ -44,7 +44,9 @@ struct BenchOptions {
     GenerationOptions generation;
     UpdateOptions update;
     MeterOptions meter;
-    io::Path folder;  ///< for files that are measured; made, and removed
+    bool processor_time = false;  ///< of the one thread that computes, instead of the clock on the
+                                  ///< wall: other programs cannot take of it
+    io::Path folder;              ///< for files that are measured; made, and removed
 };
 
 /// What rows share.
@@ -58,7 +60,7 @@ class BenchContext {
 
     [[nodiscard]] parallel::Communicator& world() const { return session_.world(); }
     [[nodiscard]] const BenchOptions& options() const { return options_; }
-    [[nodiscard]] const Clock& clock() const { return clock_; }
+    [[nodiscard]] const Clock& clock() const { return *clock_; }
     [[nodiscard]] kernels::Device& device() const { return *device_; }
     [[nodiscard]] kernels::Stream& stream() const { return *stream_; }
     [[nodiscard]] model::Compute& compute() const { return *compute_; }
@@ -78,7 +80,7 @@ class BenchContext {
   private:
     Session& session_;
     BenchOptions options_;
-    SteadyClock clock_;
+    std::unique_ptr<Clock> clock_;
     std::unique_ptr<io::FileSystem> files_;
     std::unique_ptr<kernels::Device> device_;
     std::unique_ptr<kernels::Stream> stream_;

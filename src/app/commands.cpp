@@ -238,6 +238,9 @@ const std::vector<Command>& all_commands() {
                      {"batches", "LIST",
                       "answers that are decoded at a time, with commas between them; default "
                       "1,8,64,512"},
+                     {"processor-time", "",
+                      "of the one thread that computes, of which other programs cannot take: for "
+                      "a machine that is not quiet"},
                      {"no-limits", "", "measures no limits beside the rows: less memory"},
                      {"json", "FILE", "what was measured, with the machine and its load"},
                      {"compare", "FILE",

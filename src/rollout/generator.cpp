@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "parallel/pipeline_schedule.hpp"
@@ -330,7 +331,7 @@ void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix 
     const Range v{k.end, k.end + part.kv_size()};
     for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
         const kernels::KvPages pages = pool_->layer(weights_.pipeline_part().local_layer(layer));
-        const model::AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
+        const auto attend = [&](ConstMatrix qkv, Matrix out) {
             compute_.device.kv_write(
                 {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = rows.slots, .pages = pages},
                 compute_.stream);
@@ -344,13 +345,19 @@ void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix 
                                             compute_.stream);
         };
         model::gather_forward(compute_, weights_, stage, layer);
-        model::layer_forward(compute_, weights_, layer, rows.positions, attention, x);
+        // By reference: a function that keeps so much would be allocated.
+        model::layer_forward(compute_, weights_, layer, rows.positions, std::ref(attend), x);
     }
 }
 
 /// A row for the newest token of each slot.
 void Generator::prepare_rows(Group& group) {
-    Rows rows;
+    Rows& rows = group.rows;  // in the memory of the step before
+    rows.ids.clear();
+    rows.positions.clear();
+    rows.slots.clear();
+    rows.runs.clear();
+    rows.page_table.clear();
     for (Slot& slot : group.active) {
         const auto position = static_cast<std::int64_t>(slot.trajectory.tokens.size()) - 1;
         if (position / kKeyBlock >= static_cast<std::int64_t>(slot.pages.size())) {
@@ -365,7 +372,6 @@ void Generator::prepare_rows(Group& group) {
         rows.slots.push_back(slot_of(slot.pages, position));
         rows.page_table.insert(rows.page_table.end(), slot.pages.begin(), slot.pages.end());
     }
-    group.rows = std::move(rows);
     group.under_way = true;
 }
 
@@ -433,6 +439,7 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, Group& group) {
     kernels::Device& device = compute_.device;
     const std::int64_t rows = x.rows;
     std::vector<kernels::SampleRow> sample_rows;
+    sample_rows.reserve(group.active.size());
     for (const Slot& slot : group.active) {
         sample_rows.push_back(
             {.key = slot.key,
@@ -452,7 +459,7 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, Group& group) {
                                   .temperature = static_cast<float>(sampling.temperature),
                                   .block_bytes = options_.logits_bytes,
                                   .break_order = options_.break_order && rows > 1};
-    const model::ChooseTargets draw_some = [&](Range some, ConstMatrix logits) {
+    const auto draw_some = [&](Range some, ConstMatrix logits) {
         const auto at = static_cast<std::size_t>(some.begin);
         const auto size = static_cast<std::size_t>(some.size());
         const std::span<TokenId> drawn = std::span(group.tokens).subspan(at, size);
@@ -460,9 +467,11 @@ void Generator::draw(Matrix x, const SamplingOptions& sampling, Group& group) {
         return std::span<const TokenId>(drawn);
     };
     const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
-    model::head_logprobs(compute_, weights_, head, x, draw_some,
+    model::head_logprobs(compute_, weights_, head, x, std::ref(draw_some),
                          {.logprob = logprob, .sum = compute_.arena.take<float>(rows)});
-    group.logprobs = device.kernels::Memory::download<float>(logprob, compute_.stream);
+    group.logprobs.resize(static_cast<std::size_t>(rows));
+    device.download(cast_span<const std::byte>(DeviceSpan<const float>(logprob)),
+                    std::as_writable_bytes(std::span(group.logprobs)), compute_.stream);
 }
 
 void Generator::choose(ConstMatrix logits, std::span<const kernels::SampleRow> rows,

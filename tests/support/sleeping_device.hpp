@@ -8,8 +8,9 @@
 
 namespace rankwise::test {
 
-/// Sleeps once a layer in each of its three pieces of work: forward, the gradient of its input, and
-/// those of its weights. Sleeping takes no core, so that any number of ranks fits any machine.
+/// Sleeps once a layer in each of its three pieces of work: forward, in training and generation,
+/// the gradient of its input, and those of its weights. Sleeping takes no core, so that any number
+/// of ranks fits any machine.
 class SleepingDevice final : public kernels::Device {
     using S = kernels::Stream;
 
@@ -82,6 +83,7 @@ class SleepingDevice final : public kernels::Device {
     void kv_write(const kernels::KvWriteArgs& a, S& s) override { own_.kv_write(a, s); }
     void kv_copy(const kernels::KvCopyArgs& a, S& s) override { own_.kv_copy(a, s); }
     void paged_attention(const kernels::PagedAttentionArgs& a, S& s) override {
+        sleep();
         own_.paged_attention(a, s);
     }
     void swiglu(const kernels::SwigluArgs& a, S& s) override { own_.swiglu(a, s); }

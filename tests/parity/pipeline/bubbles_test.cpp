@@ -4,6 +4,7 @@
 
 #include "parallel/mesh.hpp"
 #include "parallel/thread_world.hpp"
+#include "src/rollout/generator.hpp"
 #include "src/update/trainer.hpp"
 #include "tests/support/sleeping_device.hpp"
 #include "tests/support/small_model.hpp"
@@ -72,6 +73,57 @@ double formula(int ranks, Schedule schedule) {
                         : schedule == Schedule::zero_bubble ? 3 * kMicroBatches
                                                             : kMicroBatches;
     return others / (work + others);
+}
+
+/// The same while answers are generated: as many groups of slots as ranks, so many tokens each.
+double idle_share_of_generation(int ranks, bool tied, std::int64_t tokens) {
+    std::vector<double> slept(static_cast<std::size_t>(ranks), 0.0);
+    std::vector<double> wall(static_cast<std::size_t>(ranks), 0.0);
+    parallel::ThreadWorld(ranks).run([&](Communicator& world) {
+        parallel::Mesh mesh(world, {.pipeline = ranks});
+        model::ModelConfig config = config_of();
+        config.tied = tied;
+        test::DeviceUnderTest cpu(test::plain_device());
+        test::SleepingDevice device(*cpu, config.intermediate, kLayer);
+        kernels::Arena arena(device);
+        model::Compute compute{device, cpu.stream(), arena};
+        model::Weights weights(
+            device, config, model::Passes::forward,
+            {.pipeline = model::pipeline_axis(mesh, Schedule::one_forward_one_backward)});
+        model::initialise(weights, {}, 1, compute);
+        std::vector<rollout::Request> requests;
+        for (int i = 0; i < ranks; ++i)
+            requests.push_back(
+                {.prompt_id = static_cast<std::uint64_t>(i), .group = i, .prompt = {7}});
+        rollout::Generator generator(compute, weights, {.slots = ranks}, nullptr,
+                                     config.vocab_size);
+        rollout::LocalWork work(requests);
+        world.barrier("test");
+        const auto begin = std::chrono::steady_clock::now();
+        (void)generator.run(requests, {.max_new_tokens = tokens, .seed = 1}, work, 0, {});
+        const auto at = static_cast<std::size_t>(world.rank());
+        wall[at] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        slept[at] = device.slept_s();
+    });
+    double busy = 0.0;
+    for (const double seconds : slept) busy += seconds;
+    return 1.0 - busy / (*std::max_element(wall.begin(), wall.end()) * ranks);
+}
+
+/// Ranks idle while the first group comes to them, and no more: not once a token.
+TEST(PipelineBubbles, GenerationHasOneBubbleAPhaseNotOneAToken) {
+    constexpr std::int64_t kTokens = 10;
+    for (const int ranks : {2, 4}) {
+        for (const bool tied : {false, true}) {
+            const double expected = (ranks - 1.0) / (ranks * kTokens + ranks - 1.0);
+            double found = 1.0;
+            for (int attempt = 0; attempt < 5 && found > expected + 0.02; ++attempt)
+                found = std::min(found, idle_share_of_generation(ranks, tied, kTokens));
+            std::printf("generation on %d ranks, tied %d: idle %.3f, formula %.3f\n", ranks,
+                        tied ? 1 : 0, found, expected);
+            EXPECT_NEAR(found, expected, 0.03);
+        }
+    }
 }
 
 /// A machine that is busy with other things makes waits longer, never shorter: the best of a few.
