@@ -10,14 +10,6 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
-/// What gather_forward() does, for the backward pass.
-void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
-                     std::int64_t layer, bool recompute) {
-    if (recompute) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
-    weights.gather_layer(compute, layer, Copies::backward,
-                         layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
-}
-
 Logprobs download(Compute& compute, const HeadOutputs& head) {
     return {compute.device.Memory::download<float>(head.logprob, compute.stream),
             compute.device.Memory::download<float>(head.entropy, compute.stream)};
@@ -67,18 +59,18 @@ void gather_forward(Compute& compute, const Weights& weights, const LayerStage& 
                          layer + 1 == stage.layers.end ? std::nullopt : std::optional(layer + 1));
 }
 
+void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                     std::int64_t layer, bool recompute) {
+    if (recompute) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
+    weights.gather_layer(compute, layer, Copies::backward,
+                         layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
+}
+
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage) {
     if (stage.first && weights.pipeline_part().has_embedding) weights.gather_embedding(compute);
     for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer)
         gather_forward(compute, weights, stage, layer);
     if (stage.last) weights.gather_head(compute, Copies::forward);
-}
-
-void follow_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
-                     bool recompute) {
-    if (stage.last) weights.gather_head(compute, Copies::backward);
-    for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;)
-        gather_backward(compute, weights, stage, layer, recompute);
 }
 
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,

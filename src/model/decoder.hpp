@@ -26,16 +26,16 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
 void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
            const TokenSplit& tokens, kernels::Matrix mine);
 
-/// Brings together what the forward pass through a layer of a stage reads, and begins with the next
-/// one's, where rows of the weights are shared out.
+/// Brings together what the forward pass through a layer of a stage reads, or the backward pass,
+/// and begins with the next one's, where rows of the weights are shared out.
 void gather_forward(Compute& compute, const Weights& weights, const LayerStage& stage,
                     std::int64_t layer);
+void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
+                     std::int64_t layer, bool recompute);
 
-/// What a rank that has nothing to compute does then while others of the data axis go forward
-/// through a stage, or back through it: it brings its rows.
+/// What a rank that has nothing to compute does while others of the data axis go forward through a
+/// stage: it brings its rows.
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage);
-void follow_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
-                     bool recompute);
 
 /// Forward passes without backward passes: reference scoring, evaluation of text. Collective over
 /// the axes of the model; of a pipeline the last rank alone knows the values. Where rows of the

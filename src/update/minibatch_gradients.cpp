@@ -25,16 +25,6 @@ void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
     slots_.clear();
 }
 
-void MinibatchGradients::absent_head(const model::LayerStage& stage) {
-    if (owners_.data().size() > 1 && stage.last) head_done();
-}
-
-void MinibatchGradients::absent_layers(const model::LayerStage& stage) {
-    if (owners_.data().size() == 1) return;
-    for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;) layer_done(layer);
-    if (stage.first) embedding({}, {});
-}
-
 void MinibatchGradients::finish() {
     owners_.finish_exchange();
     const model::PipelinePart& part = weights_.pipeline_part();

@@ -19,9 +19,6 @@ class MinibatchGradients final : public model::GradientSink {
     void begin();
     /// Gradients are of this wave from now on: which data ranks have a chunk in it.
     void begin_wave(std::vector<bool> contributes);
-    /// Collective calls of a stage in a wave in which this rank has no chunk.
-    void absent_head(const model::LayerStage& stage);
-    void absent_layers(const model::LayerStage& stage);
     /// After the last wave: the totals are complete. Collective over the pipeline axis.
     void finish();
 

@@ -93,9 +93,7 @@ class Run {
         const bool input = step.kind != StepKind::backward_weight;
         const bool weight = step.kind != StepKind::backward_input;
         if (batch_of(step) == nullptr) {
-            if (input) model::follow_backward(compute_, weights_, stage, recompute_);
-            if (input) gradients_.absent_head(stage);
-            if (weight) gradients_.absent_layers(stage);
+            follow(stage, input, weight);
             return;
         }
         Flight& flight = flight_of(step);
@@ -113,6 +111,20 @@ class Run {
         if (!weight) return;
         flight.open = false;
         if (stage.first) land(flight);
+    }
+
+    /// Calls that other data ranks make while they go back through a stage, in their order: rows of
+    /// the weights are brought together, gradients travel to their owners.
+    void follow(const LayerStage& stage, bool input, bool weight) {
+        if (input && stage.last) {
+            weights_.gather_head(compute_, model::Copies::backward);
+            gradients_.head_done();
+        }
+        for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;) {
+            if (input) model::gather_backward(compute_, weights_, stage, layer, recompute_);
+            if (weight) gradients_.layer_done(layer);
+        }
+        if (weight && stage.first) gradients_.embedding({}, {});
     }
 
     /// To the rank that has the stage before; rank 0 has its predecessors in the virtual stage

@@ -132,7 +132,9 @@ TEST(ShardedWeights, GradientsAreThoseOfOneRankAlsoWhereOthersHaveNoChunk) {
                 Sink sink(rank);
                 if (data.rank() == 1) {
                     follow_forward(rank.compute, rank.weights, rank.stage());
-                    follow_backward(rank.compute, rank.weights, rank.stage(), recompute);
+                    rank.weights.gather_head(rank.compute, Copies::backward);
+                    for (std::int64_t layer = config.layers; layer-- > 0;)
+                        gather_backward(rank.compute, rank.weights, rank.stage(), layer, recompute);
                 } else {
                     run_backward(rank, texts.batch, recompute, sink);
                     EXPECT_EQ(sink.values(), expected.values());
