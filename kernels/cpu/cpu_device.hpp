@@ -38,7 +38,7 @@ class CpuDevice final : public Device {
     using Memory::download;
     using Memory::upload;
 
-    // matmul.cpp
+    // matmul.cpp, matmul_pack.cpp, matmul_gradient.cpp
     [[nodiscard]] std::int64_t packed_bytes(const PackSpec& spec) const override;
     void pack(const PackSpec& spec, PackSide side, std::span<const ConstMatrix> stacked,
               DeviceSpan<std::byte> to, Stream& stream) override;
@@ -102,6 +102,12 @@ class CpuDevice final : public Device {
     }
     [[nodiscard]] const float* floats(const ConstMatrix& matrix) const {
         return reinterpret_cast<const float*>(at(matrix.handle));
+    }
+    [[nodiscard]] std::uint16_t* bf16s(const Matrix& matrix) const {
+        return reinterpret_cast<std::uint16_t*>(at(matrix.handle));
+    }
+    [[nodiscard]] const std::uint16_t* bf16s(const ConstMatrix& matrix) const {
+        return reinterpret_cast<const std::uint16_t*>(at(matrix.handle));
     }
 
     Isa isa_;

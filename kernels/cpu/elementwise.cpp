@@ -3,6 +3,7 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/elementwise_kernels.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_lists.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -10,7 +11,7 @@ namespace rankwise::kernels::cpu {
 namespace {
 
 const ElementwiseKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::elementwise_kernels() : avx2::elementwise_kernels();
+    return has_avx512(isa) ? avx512::elementwise_kernels() : avx2::elementwise_kernels();
 }
 
 }  // namespace

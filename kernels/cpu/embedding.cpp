@@ -4,6 +4,7 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/elementwise_kernels.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_lists.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -51,7 +52,7 @@ void CpuDevice::embed_gradient(const EmbedGradientArgs& args, Stream& /*stream*/
     RowLists& rows_of = lists;
     rows_of.build(tokens, distinct, place);
     const ElementwiseKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::elementwise_kernels() : avx2::elementwise_kernels();
+        has_avx512(isa_) ? avx512::elementwise_kernels() : avx2::elementwise_kernels();
     const float* dout = floats(args.dout);
     float* drows = floats(args.drows);
     // Ids differ much in how often they occur: pieces of columns share a frequent one.

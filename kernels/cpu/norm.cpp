@@ -1,3 +1,4 @@
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/norm_kernels.hpp"
 
 #include <vector>
@@ -11,7 +12,7 @@ namespace rankwise::kernels::cpu {
 namespace {
 
 const NormKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::norm_kernels() : avx2::norm_kernels();
+    return has_avx512(isa) ? avx512::norm_kernels() : avx2::norm_kernels();
 }
 
 /// Columns of a group; checks that the groups share the columns evenly.

@@ -1,5 +1,6 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/rope_kernels.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -20,8 +21,7 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
         ensure(position >= 0 && position < limit, "rope: position {} of a table of {}", position,
                limit);
     }
-    const RopeKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::rope_kernels() : avx2::rope_kernels();
+    const RopeKernels& kernels = has_avx512(isa_) ? avx512::rope_kernels() : avx2::rope_kernels();
     float* x = floats(args.x);
     const float* cosine = at(args.cosine);
     const float* sine = at(args.sine);

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_split.hpp"
 #include "kernels/cpu/softmax_kernels.hpp"
 #include "src/base/maths.hpp"
@@ -14,7 +15,7 @@ namespace {
 constexpr int kMaxLeaves = 16;
 
 const SoftmaxKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::softmax_kernels() : avx2::softmax_kernels();
+    return has_avx512(isa) ? avx512::softmax_kernels() : avx2::softmax_kernels();
 }
 
 }  // namespace
