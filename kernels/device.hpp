@@ -40,7 +40,8 @@ class Device : public Memory,
 };
 
 /// Instruction sets of the CPU device. `automatic`: the widest that this machine has.
-enum class Isa { automatic, avx2, avx512 };
+/// `avx512_bf16`: AVX-512 with vdpbf16ps for products of bf16 elements.
+enum class Isa { automatic, avx2, avx512, avx512_bf16 };
 
 struct CpuOptions {
     Isa isa = Isa::automatic;

@@ -1,4 +1,5 @@
-// Ops without a sum: SwiGLU, adding, moving rows.
+// Ops without a sum: SwiGLU, adding, moving rows. Activations are f32 or bf16, all of a call alike;
+// bf16 is computed in fp32 and each result rounded once, to nearest even.
 #pragma once
 
 #include <cstdint>
@@ -22,10 +23,17 @@ struct SwigluBackwardArgs {
     Matrix dgate_up;  ///< may be gate_up
 };
 
-/// to = to + from, one rounding an element.
+/// to = to + from, one rounding an element. What is f32 is first rounded to the type of `to`: a
+/// finished sum of partial sums is a result before it is added.
 struct AddArgs {
-    ConstMatrix from;
+    ConstMatrix from;  ///< of the type of `to`, or f32
     Matrix to;
+};
+
+/// to = from, rounded to the type of `to`.
+struct RoundArgs {
+    ConstMatrix from;  ///< f32
+    Matrix to;         ///< f32 or bf16
 };
 
 /// to[i] = from[rows[i]].
@@ -35,9 +43,9 @@ struct GatherRowsArgs {
     Matrix to;
 };
 
-/// to[r] = the sum of from[i] over the i with rows[i] == r, i ascending from the first of them;
-/// rows without any become 0. (The last row of a shared prompt predicts the first token of every
-/// sample.)
+/// to[r] = the sum (fp32) of from[i] over the i with rows[i] == r, i ascending from the first of
+/// them; rows without any become 0. (The last row of a shared prompt predicts the first token of
+/// every sample.)
 struct ScatterRowsArgs {
     ConstMatrix from;
     std::span<const std::int64_t> rows;
@@ -50,6 +58,7 @@ class ElementwiseOps {
     virtual void swiglu(const SwigluArgs& args, Stream& stream) = 0;
     virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
     virtual void add(const AddArgs& args, Stream& stream) = 0;
+    virtual void round(const RoundArgs& args, Stream& stream) = 0;
     virtual void gather_rows(const GatherRowsArgs& args, Stream& stream) = 0;
     virtual void scatter_rows(const ScatterRowsArgs& args, Stream& stream) = 0;
 };

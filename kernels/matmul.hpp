@@ -12,9 +12,10 @@
 namespace rankwise::kernels {
 
 /// What a packed operand holds: for a result of `columns` columns, the terms of `contraction` in
-/// its order.
+/// its order. bf16 elements go in pairs (N1): each range of a leaf begins one, and an element left
+/// over has a zero beside it.
 struct PackSpec {
-    DType dtype = DType::f32;
+    DType dtype = DType::f32;  ///< f32 or bf16
     std::int64_t columns = 0;
     Contraction contraction;
     friend bool operator==(const PackSpec&, const PackSpec&) = default;
@@ -43,28 +44,32 @@ enum class Output {
 
 /// y[m, n] = sum_k x[m, k] w[n, k] + bias[n]. Per leaf of the contraction one fp32 accumulator from
 /// zero (Output::resume: from y), fma, in the contraction's order; leaves combined by its tree;
-/// bias added last. A row's bits do not depend on the other rows of the call, on threads or on the
-/// instruction set.
+/// bias added last; rounded to y's type (and once more after Output::add). Pairs of bf16 elements
+/// (x0, w0), (x1, w1): acc = fma(x1, w1, acc), then fma(x0, w0, acc). A row's bits do not depend on
+/// the other rows of the call, on threads or on the instruction set.
 struct MatmulArgs {
-    ConstMatrix x;  ///< [M, contraction indices]; the contraction's ranges index its columns
+    ConstMatrix x;  ///< [M, contraction indices] of the weight's type; the contraction's ranges
+                    ///< index its columns
     PackedWeight w;
-    Matrix y;                      ///< [M, columns]; f32, or the activation type; may not alias x
+    Matrix y;                      ///< [M, columns]; f32, or x's type; may not alias x
     DeviceSpan<const float> bias;  ///< [columns] or empty
     Output output = Output::store;
 };
 
 /// dw[n, k] = sum_t dy[t, n] x[t, k], t ascending, one fp32 accumulator from zero an element;
-/// Output as above.
+/// Output as above. Tokens of bf16 operands go in pairs, as above, that begin anew in each segment.
 struct WeightGradientArgs {
-    ConstMatrix dy;  ///< [T, N]
-    ConstMatrix x;   ///< [T, K]
+    ConstMatrix dy;  ///< [T, N] f32 or bf16
+    ConstMatrix x;   ///< [T, K] of the same type
     Matrix dw;       ///< [N, K] f32
     Output output = Output::store;
+    /// Borders of the segments, ascending, first 0, last T; empty: one. Nothing to f32 operands.
+    std::span<const std::int64_t> segments;
 };
 
 /// db[n] = sum_t dy[t, n], t ascending, one fp32 accumulator from zero; Output::store or add.
 struct BiasGradientArgs {
-    ConstMatrix dy;  ///< [T, N]
+    ConstMatrix dy;  ///< [T, N] f32 or bf16
     DeviceSpan<float> db;
     Output output = Output::store;
 };
@@ -75,7 +80,7 @@ class MatmulOps {
     /// Bytes of a packed weight.
     [[nodiscard]] virtual std::int64_t packed_bytes(const PackSpec& spec) const = 0;
     /// Packs matrices stacked by rows (q over k over v; gate over up), f32 or bf16, all with the
-    /// same columns.
+    /// same columns; f32 is rounded to nearest even where the spec has bf16.
     /// @throws InternalError if their sizes do not match the spec.
     virtual void pack(const PackSpec& spec, PackSide side, std::span<const ConstMatrix> stacked,
                       DeviceSpan<std::byte> to, Stream& stream) = 0;

@@ -57,6 +57,7 @@ class PlanDevice final : public Device {
     void swiglu(const SwigluArgs&, Stream&) override {}
     void swiglu_backward(const SwigluBackwardArgs&, Stream&) override {}
     void add(const AddArgs&, Stream&) override {}
+    void round(const RoundArgs&, Stream&) override {}
     void gather_rows(const GatherRowsArgs&, Stream&) override {}
     void scatter_rows(const ScatterRowsArgs&, Stream&) override {}
     void embed(const EmbedArgs&, Stream&) override {}

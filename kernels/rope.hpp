@@ -13,7 +13,7 @@ namespace rankwise::kernels {
 /// s, with one fma each (fma(x[i], c, -(x[i+d/2] * s))). `inverse` rotates back (the backward
 /// pass).
 struct RopeArgs {
-    Matrix x;  ///< [T, heads * head_dim]
+    Matrix x;  ///< [T, heads * head_dim] f32 or bf16 (computed in fp32, rounded once)
     std::int64_t heads = 0;
     std::int64_t head_dim = 0;
     std::span<const std::int32_t> positions;  ///< [T], host

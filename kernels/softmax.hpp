@@ -16,7 +16,8 @@ namespace rankwise::kernels {
 /// ascending; t with fma) and a fixed lane tree. And target[row] = x at the row's target, if its
 /// column is among these. A logit of -infinity counts as 0 in both sums; a NaN makes them NaN.
 struct VocabularyStatisticsArgs {
-    ConstMatrix logits;  ///< [T, columns] f32: columns of the vocabulary from `first_column` on
+    ConstMatrix
+        logits;  ///< [T, columns] f32 or bf16: columns of the vocabulary from `first_column` on
     std::int64_t first_column = 0;
     /// Vocabulary ranges of the leaves, all inside these columns, each from a multiple of 16 on;
     /// empty: skipped.
@@ -46,7 +47,7 @@ struct MergeStatisticsArgs {
 /// In place: logits -> coefficient * inverse_temperature * ([column == target] - exp(x - M) / S):
 /// the gradient of sum coefficient * logprob. Excluded columns give 0.
 struct LogprobGradientArgs {
-    Matrix logits;  ///< [T, columns] f32
+    Matrix logits;  ///< [T, columns] f32 or bf16; the gradient is rounded once
     std::int64_t first_column = 0;
     std::int64_t ids = 0;
     std::span<const float> inverse_temperature;

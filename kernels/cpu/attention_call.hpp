@@ -8,13 +8,14 @@
 #include "kernels/cpu/attention_kernels.hpp"
 #include "kernels/cpu/attention_plan.hpp"
 #include "kernels/cpu/attention_scratch.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/thread_team.hpp"
 #include "kernels/device.hpp"
 
 namespace rankwise::kernels::cpu {
 
 [[nodiscard]] inline const AttentionKernels& attention_kernels(Isa isa) {
-    return isa == Isa::avx512 ? avx512::attention_kernels() : avx2::attention_kernels();
+    return has_avx512(isa) ? avx512::attention_kernels() : avx2::attention_kernels();
 }
 
 /// The working memory of the task that the calling thread runs.

@@ -6,10 +6,6 @@
 
 namespace rankwise::kernels::cpu {
 
-bool has_bf16_dot() {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bf16");
-}
-
 __attribute__((target("avx512f,avx512bf16"))) std::int64_t spin_bf16_dot(std::int64_t rounds) {
     constexpr int kChains = 12;
     __m512 chain[kChains];

@@ -38,7 +38,7 @@ class CpuDevice final : public Device {
     using Memory::download;
     using Memory::upload;
 
-    // matmul.cpp
+    // matmul.cpp, matmul_pack.cpp, matmul_gradient.cpp
     [[nodiscard]] std::int64_t packed_bytes(const PackSpec& spec) const override;
     void pack(const PackSpec& spec, PackSide side, std::span<const ConstMatrix> stacked,
               DeviceSpan<std::byte> to, Stream& stream) override;
@@ -62,6 +62,7 @@ class CpuDevice final : public Device {
     void swiglu(const SwigluArgs& args, Stream& stream) override;
     void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) override;
     void add(const AddArgs& args, Stream& stream) override;
+    void round(const RoundArgs& args, Stream& stream) override;
     void gather_rows(const GatherRowsArgs& args, Stream& stream) override;
     void scatter_rows(const ScatterRowsArgs& args, Stream& stream) override;
     // embedding.cpp
@@ -102,6 +103,21 @@ class CpuDevice final : public Device {
     }
     [[nodiscard]] const float* floats(const ConstMatrix& matrix) const {
         return reinterpret_cast<const float*>(at(matrix.handle));
+    }
+    /// Elements of a matrix: of floats or, as std::uint16_t, of bf16.
+    template <class Element>
+    [[nodiscard]] Element* elements(const Matrix& matrix) const {
+        return reinterpret_cast<Element*>(at(matrix.handle));
+    }
+    template <class Element>
+    [[nodiscard]] const Element* elements(const ConstMatrix& matrix) const {
+        return reinterpret_cast<const Element*>(at(matrix.handle));
+    }
+    [[nodiscard]] std::uint16_t* bf16s(const Matrix& matrix) const {
+        return reinterpret_cast<std::uint16_t*>(at(matrix.handle));
+    }
+    [[nodiscard]] const std::uint16_t* bf16s(const ConstMatrix& matrix) const {
+        return reinterpret_cast<const std::uint16_t*>(at(matrix.handle));
     }
 
     Isa isa_;

@@ -15,6 +15,7 @@ std::vector<Isa> available_isas() {
                         __builtin_cpu_supports("avx512vl");
     if (avx2) isas.push_back(Isa::avx2);
     if (avx2 && avx512) isas.push_back(Isa::avx512);
+    if (avx2 && avx512 && __builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::avx512_bf16);
     return isas;
 }
 
@@ -26,6 +27,8 @@ const char* name_of(Isa isa) {
             return "avx2";
         case Isa::avx512:
             return "avx512";
+        case Isa::avx512_bf16:
+            return "avx512_bf16";
     }
     return "?";
 }

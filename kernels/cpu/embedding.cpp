@@ -4,6 +4,7 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/elementwise_kernels.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_lists.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -12,20 +13,29 @@ namespace rankwise::kernels::cpu {
 void CpuDevice::embed(const EmbedArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.out.rows;
     const std::int64_t hidden = args.out.cols;
-    ensure_matrix("embed", "out", args.out, rows, hidden);
-    ensure_matrix("embed", "table", args.table, args.table.rows, hidden);
+    const bool round = args.table.dtype == DType::f32 && args.out.dtype == DType::bf16;
+    ensure_matrix("embed", "out", args.out, rows, hidden, args.out.dtype);
+    ensure_matrix("embed", "table", args.table, args.table.rows, hidden,
+                  round ? DType::f32 : args.out.dtype);
     ensure_size("embed", "ids", static_cast<std::int64_t>(args.ids.size()), rows);
     for (std::int32_t id : args.ids) {
         ensure(id >= 0 && id < args.table.rows, "embed: id {} of a vocabulary of {}", id,
                args.table.rows);
     }
-    const float* table = floats(args.table);
-    float* out = floats(args.out);
+    const std::int64_t bytes = size_of(args.out.dtype);
+    const auto round_row = has_avx512(isa_) ? avx512::elementwise_kernels<std::uint16_t>().round
+                                            : avx2::elementwise_kernels<std::uint16_t>().round;
     for_row_ranges(*team_, rows, 2 * hidden, [&](Range range) {
         for (std::int64_t t = range.begin; t < range.end; ++t) {
             const std::int64_t id = args.ids[static_cast<std::size_t>(t)];
-            std::memcpy(out + t * args.out.stride, table + id * args.table.stride,
-                        static_cast<std::size_t>(hidden) * sizeof(float));
+            if (round) {
+                round_row(floats(args.table) + id * args.table.stride,
+                          bf16s(args.out) + t * args.out.stride, hidden);
+            } else {
+                std::memcpy(at(args.out.handle) + t * args.out.stride * bytes,
+                            at(args.table.handle) + id * args.table.stride * bytes,
+                            static_cast<std::size_t>(hidden * bytes));
+            }
         }
     });
 }
@@ -34,7 +44,7 @@ void CpuDevice::embed_gradient(const EmbedGradientArgs& args, Stream& /*stream*/
     const std::int64_t tokens = args.dout.rows;
     const std::int64_t hidden = args.dout.cols;
     const auto distinct = static_cast<std::int64_t>(args.unique.size());
-    ensure_matrix("embed_gradient", "dout", args.dout, tokens, hidden);
+    ensure_matrix("embed_gradient", "dout", args.dout, tokens, hidden, args.dout.dtype);
     ensure_matrix("embed_gradient", "drows", args.drows, distinct, hidden);
     ensure_size("embed_gradient", "ids", static_cast<std::int64_t>(args.ids.size()), tokens);
     ensure(
@@ -50,24 +60,27 @@ void CpuDevice::embed_gradient(const EmbedGradientArgs& args, Stream& /*stream*/
     static thread_local RowLists lists;
     RowLists& rows_of = lists;
     rows_of.build(tokens, distinct, place);
-    const ElementwiseKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::elementwise_kernels() : avx2::elementwise_kernels();
-    const float* dout = floats(args.dout);
     float* drows = floats(args.drows);
     // Ids differ much in how often they occur: pieces of columns share a frequent one.
     constexpr std::int64_t kPiece = 64;
     const std::int64_t pieces = ceil_div(hidden, kPiece);
     const std::int64_t cost = distinct == 0 ? 0 : ceil_div(tokens, distinct) * kPiece;
-    for_row_ranges(*team_, distinct * pieces, cost, [&](Range range) {
-        for (std::int64_t task = range.begin; task < range.end; ++task) {
-            const std::int64_t u = task % distinct;
-            const std::int64_t column = task / distinct * kPiece;
-            const auto list = rows_of.at(u);
-            kernels.sum_rows(dout + column, args.dout.stride, list.data(),
-                             static_cast<std::int64_t>(list.size()),
-                             std::min(kPiece, hidden - column), true,
-                             drows + u * args.drows.stride + column);
-        }
+    with_elements(args.dout.dtype, [&]<class Element>(Element /*element*/) {
+        const ElementwiseKernels<Element>& kernels = has_avx512(isa_)
+                                                         ? avx512::elementwise_kernels<Element>()
+                                                         : avx2::elementwise_kernels<Element>();
+        const auto* dout = elements<Element>(args.dout);
+        for_row_ranges(*team_, distinct * pieces, cost, [&](Range range) {
+            for (std::int64_t task = range.begin; task < range.end; ++task) {
+                const std::int64_t u = task % distinct;
+                const std::int64_t column = task / distinct * kPiece;
+                const auto list = rows_of.at(u);
+                kernels.total_rows(dout + column, args.dout.stride, list.data(),
+                                   static_cast<std::int64_t>(list.size()),
+                                   std::min(kPiece, hidden - column),
+                                   drows + u * args.drows.stride + column);
+            }
+        });
     });
 }
 

@@ -22,8 +22,7 @@ namespace avx512 {
 const LimitKernels& limit_kernels();
 }
 
-/// Of vdpbf16ps: whether this machine has it; multiply-adds done in `rounds` rounds.
-[[nodiscard]] bool has_bf16_dot();
+/// Of vdpbf16ps: multiply-adds done in `rounds` rounds.
 std::int64_t spin_bf16_dot(std::int64_t rounds);
 
 }  // namespace rankwise::kernels::cpu

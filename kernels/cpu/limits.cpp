@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/limit_kernels.hpp"
 
 namespace rankwise::kernels::cpu {
@@ -23,9 +24,9 @@ constexpr std::int64_t kStretch = 16 * 4096;
 }  // namespace
 
 std::int64_t CpuDevice::spin(Arithmetic kind, std::int64_t rounds, Stream& /*stream*/) {
-    if (kind == Arithmetic::bf16 && (isa_ != Isa::avx512 || !has_bf16_dot())) return 0;
+    if (kind == Arithmetic::bf16 && isa_ != Isa::avx512_bf16) return 0;
     const LimitKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::limit_kernels() : avx2::limit_kernels();
+        has_avx512(isa_) ? avx512::limit_kernels() : avx2::limit_kernels();
     std::atomic<std::int64_t> done{0};
     team_->run(team_->threads(), [&](std::int64_t) {
         done += kind == Arithmetic::bf16 ? spin_bf16_dot(rounds) : kernels.spin(rounds);
@@ -42,7 +43,7 @@ float CpuDevice::read(DeviceSpan<const float> from, int pattern, Stream& /*strea
            read_patterns());
     const Pattern& way = kPatterns[static_cast<std::size_t>(pattern)];
     const LimitKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::limit_kernels() : avx2::limit_kernels();
+        has_avx512(isa_) ? avx512::limit_kernels() : avx2::limit_kernels();
     const float* floats = at(from);
     const std::int64_t piece = way.streams * kStretch;
     const std::int64_t pieces = from.size() / piece;

@@ -7,7 +7,9 @@
 namespace rankwise::kernels::cpu {
 
 /// A packed operand is a row of panels; a panel holds kPanel columns of all terms, [term][kPanel],
-/// columns beyond the last being zero. The layout is the same for every instruction set.
+/// columns beyond the last being zero. A term is a word of four bytes: a float, or a pair of bf16
+/// elements, the first in the low half, the last of an odd range with a zero beside it (N1). The
+/// layout is the same for every instruction set.
 constexpr int kPanel = 16;
 
 /// Levels of a reduction tree.
@@ -16,7 +18,7 @@ constexpr int kMaxLevels = 8;
 /// A run of terms whose x lie side by side, and what follows it. Runs of one leaf come one after
 /// the other.
 struct MatmulRun {
-    std::int64_t x = 0;        ///< column of x of the first term
+    std::int64_t x = 0;        ///< where x has the first term, in terms
     std::int64_t count = 0;    ///< terms
     bool begins_leaf = false;  ///< the accumulators start from zero
     /// After the last run of a leaf: c = saved[add_levels[i]] + c for i ascending, then
@@ -29,19 +31,37 @@ struct MatmulRun {
 /// y (rows x columns) from x and some panels of a packed operand. With `resume` the first leaf
 /// starts from y, and there is one leaf; with `add` y + (sum + bias) is stored.
 struct MatmulBlock {
-    const float* x = nullptr;
+    const float* x = nullptr;  ///< words of terms; widened pairs: see Bf16MatmulKernels
     std::int64_t x_stride = 0;
     const float* w = nullptr;       ///< the first panel
-    std::int64_t panel_stride = 0;  ///< floats from one panel to the next
+    std::int64_t panel_stride = 0;  ///< words from one panel to the next
     const MatmulRun* runs = nullptr;
     std::int64_t run_count = 0;
     float* y = nullptr;
+    std::uint16_t* y_bf16 = nullptr;  ///< instead of y: results are rounded to bf16
     std::int64_t y_stride = 0;
     const float* bias = nullptr;  ///< null: none
     std::int64_t rows = 0;
     std::int64_t columns = 0;
     bool add = false;
     bool resume = false;
+};
+
+/// A run of elements of bf16 rows that begins a pair.
+struct ElementRun {
+    std::int64_t first = 0;
+    std::int64_t count = 0;
+};
+
+/// The same of bf16 operands: x of `terms` is null, its rows come from here.
+struct Bf16MatmulBlock {
+    MatmulBlock terms;
+    const std::uint16_t* x = nullptr;
+    std::int64_t x_stride = 0;  ///< elements
+    /// What the runs of `terms` take from a row, one after the other; null: the pairs of x lie side
+    /// by side where the runs say, and are read there.
+    const ElementRun* elements = nullptr;
+    float* scratch = nullptr;  ///< if `elements` are given: as many words as scratch_words() says
 };
 
 /// dw (n x k) = sum over t of dy[t, n] x[t, k]; with `resume` from dw, with `add` the finished sum
@@ -59,6 +79,14 @@ struct GradientBlock {
     bool add = false;
     bool resume = false;
     float* scratch = nullptr;  ///< kGradientScratch floats, aligned to 64 bytes
+};
+
+/// The same of bf16 operands, tokens in pairs inside each segment.
+struct Bf16GradientBlock {
+    GradientBlock sums;  ///< its dy and x are null; strides are elements
+    const std::uint16_t* dy = nullptr;
+    const std::uint16_t* x = nullptr;
+    const std::int64_t* borders = nullptr;  ///< of the segments: first 0, last sums.tokens
 };
 
 /// Tokens whose operands are packed at a time, rows of dw that share a packed x, and columns of dw
@@ -82,11 +110,42 @@ struct MatmulKernels {
                           std::int64_t columns, bool add);
 };
 
+/// bf16 operands. N1: a pair's second product is added before its first. Either by vdpbf16ps, whose
+/// words of x are pairs; or, without it, by fused multiply-adds of widened elements: two words of x
+/// a term, the second element and then the first.
+struct Bf16MatmulKernels {
+    bool reads_pairs = false;  ///< rows of x may be read where they lie
+    void (*matmul)(const Bf16MatmulBlock& block);
+    /// Words of scratch for a block of that many rows and terms.
+    std::int64_t (*scratch_words)(std::int64_t rows, std::int64_t terms);
+    void (*weight_gradient)(const Bf16GradientBlock& block);
+};
+
+/// Elements of bf16 made and moved; the same in every instruction set.
+struct Bf16PackKernels {
+    /// to[i] = from[i], rounded to nearest even.
+    void (*round)(const float* from, std::int64_t count, std::uint16_t* to);
+    /// to[i] = the pair of first[i] and second[i] (null: zeros), i < count <= kPanel; zeros up to
+    /// kPanel.
+    void (*pair)(const std::uint16_t* first, const std::uint16_t* second, std::int64_t count,
+                 float* to);
+    /// db[n] (+)= sum over t ascending of dy[t * stride + n], from zero, for n in [0, columns).
+    void (*bias_gradient)(const std::uint16_t* dy, std::int64_t rows, std::int64_t stride,
+                          float* db, std::int64_t columns, bool add);
+};
+
 namespace avx2 {
 const MatmulKernels& matmul_kernels();
-}
+const Bf16MatmulKernels& bf16_matmul_kernels();
+const Bf16PackKernels& bf16_pack_kernels();
+}  // namespace avx2
 namespace avx512 {
 const MatmulKernels& matmul_kernels();
+const Bf16MatmulKernels& bf16_matmul_kernels();
+const Bf16PackKernels& bf16_pack_kernels();
+}  // namespace avx512
+namespace avx512_bf16 {
+const Bf16MatmulKernels& bf16_matmul_kernels();
 }
 
 }  // namespace rankwise::kernels::cpu

@@ -11,9 +11,8 @@ bool has_terms(const std::vector<Range>& leaf) {
     return std::ranges::any_of(leaf, [](Range range) { return !range.empty(); });
 }
 
-}  // namespace
-
-void plan_runs(const Contraction& contraction, std::vector<MatmulRun>& runs) {
+/// `pairs`: a run that others are joined to holds whole pairs.
+void plan(const Contraction& contraction, bool pairs, std::vector<MatmulRun>& runs) {
     const ReductionTree& tree = contraction.tree;
     const int leaves = tree.leaves();
     const int levels = narrow<int>(tree.radices.size());
@@ -31,7 +30,8 @@ void plan_runs(const Contraction& contraction, std::vector<MatmulRun>& runs) {
         bool begins = true;
         for (Range range : contraction.leaves[static_cast<std::size_t>(leaf)]) {
             if (range.empty()) continue;
-            if (!begins && runs.back().x + runs.back().count == range.begin) {
+            if (!begins && runs.back().x + runs.back().count == range.begin &&
+                !(pairs && runs.back().count % 2 != 0)) {
                 runs.back().count += range.size();
                 continue;
             }
@@ -57,6 +57,45 @@ void plan_runs(const Contraction& contraction, std::vector<MatmulRun>& runs) {
             child = parent;
         }
     }
+}
+
+}  // namespace
+
+void plan_runs(const Contraction& contraction, std::vector<MatmulRun>& runs) {
+    plan(contraction, false, runs);
+}
+
+void plan_pairs(const Contraction& contraction, std::vector<MatmulRun>& runs,
+                std::vector<ElementRun>& elements) {
+    plan(contraction, true, runs);
+    elements.clear();
+    std::int64_t terms = 0;
+    for (MatmulRun& run : runs) {
+        elements.push_back({run.x, run.count});
+        run.x = terms;
+        run.count = ceil_div(run.count, 2);
+        terms += run.count;
+    }
+}
+
+void plan_elements(const PackSpec& spec, std::vector<MatmulRun>& runs,
+                   std::vector<ElementRun>& elements) {
+    if (spec.dtype == DType::bf16) {
+        plan_pairs(spec.contraction, runs, elements);
+        return;
+    }
+    plan_runs(spec.contraction, runs);
+    elements.clear();
+    for (const MatmulRun& run : runs) elements.push_back({run.x, run.count});
+}
+
+std::int64_t packed_terms(DType dtype, const Contraction& contraction) {
+    if (dtype != DType::bf16) return contraction.size();
+    std::int64_t terms = 0;
+    for (const auto& leaf : contraction.leaves) {
+        for (Range range : leaf) terms += ceil_div(range.size(), 2);
+    }
+    return terms;
 }
 
 }  // namespace rankwise::kernels::cpu

@@ -1,3 +1,4 @@
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/norm_kernels.hpp"
 
 #include <vector>
@@ -10,8 +11,9 @@
 namespace rankwise::kernels::cpu {
 namespace {
 
-const NormKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::norm_kernels() : avx2::norm_kernels();
+template <class Element>
+const NormKernels<Element>& kernels_of(Isa isa) {
+    return has_avx512(isa) ? avx512::norm_kernels<Element>() : avx2::norm_kernels<Element>();
 }
 
 /// Columns of a group; checks that the groups share the columns evenly.
@@ -81,22 +83,24 @@ void CpuDevice::rms_norm(const RmsNormArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.x.rows;
     const std::int64_t groups = args.groups;
     const std::int64_t size = group_size("rms_norm", args.x, groups);
-    ensure_matrix("rms_norm", "x", args.x, rows, groups * size);
-    ensure_matrix("rms_norm", "y", args.y, rows, groups * size);
+    ensure_matrix("rms_norm", "x", args.x, rows, groups * size, args.x.dtype);
+    ensure_matrix("rms_norm", "y", args.y, rows, groups * size, args.x.dtype);
     ensure_size("rms_norm", "weight", args.weight.size(), size);
     if (!args.inv_rms.empty())
         ensure_size("rms_norm", "inv_rms", args.inv_rms.size(), rows * groups);
-    const NormKernels& kernels = kernels_of(isa_);
-    const float* x = floats(args.x);
     const float* weight = at(args.weight);
-    float* y = floats(args.y);
     float* inv_rms = args.inv_rms.empty() ? nullptr : at(args.inv_rms);
-    for_row_ranges(*team_, rows, 2 * groups * size, [&](Range range) {
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-            kernels.forward(x + t * args.x.stride, weight, groups, size, args.eps,
-                            y + t * args.y.stride,
-                            inv_rms == nullptr ? nullptr : inv_rms + t * groups);
-        }
+    with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
+        const NormKernels<Element>& kernels = kernels_of<Element>(isa_);
+        const auto* x = elements<Element>(args.x);
+        auto* y = elements<Element>(args.y);
+        for_row_ranges(*team_, rows, 2 * groups * size, [&](Range range) {
+            for (std::int64_t t = range.begin; t < range.end; ++t) {
+                kernels.forward(x + t * args.x.stride, weight, groups, size, args.eps,
+                                y + t * args.y.stride,
+                                inv_rms == nullptr ? nullptr : inv_rms + t * groups);
+            }
+        });
     });
 }
 
@@ -104,24 +108,26 @@ void CpuDevice::rms_norm_backward(const RmsNormBackwardArgs& args, Stream& /*str
     const std::int64_t rows = args.x.rows;
     const std::int64_t groups = args.groups;
     const std::int64_t size = group_size("rms_norm_backward", args.x, groups);
-    ensure_matrix("rms_norm_backward", "x", args.x, rows, groups * size);
-    ensure_matrix("rms_norm_backward", "dy", args.dy, rows, groups * size);
-    ensure_matrix("rms_norm_backward", "dx", args.dx, rows, groups * size);
+    ensure_matrix("rms_norm_backward", "x", args.x, rows, groups * size, args.x.dtype);
+    ensure_matrix("rms_norm_backward", "dy", args.dy, rows, groups * size, args.x.dtype);
+    ensure_matrix("rms_norm_backward", "dx", args.dx, rows, groups * size, args.x.dtype);
     ensure_size("rms_norm_backward", "weight", args.weight.size(), size);
     ensure_size("rms_norm_backward", "inv_rms", args.inv_rms.size(), rows * groups);
     ensure(args.output != Output::resume, "rms_norm_backward: there is no sum to resume");
-    const NormKernels& kernels = kernels_of(isa_);
-    const float* dy = floats(args.dy);
-    const float* x = floats(args.x);
     const float* weight = at(args.weight);
     const float* inv_rms = at(args.inv_rms);
-    float* dx = floats(args.dx);
-    for_row_ranges(*team_, rows, 3 * groups * size, [&](Range range) {
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-            kernels.backward(dy + t * args.dy.stride, x + t * args.x.stride, weight,
-                             inv_rms + t * groups, groups, size, dx + t * args.dx.stride,
-                             args.output == Output::add);
-        }
+    with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
+        const NormKernels<Element>& kernels = kernels_of<Element>(isa_);
+        const auto* dy = elements<Element>(args.dy);
+        const auto* x = elements<Element>(args.x);
+        auto* dx = elements<Element>(args.dx);
+        for_row_ranges(*team_, rows, 3 * groups * size, [&](Range range) {
+            for (std::int64_t t = range.begin; t < range.end; ++t) {
+                kernels.backward(dy + t * args.dy.stride, x + t * args.x.stride, weight,
+                                 inv_rms + t * groups, groups, size, dx + t * args.dx.stride,
+                                 args.output == Output::add);
+            }
+        });
     });
 }
 
@@ -130,15 +136,12 @@ void CpuDevice::rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args,
     const std::int64_t rows = args.x.rows;
     const std::int64_t groups = args.groups;
     const std::int64_t size = group_size("rms_norm_weight_gradient", args.x, groups);
-    ensure_matrix("rms_norm_weight_gradient", "x", args.x, rows, groups * size);
-    ensure_matrix("rms_norm_weight_gradient", "dy", args.dy, rows, groups * size);
+    ensure_matrix("rms_norm_weight_gradient", "x", args.x, rows, groups * size, args.x.dtype);
+    ensure_matrix("rms_norm_weight_gradient", "dy", args.dy, rows, groups * size, args.x.dtype);
     ensure_size("rms_norm_weight_gradient", "inv_rms", args.inv_rms.size(), rows * groups);
     ensure_size("rms_norm_weight_gradient", "dw", args.dw.size(), size);
     ensure_blocks(args.blocks, rows);
     ensure_order(args.group_order, groups);
-    const NormKernels& kernels = kernels_of(isa_);
-    const float* dy = floats(args.dy);
-    const float* x = floats(args.x);
     const float* inv_rms = at(args.inv_rms);
     float* dw = at(args.dw);
     const std::int64_t blocks = rows == 0 ? 0 : static_cast<std::int64_t>(args.blocks.size()) - 1;
@@ -149,16 +152,21 @@ void CpuDevice::rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args,
     totals.resize(static_cast<std::size_t>(blocks));
     float* const block_sums = sums.data();
     const float** const block_totals = totals.data();
-    for_row_ranges(*team_, blocks, 64 * 2 * groups * size, [&](Range range) {
-        for (std::int64_t b = range.begin; b < range.end; ++b) {
-            const std::int64_t first = args.blocks[static_cast<std::size_t>(b)];
-            const std::int64_t count = args.blocks[static_cast<std::size_t>(b) + 1] - first;
-            float* const here = block_sums + b * groups * size;
-            kernels.weight_gradient(dy + first * args.dy.stride, args.dy.stride,
-                                    x + first * args.x.stride, args.x.stride,
-                                    inv_rms + first * groups, count, groups, size, here);
-            block_totals[b] = combine_groups(args.group_order, here, size);
-        }
+    with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
+        const NormKernels<Element>& kernels = kernels_of<Element>(isa_);
+        const auto* dy = elements<Element>(args.dy);
+        const auto* x = elements<Element>(args.x);
+        for_row_ranges(*team_, blocks, 64 * 2 * groups * size, [&](Range range) {
+            for (std::int64_t b = range.begin; b < range.end; ++b) {
+                const std::int64_t first = args.blocks[static_cast<std::size_t>(b)];
+                const std::int64_t count = args.blocks[static_cast<std::size_t>(b) + 1] - first;
+                float* const here = block_sums + b * groups * size;
+                kernels.weight_gradient(dy + first * args.dy.stride, args.dy.stride,
+                                        x + first * args.x.stride, args.x.stride,
+                                        inv_rms + first * groups, count, groups, size, here);
+                block_totals[b] = combine_groups(args.group_order, here, size);
+            }
+        });
     });
     for_row_ranges(*team_, size, blocks, [&](Range range) {
         for (std::int64_t i = range.begin; i < range.end; ++i) {

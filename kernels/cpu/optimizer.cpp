@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/optimizer_kernels.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -11,7 +12,7 @@ namespace rankwise::kernels::cpu {
 namespace {
 
 const OptimizerKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::optimizer_kernels() : avx2::optimizer_kernels();
+    return has_avx512(isa) ? avx512::optimizer_kernels() : avx2::optimizer_kernels();
 }
 
 void ensure_pieces(const char* op, std::span<const Range> pieces, std::int64_t columns) {

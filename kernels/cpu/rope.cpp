@@ -1,5 +1,6 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/rope_kernels.hpp"
 #include "kernels/cpu/row_split.hpp"
 
@@ -10,7 +11,7 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
     ensure(args.heads > 0 && args.head_dim > 0 && args.head_dim % 2 == 0,
            "rope: {} heads of {}: expected heads of an even size", args.heads, args.head_dim);
     const std::int64_t half = args.head_dim / 2;
-    ensure_matrix("rope", "x", args.x, rows, args.heads * args.head_dim);
+    ensure_matrix("rope", "x", args.x, rows, args.heads * args.head_dim, args.x.dtype);
     ensure_size("rope", "positions", static_cast<std::int64_t>(args.positions.size()), rows);
     ensure(args.cosine.size() % half == 0, "rope: a table of {} cosines for heads of {}",
            args.cosine.size(), args.head_dim);
@@ -20,17 +21,19 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
         ensure(position >= 0 && position < limit, "rope: position {} of a table of {}", position,
                limit);
     }
-    const RopeKernels& kernels =
-        isa_ == Isa::avx512 ? avx512::rope_kernels() : avx2::rope_kernels();
-    float* x = floats(args.x);
     const float* cosine = at(args.cosine);
     const float* sine = at(args.sine);
-    for_row_ranges(*team_, rows, args.x.cols, [&](Range range) {
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-            const std::int64_t position = args.positions[static_cast<std::size_t>(t)];
-            kernels.rotate(x + t * args.x.stride, args.heads, args.head_dim,
-                           cosine + position * half, sine + position * half, args.inverse);
-        }
+    with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
+        const RopeKernels<Element>& kernels =
+            has_avx512(isa_) ? avx512::rope_kernels<Element>() : avx2::rope_kernels<Element>();
+        auto* x = elements<Element>(args.x);
+        for_row_ranges(*team_, rows, args.x.cols, [&](Range range) {
+            for (std::int64_t t = range.begin; t < range.end; ++t) {
+                const std::int64_t position = args.positions[static_cast<std::size_t>(t)];
+                kernels.rotate(x + t * args.x.stride, args.heads, args.head_dim,
+                               cosine + position * half, sine + position * half, args.inverse);
+            }
+        });
     });
 }
 

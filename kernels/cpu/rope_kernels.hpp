@@ -5,17 +5,21 @@
 
 namespace rankwise::kernels::cpu {
 
+/// Of activations of a type, float or bf16 (std::uint16_t).
+template <class Element>
 struct RopeKernels {
     /// Rotates the heads of one row; cosine and sine: [head_dim / 2].
-    void (*rotate)(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
+    void (*rotate)(Element* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
                    const float* sine, bool inverse);
 };
 
 namespace avx2 {
-const RopeKernels& rope_kernels();
+template <class Element>
+const RopeKernels<Element>& rope_kernels();
 }
 namespace avx512 {
-const RopeKernels& rope_kernels();
+template <class Element>
+const RopeKernels<Element>& rope_kernels();
 }
 
 }  // namespace rankwise::kernels::cpu

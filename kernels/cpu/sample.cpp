@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/maths_kernels.hpp"
 #include "kernels/cpu/row_split.hpp"
 #include "kernels/cpu/sample_filter.hpp"
@@ -14,11 +15,11 @@ namespace rankwise::kernels::cpu {
 namespace {
 
 const SampleKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::sample_kernels() : avx2::sample_kernels();
+    return has_avx512(isa) ? avx512::sample_kernels() : avx2::sample_kernels();
 }
 
 SampleFilter::Exp exp_of(Isa isa) {
-    return (isa == Isa::avx512 ? avx512::maths_kernels() : avx2::maths_kernels()).exp_double;
+    return (has_avx512(isa) ? avx512::maths_kernels() : avx2::maths_kernels()).exp_double;
 }
 
 bool filtered(const SampleRow& row, std::int64_t ids) {

@@ -3,6 +3,7 @@
 
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_split.hpp"
 #include "kernels/cpu/softmax_kernels.hpp"
 #include "src/base/maths.hpp"
@@ -13,8 +14,16 @@ namespace {
 
 constexpr int kMaxLeaves = 16;
 
-const SoftmaxKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::softmax_kernels() : avx2::softmax_kernels();
+template <class Element>
+const SoftmaxKernels<Element>& kernels_of(Isa isa) {
+    return has_avx512(isa) ? avx512::softmax_kernels<Element>() : avx2::softmax_kernels<Element>();
+}
+
+float widen(float value) {
+    return value;
+}
+float widen(std::uint16_t value) {
+    return float_from_bf16(value);
 }
 
 }  // namespace
@@ -24,7 +33,7 @@ void CpuDevice::vocabulary_statistics(const VocabularyStatisticsArgs& args, Stre
     const std::int64_t rows = args.logits.rows;
     const auto leaves = static_cast<std::int64_t>(args.leaves.size());
     const Range columns{args.first_column, args.first_column + args.logits.cols};
-    ensure_matrix(op, "logits", args.logits, rows, args.logits.cols);
+    ensure_matrix(op, "logits", args.logits, rows, args.logits.cols, args.logits.dtype);
     ensure_size(op, "inverse_temperature",
                 static_cast<std::int64_t>(args.inverse_temperature.size()), rows);
     ensure_size(op, "targets", static_cast<std::int64_t>(args.targets.size()), rows);
@@ -37,24 +46,26 @@ void CpuDevice::vocabulary_statistics(const VocabularyStatisticsArgs& args, Stre
         ensure(leaf.empty() || leaf.begin % 16 == 0,
                "{}: a leaf begins at column {}, expected a multiple of 16", op, leaf.begin);
     }
-    const SoftmaxKernels& kernels = kernels_of(isa_);
-    const float* logits = floats(args.logits);
     float* statistics = at(args.statistics);
     float* target = at(args.target);
-    for_row_ranges(*team_, rows, 8 * args.logits.cols, [&](Range range) {
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-            const float* row = logits + t * args.logits.stride;
-            const float scale = args.inverse_temperature[static_cast<std::size_t>(t)];
-            for (std::int64_t l = 0; l < leaves; ++l) {
-                const Range leaf =
-                    intersect(args.leaves[static_cast<std::size_t>(l)], {0, args.ids});
-                kernels.leaf_statistics(row + (leaf.empty() ? 0 : leaf.begin - columns.begin),
-                                        leaf.empty() ? 0 : leaf.size(), scale,
-                                        statistics + (t * leaves + l) * 3);
+    with_elements(args.logits.dtype, [&]<class Element>(Element /*element*/) {
+        const SoftmaxKernels<Element>& kernels = kernels_of<Element>(isa_);
+        const auto* logits = elements<Element>(args.logits);
+        for_row_ranges(*team_, rows, 8 * args.logits.cols, [&](Range range) {
+            for (std::int64_t t = range.begin; t < range.end; ++t) {
+                const Element* row = logits + t * args.logits.stride;
+                const float scale = args.inverse_temperature[static_cast<std::size_t>(t)];
+                for (std::int64_t l = 0; l < leaves; ++l) {
+                    const Range leaf =
+                        intersect(args.leaves[static_cast<std::size_t>(l)], {0, args.ids});
+                    kernels.leaf_statistics(row + (leaf.empty() ? 0 : leaf.begin - columns.begin),
+                                            leaf.empty() ? 0 : leaf.size(), scale,
+                                            statistics + (t * leaves + l) * 3);
+                }
+                const std::int64_t id = args.targets[static_cast<std::size_t>(t)];
+                if (columns.contains(id)) target[t] = widen(row[id - columns.begin]) * scale;
             }
-            const std::int64_t id = args.targets[static_cast<std::size_t>(t)];
-            if (columns.contains(id)) target[t] = row[id - columns.begin] * scale;
-        }
+        });
     });
 }
 
@@ -69,7 +80,7 @@ void CpuDevice::merge_statistics(const MergeStatisticsArgs& args, Stream& /*stre
     ensure_size(op, "sum", args.sum.size(), rows);
     if (!args.entropy.empty()) ensure_size(op, "entropy", args.entropy.size(), rows);
     if (!args.maximum.empty()) ensure_size(op, "maximum", args.maximum.size(), rows);
-    const SoftmaxKernels& kernels = kernels_of(isa_);
+    const SoftmaxKernels<float>& kernels = kernels_of<float>(isa_);
     const float* statistics = at(args.statistics);
     const float* target = at(args.target);
     float* logprob = at(args.logprob);
@@ -104,7 +115,7 @@ void CpuDevice::logprob_gradient(const LogprobGradientArgs& args, Stream& /*stre
     const char* const op = "logprob_gradient";
     const std::int64_t rows = args.logits.rows;
     const std::int64_t columns = args.logits.cols;
-    ensure_matrix(op, "logits", args.logits, rows, columns);
+    ensure_matrix(op, "logits", args.logits, rows, columns, args.logits.dtype);
     ensure_size(op, "inverse_temperature",
                 static_cast<std::int64_t>(args.inverse_temperature.size()), rows);
     ensure_size(op, "targets", static_cast<std::int64_t>(args.targets.size()), rows);
@@ -112,19 +123,22 @@ void CpuDevice::logprob_gradient(const LogprobGradientArgs& args, Stream& /*stre
     ensure_size(op, "maximum", args.maximum.size(), rows);
     ensure_size(op, "sum", args.sum.size(), rows);
     const std::int64_t count = std::clamp(args.ids - args.first_column, std::int64_t{0}, columns);
-    const SoftmaxKernels& kernels = kernels_of(isa_);
-    float* logits = floats(args.logits);
     const float* maximum = at(args.maximum);
     const float* sum = at(args.sum);
-    for_row_ranges(*team_, rows, 4 * columns, [&](Range range) {
-        for (std::int64_t t = range.begin; t < range.end; ++t) {
-            float* const row = logits + t * args.logits.stride;
-            const auto i = static_cast<std::size_t>(t);
-            const float scale = args.inverse_temperature[i];
-            kernels.gradient(row, count, scale, maximum[t], sum[t], args.coefficient[i] * scale,
-                             args.targets[i] - args.first_column);
-            std::memset(row + count, 0, static_cast<std::size_t>(columns - count) * sizeof(float));
-        }
+    with_elements(args.logits.dtype, [&]<class Element>(Element /*element*/) {
+        const SoftmaxKernels<Element>& kernels = kernels_of<Element>(isa_);
+        auto* logits = elements<Element>(args.logits);
+        for_row_ranges(*team_, rows, 4 * columns, [&](Range range) {
+            for (std::int64_t t = range.begin; t < range.end; ++t) {
+                Element* const row = logits + t * args.logits.stride;
+                const auto i = static_cast<std::size_t>(t);
+                const float scale = args.inverse_temperature[i];
+                kernels.gradient(row, count, scale, maximum[t], sum[t], args.coefficient[i] * scale,
+                                 args.targets[i] - args.first_column);
+                std::memset(row + count, 0,
+                            static_cast<std::size_t>(columns - count) * sizeof(Element));
+            }
+        });
     });
 }
 

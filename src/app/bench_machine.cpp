@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 
 #include "kernels/device.hpp"
 
@@ -28,14 +27,6 @@ std::string processor_field(std::string_view name) {
     return "?";
 }
 
-bool has_flag(std::string_view flags, const std::string& flag) {
-    std::istringstream words{std::string(flags)};
-    for (std::string word; words >> word;) {
-        if (word == flag) return true;
-    }
-    return false;
-}
-
 std::array<double, 3> load_averages() {
     std::array<double, 3> averages{};
     if (::getloadavg(averages.data(), 3) != 3) averages = {};
@@ -52,8 +43,6 @@ Machine this_machine() {
     machine.cores = ::sysconf(_SC_NPROCESSORS_ONLN);
     for (const kernels::Isa isa : kernels::available_isas())
         machine.instruction_sets.emplace_back(kernels::name_of(isa));
-    if (has_flag(processor_field("flags"), "avx512_bf16"))
-        machine.instruction_sets.emplace_back("avx512_bf16");
     std::array<char, 256> host{};
     if (::gethostname(host.data(), host.size() - 1) == 0) machine.host = host.data();
     return machine;

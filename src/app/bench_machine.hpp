@@ -12,7 +12,7 @@ namespace rankwise::app {
 struct Machine {
     std::string processor;  ///< "AMD EPYC (family 25 model 17 stepping 1)"
     std::int64_t cores = 0;
-    std::vector<std::string> instruction_sets;  ///< that the CPU device can use, and "avx512_bf16"
+    std::vector<std::string> instruction_sets;  ///< that the CPU device can use
     std::string host;                           ///< only told: machines have many names
     friend bool operator==(const Machine& a, const Machine& b) {
         return a.processor == b.processor && a.cores == b.cores &&

@@ -16,23 +16,36 @@ double multiply_adds(std::int64_t rows, std::int64_t inputs, std::int64_t output
     return static_cast<double>(rows) * static_cast<double>(inputs) * static_cast<double>(outputs);
 }
 
-/// Weights [outputs, inputs] with their two packed copies, and what meets them.
+/// Random elements of a type.
+kernels::DeviceBuffer<std::byte> random_elements(BenchContext& context, DType type,
+                                                 std::int64_t rows, std::int64_t columns) {
+    const auto floats = context.random(rows * columns);
+    kernels::DeviceBuffer<std::byte> elements(context.device(), rows * columns * size_of(type));
+    context.device().round({.from = ConstMatrix(floats.span(), rows, columns),
+                            .to = {elements.span().handle(), type, rows, columns, columns}},
+                           context.stream());
+    return elements;
+}
+
+/// Weights [outputs, inputs] with their two packed copies, and what meets them. Of bf16 the masters
+/// and their gradient are floats.
 struct Layer {
-    Layer(BenchContext& context, std::int64_t rows, std::int64_t inputs, std::int64_t outputs)
+    Layer(BenchContext& context, DType type, std::int64_t rows, std::int64_t inputs,
+          std::int64_t outputs)
         : device(context.device()),
           stream(context.stream()),
-          forward{DType::f32, outputs, Contraction::straight(inputs)},
-          backward{DType::f32, inputs, Contraction::straight(outputs)},
+          forward{type, outputs, Contraction::straight(inputs)},
+          backward{type, inputs, Contraction::straight(outputs)},
           weights(context.random(outputs * inputs)),
           packed(device, device.packed_bytes(forward)),
           packed_back(device, device.packed_bytes(backward)),
-          x(context.random(rows * inputs)),
-          dy(context.random(rows * outputs)),
-          y(device, rows * outputs),
-          dx(device, rows * inputs),
+          x(random_elements(context, type, rows, inputs)),
+          dy(random_elements(context, type, rows, outputs)),
+          y(device, rows * outputs * size_of(type)),
+          dx(device, rows * inputs * size_of(type)),
           dw(context.zeros(outputs * inputs)),
-          matrix_x(x.span(), rows, inputs),
-          matrix_dy(dy.span(), rows, outputs),
+          matrix_x(x.span().handle(), type, rows, inputs, inputs),
+          matrix_dy(dy.span().handle(), type, rows, outputs, outputs),
           w(weights.span(), outputs, inputs) {
         pack();
     }
@@ -43,13 +56,13 @@ struct Layer {
     void run_forward() {
         device.matmul({.x = matrix_x,
                        .w = {&forward, packed.span()},
-                       .y = Matrix(y.span(), matrix_x.rows, w.rows)},
+                       .y = {y.span().handle(), matrix_x.dtype, matrix_x.rows, w.rows, w.rows}},
                       stream);
     }
     void run_backward() {
         device.matmul({.x = matrix_dy,
                        .w = {&backward, packed_back.span()},
-                       .y = Matrix(dx.span(), matrix_x.rows, w.cols)},
+                       .y = {dx.span().handle(), matrix_x.dtype, matrix_x.rows, w.cols, w.cols}},
                       stream);
     }
     void run_gradient() {
@@ -65,15 +78,29 @@ struct Layer {
     PackSpec forward, backward;
     kernels::DeviceBuffer<float> weights;
     kernels::DeviceBuffer<std::byte> packed, packed_back;
-    kernels::DeviceBuffer<float> x, dy, y, dx, dw;
+    kernels::DeviceBuffer<std::byte> x, dy, y, dx;
+    kernels::DeviceBuffer<float> dw;
     ConstMatrix matrix_x, matrix_dy, w;
 };
 
-BenchRow matmul_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
-    return {.name = fmt::format("matmul/{}x{}/{}", inputs, outputs, rows),
+const char* suffix(DType type) {
+    return type == DType::bf16 ? "_bf16" : "";
+}
+
+/// bf16 is compared with products of pairs where the device has them; else its elements are widened
+/// and compared with fp32.
+void expect_peak(BenchContext& context, DType type, Meter& meter) {
+    using kernels::Arithmetic;
+    if (type == DType::bf16 && context.device().spin(Arithmetic::bf16, 1, context.stream()) > 0)
+        meter.expect(Arithmetic::bf16);
+}
+
+BenchRow matmul_row(DType type, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    return {.name = fmt::format("matmul{}/{}x{}/{}", suffix(type), inputs, outputs, rows),
             .what = "y = x W^T of so many rows, packed weights of inputs x outputs, fixed order",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
-                Layer layer(context, rows, inputs, outputs);
+                Layer layer(context, type, rows, inputs, outputs);
+                expect_peak(context, type, meter);
                 const BenchWork work{.flop = 2.0 * multiply_adds(rows, inputs, outputs)};
                 meter.expect({work});
                 while (meter.more()) meter.time([&] { layer.run_forward(); });
@@ -81,11 +108,12 @@ BenchRow matmul_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs
             }};
 }
 
-BenchRow update_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
-    return {.name = fmt::format("matmul_update/{}x{}", inputs, outputs),
+BenchRow update_row(DType type, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+    return {.name = fmt::format("matmul_update{}/{}x{}", suffix(type), inputs, outputs),
             .what = "forward, input gradient, weight gradient and both packings of one matrix",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
-                Layer layer(context, rows, inputs, outputs);
+                Layer layer(context, type, rows, inputs, outputs);
+                expect_peak(context, type, meter);
                 const BenchWork work{.flop = 6.0 * multiply_adds(rows, inputs, outputs)};
                 meter.expect({work});
                 const Clock& clock = context.clock();
@@ -112,12 +140,14 @@ BenchRow update_row(std::int64_t rows, std::int64_t inputs, std::int64_t outputs
 }  // namespace
 
 void append_matmul_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
-    for (const auto& [inputs, outputs] : sizes.matmuls) {
-        for (const std::int64_t count : sizes.matmul_rows)
-            rows.push_back(matmul_row(count, inputs, outputs));
+    for (const DType type : {DType::f32, DType::bf16}) {
+        for (const auto& [inputs, outputs] : sizes.matmuls) {
+            for (const std::int64_t count : sizes.matmul_rows)
+                rows.push_back(matmul_row(type, count, inputs, outputs));
+        }
+        for (const auto& [inputs, outputs] : sizes.matmuls)
+            rows.push_back(update_row(type, sizes.update_rows, inputs, outputs));
     }
-    for (const auto& [inputs, outputs] : sizes.matmuls)
-        rows.push_back(update_row(sizes.update_rows, inputs, outputs));
 }
 
 }  // namespace rankwise::app

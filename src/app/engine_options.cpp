@@ -14,7 +14,7 @@ OptionList DeviceOptions::options() {
         .one_of({"cpu", "checked"});
     list.physical("isa", &isa, {"automatic", "avx2"},
                   "instruction set; automatic: the widest of the machine")
-        .one_of({"automatic", "avx2", "avx512"});
+        .one_of({"automatic", "avx2", "avx512", "avx512_bf16"});
     list.physical("threads", &threads, {"1", "2"}, "compute threads a rank")
         .at_least(1)
         .at_most(1024);
@@ -25,6 +25,7 @@ std::unique_ptr<kernels::Device> DeviceOptions::make() const {
     kernels::Isa set = kernels::Isa::automatic;
     if (isa == "avx2") set = kernels::Isa::avx2;
     if (isa == "avx512") set = kernels::Isa::avx512;
+    if (isa == "avx512_bf16") set = kernels::Isa::avx512_bf16;
     return kernels::make_cpu_device(
         {.isa = set, .threads = narrow<int>(threads), .checked = kind == "checked"});
 }

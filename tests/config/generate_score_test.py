@@ -259,7 +259,7 @@ class Generate(Case):
         self.refused(2, "generate", self.run_directory, "--prompt", "x", "--file", "y", "--top-p", "2", "--temperature",
                      "hot", "--samples", "0", "--device.isa", "sse", "--generation.slots", "0", "--run.seed", "1",
                      problems=["--top-p: expected a number from 0 to 1, found '2'", "--temperature: expected a number",
-                               "--samples: expected a whole number from 1", "expected one of automatic, avx2, avx512",
+                               "--samples: expected a whole number from 1", "expected one of automatic, avx2, avx512, avx512_bf16",
                                "[generation] slots: expected a whole number of at least 1", "section [run]",
                                "--prompt and --file: give one of them"], ranks=2)
         self.refused(2, "generate", problems=["rankwise generate needs MODEL"])

@@ -33,7 +33,7 @@ inline kernels::Matrix matrix(DeviceSpan<float> span, std::int64_t rows, std::in
     return {reinterpret_cast<std::byte*>(span.handle()), DType::f32, rows, cols, stride};
 }
 
-/// The same matrix said to hold bfloat16: no op computes in it.
+/// The same matrix said to hold bfloat16.
 inline kernels::Matrix as_bf16(kernels::Matrix matrix) {
     matrix.dtype = DType::bf16;
     return matrix;

@@ -91,6 +91,7 @@ class SleepingDevice final : public kernels::Device {
         own_.swiglu_backward(a, s);
     }
     void add(const kernels::AddArgs& a, S& s) override { own_.add(a, s); }
+    void round(const kernels::RoundArgs& a, S& s) override { own_.round(a, s); }
     void gather_rows(const kernels::GatherRowsArgs& a, S& s) override { own_.gather_rows(a, s); }
     void scatter_rows(const kernels::ScatterRowsArgs& a, S& s) override { own_.scatter_rows(a, s); }
     void embed(const kernels::EmbedArgs& a, S& s) override { own_.embed(a, s); }

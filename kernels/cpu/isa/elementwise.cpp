@@ -5,7 +5,8 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-void swiglu(const float* gate, const float* up, float* out, std::int64_t count) {
+template <class Element>
+void swiglu(const Element* gate, const Element* up, Element* out, std::int64_t count) {
     const F16 one = set(1.0F);
     each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 a = lanes.load(gate + i);
@@ -13,8 +14,9 @@ void swiglu(const float* gate, const float* up, float* out, std::int64_t count) 
     });
 }
 
-void swiglu_backward(const float* gate, const float* up, const float* dout, float* dgate,
-                     float* dup, std::int64_t count) {
+template <class Element>
+void swiglu_backward(const Element* gate, const Element* up, const Element* dout, Element* dgate,
+                     Element* dup, std::int64_t count) {
     const F16 one = set(1.0F);
     each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 a = lanes.load(gate + i);
@@ -26,14 +28,31 @@ void swiglu_backward(const float* gate, const float* up, const float* dout, floa
     });
 }
 
-void add(const float* from, float* to, std::int64_t count) {
+template <class Element>
+void add(const Element* from, Element* to, std::int64_t count) {
     each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         lanes.store(lanes.load(to + i) + lanes.load(from + i), to + i);
     });
 }
 
-void sum_rows(const float* from, std::int64_t stride, const std::int64_t* rows, std::int64_t count,
-              std::int64_t cols, bool from_zero, float* to) {
+template <class Element>
+void round(const float* from, Element* to, std::int64_t count) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes)
+                            RANKWISE_INLINE { lanes.store(lanes.load(from + i), to + i); });
+}
+
+template <class Element>
+void add_rounded(const float* from, Element* to, std::int64_t count) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
+        Element rounded[kLanes];
+        store(lanes.load(from + i), rounded);
+        lanes.store(lanes.load(to + i) + load(rounded), to + i);
+    });
+}
+
+template <class Element, class Result>
+void add_rows(const Element* from, std::int64_t stride, const std::int64_t* rows,
+              std::int64_t count, std::int64_t cols, bool from_zero, Result* to) {
     each_sixteen(cols, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         F16 total = zero();
         for (std::int64_t r = 0; r < count; ++r) {
@@ -44,11 +63,22 @@ void sum_rows(const float* from, std::int64_t stride, const std::int64_t* rows, 
     });
 }
 
+template <class Element>
+void total_rows(const Element* from, std::int64_t stride, const std::int64_t* rows,
+                std::int64_t count, std::int64_t cols, float* to) {
+    add_rows(from, stride, rows, count, cols, true, to);
+}
+
 }  // namespace
 
-const ElementwiseKernels& elementwise_kernels() {
-    static constexpr ElementwiseKernels kernels{swiglu, swiglu_backward, add, sum_rows};
+template <class Element>
+const ElementwiseKernels<Element>& elementwise_kernels() {
+    static constexpr ElementwiseKernels<Element> kernels{
+        swiglu<Element>, swiglu_backward<Element>,   add<Element>,       add_rounded<Element>,
+        round<Element>,  add_rows<Element, Element>, total_rows<Element>};
     return kernels;
 }
+template const ElementwiseKernels<float>& elementwise_kernels();
+template const ElementwiseKernels<std::uint16_t>& elementwise_kernels();
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

@@ -394,16 +394,63 @@ HWY_INLINE double sum(D16 a) {
     return hn::GetLane(hn::Add(two, hn::Shuffle01(two)));
 }
 
-// Loops over arrays.
+// bf16 elements in memory, widened when they are loaded and rounded to nearest even when they are
+// stored (a NaN stays a quiet NaN).
+
+HWY_INLINE F16 load(const std::uint16_t* from) {
+    const hn::Rebind<std::uint16_t, WordTag> elements;
+    F16 r;
+    RANKWISE_EACH_REGISTER r.v[i] = hn::BitCast(
+        FloatTag(),
+        hn::ShiftLeft<16>(hn::PromoteTo(WordTag(), hn::LoadU(elements, from + i * kWidth))));
+    return r;
+}
+HWY_INLINE void store(F16 a, std::uint16_t* to) {
+    const hn::Rebind<std::uint16_t, WordTag> elements;
+    const hn::RebindToSigned<WordTag> integer;
+    const U16 bits = bits_of(a);
+    const U16 upper = shift_right<16>(bits);
+    const U16 nearest = shift_right<16>(bits + set(0x7FFFU) + (upper & set(1U)));
+    RANKWISE_EACH_REGISTER {
+        const auto number = hn::RebindMask(WordTag(), hn::Eq(a.v[i], a.v[i]));
+        const auto quiet = hn::Or(upper.v[i], hn::Set(WordTag(), 0x40U));
+        const auto word = hn::IfThenElse(number, nearest.v[i], quiet);
+        hn::StoreU(hn::DemoteTo(elements, hn::BitCast(integer, word)), elements, to + i * kWidth);
+    }
+}
+HWY_INLINE F16 load_first(const std::uint16_t* from, std::int64_t count) {
+    std::uint16_t elements[kLanes] = {};
+    for (std::int64_t i = 0; i < count && i < kLanes; ++i) elements[i] = from[i];
+    return load(elements);
+}
+HWY_INLINE void store_first(F16 a, std::uint16_t* to, std::int64_t count) {
+    std::uint16_t elements[kLanes];
+    store(a, elements);
+    for (std::int64_t i = 0; i < count && i < kLanes; ++i) to[i] = elements[i];
+}
+
+// Loops over arrays. Elements are floats or bf16.
 
 struct WholeLanes {
-    HWY_INLINE F16 load(const float* from) const { return RANKWISE_ISA::load(from); }
-    HWY_INLINE void store(F16 a, float* to) const { RANKWISE_ISA::store(a, to); }
+    template <class Element>
+    HWY_INLINE F16 load(const Element* from) const {
+        return RANKWISE_ISA::load(from);
+    }
+    template <class Element>
+    HWY_INLINE void store(F16 a, Element* to) const {
+        RANKWISE_ISA::store(a, to);
+    }
 };
 struct FirstLanes {
     std::int64_t count;
-    HWY_INLINE F16 load(const float* from) const { return load_first(from, count); }
-    HWY_INLINE void store(F16 a, float* to) const { store_first(a, to, count); }
+    template <class Element>
+    HWY_INLINE F16 load(const Element* from) const {
+        return load_first(from, count);
+    }
+    template <class Element>
+    HWY_INLINE void store(F16 a, Element* to) const {
+        store_first(a, to, count);
+    }
 };
 
 /// body(i, lanes) for i = 0, 16, 32, … below n: `lanes` loads and stores the elements from i on

@@ -11,4 +11,6 @@ void weight_gradient(const GradientBlock& block);
 void bias_gradient(const float* dy, std::int64_t rows, std::int64_t stride, float* db,
                    std::int64_t columns, bool add);
 
+void bf16_weight_gradient(const Bf16GradientBlock& block);
+
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

@@ -1,6 +1,7 @@
 // The register tile that all matrix products are made of: R rows of the result by P panels of
 // columns, one accumulator an element, terms ascending, fused multiply-adds (NUMERICS N1). Written
-// with intrinsics: the order is ours alone.
+// with intrinsics: the order is ours alone. A term is four bytes of x and of w: a float, or two
+// bf16 elements.
 #pragma once
 
 #include <immintrin.h>
@@ -53,6 +54,14 @@ RANKWISE_INLINE Vec load(const float* p, Mask mask) {
 RANKWISE_INLINE void store(float* p, Vec v, Mask mask) {
     _mm512_mask_storeu_ps(p, mask, v);
 }
+/// Floats whose upper halves are the upper or the lower halves of v: bf16 elements widened.
+RANKWISE_INLINE Vec high_half(Vec v) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(-0x10000)));
+}
+RANKWISE_INLINE Vec low_half(Vec v) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16));
+}
 #else
 using Vec = __m256;
 using Mask = __m256i;
@@ -88,6 +97,13 @@ RANKWISE_INLINE Vec load(const float* p, Mask mask) {
 RANKWISE_INLINE void store(float* p, Vec v, Mask mask) {
     _mm256_maskstore_ps(p, mask, v);
 }
+RANKWISE_INLINE Vec high_half(Vec v) {
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(-0x10000)));
+}
+RANKWISE_INLINE Vec low_half(Vec v) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16));
+}
 #endif
 
 constexpr int kUnits = kPanel / kWidth;  // registers of one row of one panel
@@ -103,30 +119,75 @@ RANKWISE_INLINE void clear(Tile<R, P>& c) {
     }
 }
 
+/// Terms that are floats.
+struct Single {
+    static constexpr int kWords = 1;  // of x a term
+    static constexpr bool kBf16 = false;
+    RANKWISE_INLINE Vec weight(Vec w, int) { return w; }
+    RANKWISE_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return fma(a, b, c); }
+};
+
+/// Terms that are pairs of bf16 elements, the first in the low half: the product of the second
+/// elements is added, then that of the first.
+struct Pair {
+    static constexpr bool kBf16 = true;
+#ifdef __AVX512BF16__
+    using Packed = Pair;              // what it becomes where both sides are packed
+    static constexpr int kWords = 1;  // of x: the pair
+    RANKWISE_INLINE Vec weight(Vec w, int) {
+        return w;
+    }
+    RANKWISE_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
+        return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+    }
+#else
+    using Packed = Single;
+    static constexpr int kWords = 2;  // of x: the second element as a float, then the first
+    RANKWISE_INLINE Vec weight(Vec w, int word) {
+        return word == 0 ? high_half(w) : low_half(w);
+    }
+    RANKWISE_INLINE Vec multiply_add(Vec a, Vec b, Vec c) {
+        return fma(a, b, c);
+    }
+#endif
+};
+
 /// c += a b over `count` terms. a: term k of row i at a[i * row_step + k * term_step]; b: term k of
 /// panel p at b[p * panel_stride + k * kPanel].
-template <int R, int P>
+template <class Term, int R, int P>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::int64_t count) {
     constexpr int kU = P * kUnits;
 #pragma GCC unroll 4
     for (std::int64_t k = 0; k < count; ++k) {
-        if constexpr (R >= kU) {
-            Vec bv[kU];
-            RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
-                bv[u] = load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth);
-            }
-            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
-                const Vec av = broadcast(a + i * row_step);
-                RANKWISE_UNROLL for (int u = 0; u < kU; ++u) c[i][u] = fma(av, bv[u], c[i][u]);
-            }
-        } else {
-            Vec av[R];
-            RANKWISE_UNROLL for (int i = 0; i < R; ++i) av[i] = broadcast(a + i * row_step);
-            RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
-                const Vec bv = load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth);
-                RANKWISE_UNROLL for (int i = 0; i < R; ++i) c[i][u] = fma(av[i], bv, c[i][u]);
+        RANKWISE_UNROLL for (int word = 0; word < Term::kWords; ++word) {
+            // The second half is read again: keeping it would cost the accumulators registers.
+            if (word > 0) asm volatile("" : "+r"(b) : : "memory");
+            if constexpr (R >= kU) {
+                Vec bv[kU];
+                RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
+                    bv[u] = Term::weight(
+                        load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth), word);
+                }
+                RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                    const Vec av = broadcast(a + i * row_step + word);
+                    RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
+                        c[i][u] = Term::multiply_add(av, bv[u], c[i][u]);
+                    }
+                }
+            } else {
+                Vec av[R];
+                RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                    av[i] = broadcast(a + i * row_step + word);
+                }
+                RANKWISE_UNROLL for (int u = 0; u < kU; ++u) {
+                    const Vec bv = Term::weight(
+                        load(b + (u / kUnits) * panel_stride + (u % kUnits) * kWidth), word);
+                    RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                        c[i][u] = Term::multiply_add(av[i], bv, c[i][u]);
+                    }
+                }
             }
         }
         a += term_step;
@@ -134,36 +195,38 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
     }
 }
 
+constexpr int kLine = 64;  // bytes
+
 /// Memory to bring into the second-level cache while a tile is computed: every kPrefetchTerms terms
-/// some pieces, each `step` floats after the one before.
+/// some pieces, each `step` bytes after the one before.
 struct Prefetch {
-    const float* next = nullptr;
-    std::ptrdiff_t step = kPanel;
+    const char* next = nullptr;
+    std::ptrdiff_t step = kLine;
     std::int64_t pieces = 0;
 };
 constexpr int kPrefetchTerms = 16;
-constexpr int kLine = 16;  // floats
 
 /// The same, prefetching pieces of Lines cache lines on the way.
-template <int R, int P, int Lines>
+template <class Term, int R, int P, int Lines>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::int64_t count,
                                 Prefetch& prefetch) {
     const std::int64_t pieces = prefetch.pieces;
     for (; pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
-        const float* next = prefetch.next;
+        const char* next = prefetch.next;
         for (std::int64_t piece = 0; piece < pieces; ++piece, next += prefetch.step) {
             RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
-                _mm_prefetch(reinterpret_cast<const char*>(next + line * kLine), _MM_HINT_T1);
+                _mm_prefetch(next + line * kLine, _MM_HINT_T1);
             }
         }
         prefetch.next = next;
-        accumulate<R, P>(c, a, row_step, term_step, b, panel_stride, std::int64_t{kPrefetchTerms});
+        accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride,
+                               std::int64_t{kPrefetchTerms});
         a += kPrefetchTerms * term_step;
         b += kPrefetchTerms * kPanel;
     }
-    accumulate<R, P>(c, a, row_step, term_step, b, panel_stride, count);
+    accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, count);
 }
 
 /// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at

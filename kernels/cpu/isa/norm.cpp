@@ -5,8 +5,9 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-void forward(const float* x, const float* weight, std::int64_t groups, std::int64_t size, float eps,
-             float* y, float* inv_rms) {
+template <class Element>
+void forward(const Element* x, const float* weight, std::int64_t groups, std::int64_t size,
+             float eps, Element* y, float* inv_rms) {
     for (std::int64_t g = 0; g < groups; ++g, x += size, y += size) {
         F16 squares = zero();
         each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
@@ -22,9 +23,9 @@ void forward(const float* x, const float* weight, std::int64_t groups, std::int6
     }
 }
 
-template <bool kAdd>
-void backward_rows(const float* dy, const float* x, const float* weight, const float* inv_rms,
-                   std::int64_t groups, std::int64_t size, float* dx) {
+template <bool kAdd, class Element>
+void backward_rows(const Element* dy, const Element* x, const float* weight, const float* inv_rms,
+                   std::int64_t groups, std::int64_t size, Element* dx) {
     for (std::int64_t g = 0; g < groups; ++g, dy += size, x += size, dx += size) {
         F16 products = zero();
         each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
@@ -43,8 +44,9 @@ void backward_rows(const float* dy, const float* x, const float* weight, const f
     }
 }
 
-void backward(const float* dy, const float* x, const float* weight, const float* inv_rms,
-              std::int64_t groups, std::int64_t size, float* dx, bool add) {
+template <class Element>
+void backward(const Element* dy, const Element* x, const float* weight, const float* inv_rms,
+              std::int64_t groups, std::int64_t size, Element* dx, bool add) {
     if (add) {
         backward_rows<true>(dy, x, weight, inv_rms, groups, size, dx);
     } else {
@@ -52,9 +54,10 @@ void backward(const float* dy, const float* x, const float* weight, const float*
     }
 }
 
-void weight_gradient(const float* dy, std::int64_t dy_stride, const float* x, std::int64_t x_stride,
-                     const float* inv_rms, std::int64_t rows, std::int64_t groups,
-                     std::int64_t size, float* sums) {
+template <class Element>
+void weight_gradient(const Element* dy, std::int64_t dy_stride, const Element* x,
+                     std::int64_t x_stride, const float* inv_rms, std::int64_t rows,
+                     std::int64_t groups, std::int64_t size, float* sums) {
     for (std::int64_t g = 0; g < groups; ++g) {
         each_sixteen(size, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
             const std::int64_t column = g * size + i;
@@ -71,9 +74,13 @@ void weight_gradient(const float* dy, std::int64_t dy_stride, const float* x, st
 
 }  // namespace
 
-const NormKernels& norm_kernels() {
-    static constexpr NormKernels kernels{forward, backward, weight_gradient};
+template <class Element>
+const NormKernels<Element>& norm_kernels() {
+    static constexpr NormKernels<Element> kernels{forward<Element>, backward<Element>,
+                                                  weight_gradient<Element>};
     return kernels;
 }
+template const NormKernels<float>& norm_kernels();
+template const NormKernels<std::uint16_t>& norm_kernels();
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

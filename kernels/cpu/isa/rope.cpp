@@ -5,7 +5,8 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-void rotate(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
+template <class Element>
+void rotate(Element* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
             const float* sine, bool inverse) {
     const std::int64_t half = head_dim / 2;
     for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
@@ -22,9 +23,12 @@ void rotate(float* x, std::int64_t heads, std::int64_t head_dim, const float* co
 
 }  // namespace
 
-const RopeKernels& rope_kernels() {
-    static constexpr RopeKernels kernels{rotate};
+template <class Element>
+const RopeKernels<Element>& rope_kernels() {
+    static constexpr RopeKernels<Element> kernels{rotate<Element>};
     return kernels;
 }
+template const RopeKernels<float>& rope_kernels();
+template const RopeKernels<std::uint16_t>& rope_kernels();
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

@@ -7,7 +7,8 @@ namespace {
 
 const float kMinusInfinity = -__builtin_inff();
 
-void leaf_statistics(const float* logits, std::int64_t count, float inverse_temperature,
+template <class Element>
+void leaf_statistics(const Element* logits, std::int64_t count, float inverse_temperature,
                      float* statistics) {
     const F16 scale = set(inverse_temperature);
     const F16 lowest = set(kMinusInfinity);
@@ -59,7 +60,8 @@ float rescale_leaves(const float* statistics, std::int64_t leaves, float* s, flo
     return maximum;
 }
 
-void gradient(float* logits, std::int64_t count, float inverse_temperature, float maximum,
+template <class Element>
+void gradient(Element* logits, std::int64_t count, float inverse_temperature, float maximum,
               float sum, float factor, std::int64_t target) {
     const F16 scale = set(inverse_temperature);
     const F16 from = set(maximum);
@@ -68,20 +70,23 @@ void gradient(float* logits, std::int64_t count, float inverse_temperature, floa
     const auto of = [&](F16 logit, F16 one) RANKWISE_INLINE {
         return times * (one - exp(logit * scale - from) / total);
     };
-    const float chosen = target >= 0 && target < count ? logits[target] : 0.0F;
+    const bool here = target >= 0 && target < count;
+    const F16 chosen = here ? load_first(logits + target, 1) : zero();
     each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         lanes.store(of(lanes.load(logits + i), zero()), logits + i);
     });
-    if (target >= 0 && target < count) {
-        logits[target] = first_lane(of(set(chosen), set(1.0F)));
-    }
+    if (here) store_first(of(chosen, set(1.0F)), logits + target, 1);
 }
 
 }  // namespace
 
-const SoftmaxKernels& softmax_kernels() {
-    static constexpr SoftmaxKernels kernels{leaf_statistics, rescale_leaves, gradient};
+template <class Element>
+const SoftmaxKernels<Element>& softmax_kernels() {
+    static constexpr SoftmaxKernels<Element> kernels{leaf_statistics<Element>, rescale_leaves,
+                                                     gradient<Element>};
     return kernels;
 }
+template const SoftmaxKernels<float>& softmax_kernels();
+template const SoftmaxKernels<std::uint16_t>& softmax_kernels();
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

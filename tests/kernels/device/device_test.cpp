@@ -24,6 +24,8 @@ std::string refusal(Isa wanted, const std::vector<Isa>& available) {
 TEST(IsaTest, AutomaticIsTheWidestThatTheMachineHas) {
     EXPECT_EQ(choose_isa(Isa::automatic, std::vector{Isa::avx2}), Isa::avx2);
     EXPECT_EQ(choose_isa(Isa::automatic, std::vector{Isa::avx2, Isa::avx512}), Isa::avx512);
+    EXPECT_EQ(choose_isa(Isa::automatic, std::vector{Isa::avx2, Isa::avx512, Isa::avx512_bf16}),
+              Isa::avx512_bf16);
     EXPECT_EQ(choose_isa(Isa::avx2, std::vector{Isa::avx2, Isa::avx512}), Isa::avx2);
 }
 

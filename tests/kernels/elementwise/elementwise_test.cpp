@@ -202,7 +202,7 @@ TEST_P(ElementwiseTest, WhatDoesNotFitIsRefusedByName) {
     EXPECT_THROW_WITH(device->swiglu({.gate_up = good, .out = good}, stream), InternalError,
                       "gate_up is 4 x 8, expected 4 x 16");
     EXPECT_THROW_WITH(device->swiglu({.gate_up = good, .out = as_bf16(half)}, stream),
-                      InternalError, "out is BF16");
+                      InternalError, "gate_up is F32, expected BF16");
     EXPECT_THROW_WITH(
         device->swiglu_backward({.gate_up = good, .dout = half, .dgate_up = half}, stream),
         InternalError, "dgate_up is 4 x 4, expected 4 x 8");

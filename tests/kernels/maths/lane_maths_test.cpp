@@ -22,7 +22,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 const cpu::MathsKernels& maths_kernels(Isa isa) {
-    return isa == Isa::avx512 ? cpu::avx512::maths_kernels() : cpu::avx2::maths_kernels();
+    return isa != Isa::avx2 ? cpu::avx512::maths_kernels() : cpu::avx2::maths_kernels();
 }
 
 class LaneMaths : public testing::TestWithParam<Isa> {

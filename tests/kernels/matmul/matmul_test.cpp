@@ -315,6 +315,7 @@ TEST_P(MatmulTest, SizesAndTypesThatDoNotFitAreRefused) {
     EXPECT_THROW(pack({DType::f32, 8, Contraction::straight(16)}, packed.span()), InternalError);
     EXPECT_THROW(pack({DType::f32, 16, {{}, {{{1, 9}}}}}, packed.span()), InternalError);
     EXPECT_THROW(pack({DType::bf16, 16, Contraction::straight(8)}, packed.span()), InternalError);
+    EXPECT_THROW(pack({DType::f16, 16, Contraction::straight(8)}, packed.span()), InternalError);
     EXPECT_THROW(pack({DType::f32, 16, {{{2}}, {{{0, 8}}}}}, packed.span()), InternalError);
 
     kernels::MatmulArgs args{{x.span(), 2, 8},
@@ -343,8 +344,7 @@ TEST_P(MatmulTest, SizesAndTypesThatDoNotFitAreRefused) {
         device->matmul(args, device.stream());
         FAIL();
     } catch (const InternalError& error) {
-        EXPECT_STREQ(error.what(),
-                     "matmul: x has element type BF16; the CPU device multiplies F32 only");
+        EXPECT_STREQ(error.what(), "matmul: x has element type BF16, the packed weight has F32");
     }
 }
 

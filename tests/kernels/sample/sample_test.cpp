@@ -61,8 +61,8 @@ SampleRow row_of(std::uint32_t position, double temperature = 1.0) {
 TEST(SampleKernels, TheVectorsOfRandomWordsAreThoseOfTheStream) {
     const RandomStream stream(5, Purpose::sampling, 77, 3, 9);
     for (const kernels::Isa isa : kernels::available_isas()) {
-        const auto& kernels = isa == kernels::Isa::avx512 ? kernels::cpu::avx512::sample_kernels()
-                                                          : kernels::cpu::avx2::sample_kernels();
+        const auto& kernels = isa != kernels::Isa::avx2 ? kernels::cpu::avx512::sample_kernels()
+                                                        : kernels::cpu::avx2::sample_kernels();
         for (const std::uint32_t position : {0U, 1U, 0xFFFFFFFFU}) {
             std::vector<std::uint32_t> words(64);
             kernels.words({stream.key()[0], stream.key()[1], position, 0}, words.data());

@@ -305,8 +305,8 @@ TEST_P(SoftmaxTest, WhatDoesNotFitIsRefusedByName) {
                                                  .statistics = three.span(),
                                                  .target = two.span()};
     auto args = good;
-    args.logits.dtype = DType::bf16;
-    EXPECT_THROW_WITH(device->vocabulary_statistics(args, stream), InternalError, "logits is BF16");
+    args.logits.dtype = DType::f16;
+    EXPECT_THROW_WITH(device->vocabulary_statistics(args, stream), InternalError, "logits is F16");
     args = good;
     args.first_column = 16;
     EXPECT_THROW_WITH(device->vocabulary_statistics(args, stream), InternalError,

@@ -1,0 +1,156 @@
+// Gradients of weights: sums over tokens, ascending, whatever the operands are made of.
+#pragma once
+
+#include "kernels/cpu/isa/matmul_tile.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+/// Floats from one tile of packed dy to the next: stores of eight reach past the end of a tile of
+/// six.
+RANKWISE_INLINE std::int64_t dy_pitch(std::int64_t terms) {
+    return terms * kTileRows + 8;
+}
+
+/// Tokens whose operands are packed at a time: kGradientTokens terms at most.
+struct Slice {
+    std::int64_t first = 0;
+    std::int64_t tokens = 0;
+    std::int64_t terms = 0;
+    std::int64_t segment = 0;  ///< of the first token
+};
+
+/// Where a tile's accumulators come from (null: zero) and go to.
+struct Accumulators {
+    const float* from;
+    std::int64_t from_stride;
+    float* to;
+    std::int64_t to_stride;
+    bool add;
+};
+
+template <class Term, int R, int P, int Lines>
+void tile(const float* dy, const float* x, std::int64_t terms, std::int64_t columns,
+          const Accumulators& accumulators, Prefetch prefetch) {
+    Tile<R, P> c;
+    clear<R, P>(c);
+    if (accumulators.from != nullptr) {
+        load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
+    }
+    accumulate<Term, R, P, Lines>(c, dy, 1, kTileRows, x, terms * kPanel, terms, prefetch);
+    if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
+    store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
+}
+
+using TileFunction = void (*)(const float* dy, const float* x, std::int64_t terms,
+                              std::int64_t columns, const Accumulators& accumulators,
+                              Prefetch prefetch);
+/// Tiles by panels - 1 and rows - 1. The columns of x that are prefetched for each of P panels lie
+/// in so many lines.
+template <class Operands, int P>
+constexpr int kLines = (P * kPanel * Operands::kBytes + kLine - 1) / kLine + 1;
+template <class Operands, int R, int P>
+constexpr TileFunction kTile = tile<typename Operands::Term, R, P, kLines<Operands, P>>;
+template <class Operands>
+constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
+#ifdef __AVX512F__
+    {kTile<Operands, 1, 1>, kTile<Operands, 2, 1>, kTile<Operands, 3, 1>, kTile<Operands, 4, 1>,
+     kTile<Operands, 5, 1>, kTile<Operands, 6, 1>, kTile<Operands, 7, 1>, kTile<Operands, 8, 1>},
+    {kTile<Operands, 1, 2>, kTile<Operands, 2, 2>, kTile<Operands, 3, 2>, kTile<Operands, 4, 2>,
+     kTile<Operands, 5, 2>, kTile<Operands, 6, 2>, kTile<Operands, 7, 2>, kTile<Operands, 8, 2>},
+    {kTile<Operands, 1, 3>, kTile<Operands, 2, 3>, kTile<Operands, 3, 3>, kTile<Operands, 4, 3>,
+     kTile<Operands, 5, 3>, kTile<Operands, 6, 3>, kTile<Operands, 7, 3>, kTile<Operands, 8, 3>}
+#else
+    {kTile<Operands, 1, 1>, kTile<Operands, 2, 1>, kTile<Operands, 3, 1>, kTile<Operands, 4, 1>,
+     kTile<Operands, 5, 1>, kTile<Operands, 6, 1>}
+#endif
+};
+
+/// Brings the lines of a tile of `panels` panels near, for reading and writing.
+RANKWISE_INLINE void prefetch_tile(const float* tile, std::int64_t stride, int panels) {
+    for (int i = 0; i < kTileRows; ++i) {
+        for (int p = 0; p < panels; ++p) {
+            _mm_prefetch(reinterpret_cast<const char*>(tile + i * stride + p * kPanel),
+                         _MM_HINT_T0);
+        }
+    }
+}
+
+std::int64_t smaller(std::int64_t a, std::int64_t b) {
+    return a < b ? a : b;
+}
+
+/// Columns [first, first + columns) of the block, all tokens. Operands know their elements and how
+/// they are packed: dy for each tile of kTileRows rows of dw, [term][kTileRows], tiles dy_pitch
+/// apart; x in panels of [term][kPanel].
+template <class Operands>
+void column_range(const GradientBlock& block, const Operands& operands, std::int64_t first,
+                  std::int64_t columns) {
+    float* packed_dy = block.scratch;
+    float* packed_x = packed_dy + kGradientTokens * (kGradientRows + 16);
+    float* rest = packed_x + kGradientTokens * 3 * kPanel;
+    constexpr std::int64_t kGroup = kTilePanels * kPanel;
+    constexpr std::ptrdiff_t kBytes = Operands::kBytes;
+    for (Slice slice; slice.first + slice.tokens < block.tokens;) {
+        operands.advance(slice, block.tokens);
+        const std::int64_t terms = slice.terms;
+        const bool from_zero = slice.first == 0 && !block.resume;
+        const bool finished = slice.first + slice.tokens == block.tokens;
+        operands.pack_dy(slice, block.n, packed_dy);
+        for (std::int64_t k = 0; k < columns; k += kGroup) {
+            const std::int64_t width = smaller(kGroup, columns - k);
+            const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
+            operands.pack_x(slice, first + k, width, packed_x);
+            // The next group of columns comes nearer meanwhile.
+            Prefetch prefetch;
+            if (k + kGroup < columns) {
+                const std::int64_t slots =
+                    (terms / kPrefetchTerms) * ((block.n + kTileRows - 1) / kTileRows);
+                prefetch = {reinterpret_cast<const char*>(
+                                operands.x + slice.first * operands.x_stride + first + k + kGroup),
+                            operands.x_stride * kBytes, slice.tokens / (slots + 1) + 1};
+            }
+            const std::int64_t each = prefetch.pieces * (terms / kPrefetchTerms);
+            std::int64_t prefetched = 0;
+            for (std::int64_t n = 0; n < block.n; n += kTileRows) {
+                float* dw = block.dw + n * block.dw_stride + first + k;
+                float* resting = rest + n * kGradientColumns + k;
+                // A sum that is to be added once finished must not touch dw before.
+                const Accumulators accumulators =
+                    block.add
+                        ? Accumulators{from_zero ? nullptr : resting, kGradientColumns,
+                                       finished ? dw : resting,
+                                       finished ? block.dw_stride : kGradientColumns, finished}
+                        : Accumulators{from_zero ? nullptr : dw, block.dw_stride, dw,
+                                       block.dw_stride, false};
+                if (prefetched >= slice.tokens) prefetch.pieces = 0;
+                // The next tile's accumulators come from the caches while this one is computed.
+                if (n + 2 * kTileRows <= block.n) {
+                    if (accumulators.from != nullptr) {
+                        prefetch_tile(accumulators.from + kTileRows * accumulators.from_stride,
+                                      accumulators.from_stride, panels);
+                    }
+                    if (accumulators.from != accumulators.to) {
+                        prefetch_tile(accumulators.to + kTileRows * accumulators.to_stride,
+                                      accumulators.to_stride, panels);
+                    }
+                }
+                kTiles<Operands>[panels - 1][smaller(kTileRows, block.n - n) - 1](
+                    packed_dy + n / kTileRows * dy_pitch(terms), packed_x, terms, width,
+                    accumulators, prefetch);
+                prefetch.next += each * prefetch.step;
+                prefetched += each;
+            }
+        }
+    }
+}
+
+template <class Operands>
+void gradient_sums(const GradientBlock& block, const Operands& operands) {
+    for (std::int64_t k = 0; k < block.k; k += kGradientColumns) {
+        column_range(block, operands, k, smaller(kGradientColumns, block.k - k));
+    }
+}
+
+}  // namespace
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA

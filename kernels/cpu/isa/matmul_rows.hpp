@@ -1,0 +1,148 @@
+// y = x W^T on packed panels. Rows in blocks that stay in the second-level cache with one group of
+// panels; a group is read once for each tile of rows.
+#pragma once
+
+#include "kernels/cpu/isa/bf16.hpp"
+#include "kernels/cpu/isa/matmul_tile.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+/// One tile: all leaves and the tree above them in registers; finished subtrees wait in `saved`.
+template <class Term, int R, int P, bool kAhead>
+void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel,
+          [[maybe_unused]] Prefetch& prefetch) {
+    alignas(64) float saved[kMaxLevels][R][P * kPanel];
+    const std::int64_t columns = block.columns - panel * kPanel;
+    const float* a = block.x + row * block.x_stride;
+    const float* b = block.w + panel * block.panel_stride;
+    const std::int64_t at = row * block.y_stride + panel * kPanel;
+
+    Tile<R, P> c;
+    clear<R, P>(c);
+    if (block.resume) load_tile<R, P>(c, block.y + at, block.y_stride, columns);
+    for (std::int64_t r = 0; r < block.run_count; ++r) {
+        const MatmulRun& run = block.runs[r];
+        if (run.begins_leaf && r > 0) clear<R, P>(c);
+        if constexpr (kAhead) {
+            accumulate<Term, R, P, 1>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
+                                      block.panel_stride, run.count, prefetch);
+        } else {
+            accumulate<Term, R, P>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
+                                   block.panel_stride, run.count);
+        }
+        b += run.count * kPanel;
+        for (int n = 0; n < run.adds; ++n) {
+            const auto& left = saved[run.add_levels[n]];
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                    c[i][u] = add(load(&left[i][u * kWidth]), c[i][u]);
+                }
+            }
+        }
+        if (run.save_level >= 0) {
+            auto& to = saved[run.save_level];
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
+                RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+                    store(&to[i][u * kWidth], c[i][u]);
+                }
+            }
+        }
+    }
+    if (block.bias != nullptr) {
+        RANKWISE_UNROLL for (int u = 0; u < P * kUnits; ++u) {
+            const Vec bias =
+                load(block.bias + panel * kPanel + u * kWidth, first_lanes(columns - u * kWidth));
+            RANKWISE_UNROLL for (int i = 0; i < R; ++i) c[i][u] = add(c[i][u], bias);
+        }
+    }
+    if constexpr (Term::kBf16) {
+        if (block.y_bf16 != nullptr) {
+            store_tile<R, P>(c, block.y_bf16 + at, block.y_stride, columns, block.add);
+            return;
+        }
+    }
+    if (block.add) add_tile<R, P>(c, block.y + at, block.y_stride, columns);
+    store_tile<R, P>(c, block.y + at, block.y_stride, columns);
+}
+
+using TileFunction = void (*)(const MatmulBlock&, std::int64_t row, std::int64_t panel, Prefetch&);
+
+/// Tiles by panels - 1 and rows - 1.
+template <class Term, bool kAhead>
+constexpr TileFunction kTiles[4][kTileRows] = {
+#ifdef __AVX512F__
+    {tile<Term, 1, 1, kAhead>, tile<Term, 2, 1, kAhead>, tile<Term, 3, 1, kAhead>,
+     tile<Term, 4, 1, kAhead>, tile<Term, 5, 1, kAhead>, tile<Term, 6, 1, kAhead>,
+     tile<Term, 7, 1, kAhead>, tile<Term, 8, 1, kAhead>},
+    {tile<Term, 1, 2, kAhead>, tile<Term, 2, 2, kAhead>, tile<Term, 3, 2, kAhead>,
+     tile<Term, 4, 2, kAhead>, tile<Term, 5, 2, kAhead>, tile<Term, 6, 2, kAhead>,
+     tile<Term, 7, 2, kAhead>, tile<Term, 8, 2, kAhead>},
+    {tile<Term, 1, 3, kAhead>, tile<Term, 2, 3, kAhead>, tile<Term, 3, 3, kAhead>,
+     tile<Term, 4, 3, kAhead>, tile<Term, 5, 3, kAhead>, tile<Term, 6, 3, kAhead>,
+     tile<Term, 7, 3, kAhead>, tile<Term, 8, 3, kAhead>},
+    {tile<Term, 1, 4, kAhead>, tile<Term, 2, 4, kAhead>}
+#else
+    {tile<Term, 1, 1, kAhead>, tile<Term, 2, 1, kAhead>, tile<Term, 3, 1, kAhead>,
+     tile<Term, 4, 1, kAhead>, tile<Term, 5, 1, kAhead>, tile<Term, 6, 1, kAhead>},
+    {tile<Term, 1, 2, kAhead>, tile<Term, 2, 2, kAhead>, tile<Term, 3, 2, kAhead>},
+    {tile<Term, 1, 3, kAhead>, tile<Term, 2, 3, kAhead>},
+    {tile<Term, 1, 4, kAhead>}
+#endif
+};
+
+/// How many of `left` panels the next group takes, for blocks of `rows` rows: few rows leave
+/// registers for more columns, and no lone panel is left over where a group could share with it.
+std::int64_t group_panels(std::int64_t rows, std::int64_t left) {
+#ifdef __AVX512F__
+    std::int64_t most = rows <= 2 ? 4 : 3;
+#else
+    std::int64_t most = rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
+#endif
+    if (left == most + 1 && most > 2) most -= 1;
+    return left < most ? left : most;
+}
+
+/// Rows of x that stay in the second-level cache, about a quarter MiB of them.
+std::int64_t block_rows(std::int64_t words) {
+    const std::int64_t tiles = 65536 / (words + 1) / kTileRows;
+    return kTileRows * (tiles < 4 ? 4 : tiles > 24 ? 24 : tiles);
+}
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+    return (a + b - 1) / b;
+}
+
+/// All columns of rows [first, first + rows).
+template <class Term>
+void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
+    const std::int64_t panels = ceil_div(block.columns, kPanel);
+    const std::int64_t tiles = ceil_div(rows, kTileRows);
+    // Small weights stay in the caches, and with few rows panels stream as fast as they come: there
+    // prefetching only costs.
+    constexpr std::int64_t kCached = std::int64_t{1} << 20;  // words
+    const bool ahead = rows > 4 && panels * block.panel_stride > kCached;
+    const auto& functions = ahead ? kTiles<Term, true> : kTiles<Term, false>;
+    for (std::int64_t panel = 0; panel < panels;) {
+        const std::int64_t width = group_panels(rows, panels - panel);
+        const std::int64_t next = panel + width;
+        Prefetch prefetch;
+        if (ahead && next < panels) {
+            prefetch.next = reinterpret_cast<const char*>(block.w + next * block.panel_stride);
+            prefetch.pieces = ceil_div(width * kPrefetchTerms, tiles);
+        }
+        const std::int64_t each =
+            prefetch.pieces * (block.panel_stride / kPanel / kPrefetchTerms) * kLine;
+        for (std::int64_t t = 0; t < tiles; ++t) {
+            const std::int64_t begin = rows * t / tiles;
+            const std::int64_t end = rows * (t + 1) / tiles;
+            Prefetch here = prefetch;
+            here.next += t * each;
+            functions[width - 1][end - begin - 1](block, first + begin, panel, here);
+        }
+        panel = next;
+    }
+}
+
+}  // namespace
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA
