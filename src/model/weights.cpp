@@ -80,6 +80,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
+        frozen_.push_back(!parameter.trained);
         offsets_.push_back(size);
         size += round_up(shapes_.back().size(), kAlign);
     }
@@ -91,14 +92,25 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     const std::int64_t hidden = config.hidden;
     const std::int64_t qkv = part_.qkv_size();
     const std::int64_t intermediate = part_.intermediate.size();
+    latent_specs_ = std::make_unique<LatentSpecs>(config, part_, contractions_);
+    expert_specs_ = std::make_unique<ExpertSpecs>(config, contractions_);
     for (std::int64_t index = 0; index < config.layers; ++index) {
         if (!pipeline_part_.holds_layer(index)) continue;
         const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
         Layer& layer = layers_.emplace_back();
-        layer.qkv = packed(qkv, contractions_.hidden);
+        const Take take = [&](std::int64_t bytes) {
+            return layer.memory.emplace_back(device, bytes).span();
+        };
+        const bool latent = config.latent.used();
+        const bool experts = config.has_experts(index);
+        if (latent)
+            layer.latent = std::make_unique<LatentCopies>(device, *latent_specs_, passes, take);
+        if (experts)
+            layer.experts = std::make_unique<ExpertCopies>(device, *expert_specs_, passes, take);
+        if (!latent) layer.qkv = packed(qkv, contractions_.hidden);
         layer.o = packed(hidden, contractions_.attention);
-        layer.gate_up = packed(2 * intermediate, contractions_.hidden);
-        layer.down = packed(hidden, contractions_.intermediate);
+        if (!experts) layer.gate_up = packed(2 * intermediate, contractions_.hidden);
+        if (!experts) layer.down = packed(hidden, contractions_.intermediate);
         LayerWeights& view = layer.view;
         view = {.input_norm = vector(ids.input_norm),
                 .post_norm = vector(ids.post_norm),
@@ -109,7 +121,9 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
                 .qkv = layer.qkv.view(),
                 .o = layer.o.view(),
                 .gate_up = layer.gate_up.view(),
-                .down = layer.down.view()};
+                .down = layer.down.view(),
+                .latent = latent ? &layer.latent->view() : nullptr,
+                .experts = experts ? &layer.experts->view() : nullptr};
         if (config.qkv_bias) {
             layer.qkv_bias = kernels::DeviceBuffer<float>(device, qkv);
             view.qkv_bias = layer.qkv_bias.span();
@@ -119,10 +133,10 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
             view.gate_up_bias = layer.gate_up_bias.span();
         }
         if (passes == Passes::forward_and_backward) {
-            layer.qkv_back = packed(hidden, contractions_.qkv_rows);
-            layer.o_back = packed(part_.q_size(), contractions_.hidden);
-            layer.gate_up_back = packed(hidden, contractions_.gate_up_rows);
-            layer.down_back = packed(intermediate, contractions_.hidden);
+            if (!latent) layer.qkv_back = packed(hidden, contractions_.qkv_rows);
+            layer.o_back = packed(part_.attention_size(), contractions_.hidden);
+            if (!experts) layer.gate_up_back = packed(hidden, contractions_.gate_up_rows);
+            if (!experts) layer.down_back = packed(intermediate, contractions_.hidden);
             view.qkv_back = layer.qkv_back.view();
             view.o_back = layer.o_back.view();
             view.gate_up_back = layer.gate_up_back.view();
@@ -131,7 +145,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     }
     if (pipeline_part_.has_head) head_ = packed(part_.vocabulary.size(), contractions_.hidden);
 
-    const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
+    const RopeTable rope = rope_table(config.rope, config.rope_dim(), config.max_position);
     const std::unique_ptr<kernels::Stream> stream = device.make_stream();
     cosine_ = kernels::DeviceBuffer<float>(device, narrow<std::int64_t>(rope.cosine.size()));
     sine_ = kernels::DeviceBuffer<float>(device, narrow<std::int64_t>(rope.sine.size()));
@@ -163,24 +177,37 @@ DeviceSpan<const float> Weights::final_norm() const {
 
 void Weights::pack(Compute& compute) {
     const Weights& self = *this;
+    std::vector<ConstMatrix> piece(1);
+    const ParameterRows rows = [&](ParameterId id) {
+        piece[0] = self.master(id);
+        return std::span<const ConstMatrix>(piece);
+    };
+    const bool backward = passes_ == Passes::forward_and_backward;
     for (std::int64_t index = 0; index < config_.layers; ++index) {
         if (!pipeline_part_.holds_layer(index)) continue;
         const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(index)];
         Layer& layer = layers_[static_cast<std::size_t>(pipeline_part_.local_layer(index))];
-        const std::array qkv{self.master(ids.q), self.master(ids.k), self.master(ids.v)};
         const std::array o{self.master(ids.o)};
-        const std::array gate_up{self.master(ids.gate), self.master(ids.up)};
-        const std::array down{self.master(ids.down)};
-        const bool has_mlp = !part_.intermediate.empty();
-        layer.qkv.pack(compute, PackSide::outputs, qkv);
         layer.o.pack(compute, PackSide::outputs, o);
-        if (has_mlp) layer.gate_up.pack(compute, PackSide::outputs, gate_up);
-        if (has_mlp) layer.down.pack(compute, PackSide::outputs, down);
-        if (passes_ == Passes::forward_and_backward) {
-            layer.qkv_back.pack(compute, PackSide::inputs, qkv);
-            layer.o_back.pack(compute, PackSide::inputs, o);
-            if (has_mlp) layer.gate_up_back.pack(compute, PackSide::inputs, gate_up);
-            if (has_mlp) layer.down_back.pack(compute, PackSide::inputs, down);
+        if (backward) layer.o_back.pack(compute, PackSide::inputs, o);
+        if (layer.latent) {
+            layer.latent->pack_forward(compute, ids, rows);
+            if (backward) layer.latent->pack_backward(compute, ids, rows);
+        } else {
+            const std::array qkv{self.master(ids.q), self.master(ids.k), self.master(ids.v)};
+            layer.qkv.pack(compute, PackSide::outputs, qkv);
+            if (backward) layer.qkv_back.pack(compute, PackSide::inputs, qkv);
+        }
+        if (layer.experts) {
+            layer.experts->pack_forward(compute, ids, rows);
+            if (backward) layer.experts->pack_backward(compute, ids, rows);
+        } else if (!part_.intermediate.empty()) {
+            const std::array gate_up{self.master(ids.gate), self.master(ids.up)};
+            const std::array down{self.master(ids.down)};
+            layer.gate_up.pack(compute, PackSide::outputs, gate_up);
+            layer.down.pack(compute, PackSide::outputs, down);
+            if (backward) layer.gate_up_back.pack(compute, PackSide::inputs, gate_up);
+            if (backward) layer.down_back.pack(compute, PackSide::inputs, down);
         }
         const auto stack = [&](std::span<const ParameterId> from, DeviceSpan<float> to) {
             std::int64_t at = 0;

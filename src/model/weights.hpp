@@ -9,7 +9,8 @@
 #include <vector>
 
 #include "src/model/context.hpp"
-#include "src/model/parameters.hpp"
+#include "src/model/expert_copies.hpp"
+#include "src/model/latent_copies.hpp"
 #include "src/model/pipeline_part.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
@@ -36,10 +37,9 @@ struct LayerWeights {
     DeviceSpan<const float> qkv_bias, o_bias, gate_up_bias, down_bias;
     kernels::PackedWeight qkv, o, gate_up, down;                      ///< y = x W^T
     kernels::PackedWeight qkv_back, o_back, gate_up_back, down_back;  ///< dx = dy W; training only
+    const LatentWeights* latent = nullptr;                            ///< in place of qkv
+    const ExpertWeights* experts = nullptr;                           ///< in place of gate_up, down
 };
-
-/// Which passes the packed copies must serve.
-enum class Passes : std::uint8_t { forward, forward_and_backward };
 
 /// How a rank's sums and those of the other tensor ranks make up totals.
 struct TensorSums {
@@ -72,6 +72,8 @@ class Weights {
     [[nodiscard]] const Box& box(ParameterId id) const { return boxes_[index(id)]; }
     [[nodiscard]] Shape shape(ParameterId id) const { return shapes_[index(id)]; }
     [[nodiscard]] std::span<const Shape> shapes() const { return shapes_; }
+    /// By parameter: whether it is kept as it is, without gradient and optimizer.
+    [[nodiscard]] const std::vector<bool>& frozen() const { return frozen_; }
     /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
     /// several ranks hold counts on the lowest.
     [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
@@ -110,7 +112,7 @@ class Weights {
     [[nodiscard]] kernels::ConstMatrix embedding() const { return master(parameters_.embedding); }
     [[nodiscard]] kernels::ConstMatrix head() const { return master(parameters_.head); }
     [[nodiscard]] kernels::PackedWeight packed_head() const { return head_.view(); }
-    /// Rotation tables [max_position, head_dim / 2].
+    /// Rotation tables [max_position, rope_dim / 2].
     [[nodiscard]] DeviceSpan<const float> cosine() const { return cosine_.span(); }
     [[nodiscard]] DeviceSpan<const float> sine() const { return sine_.span(); }
 
@@ -129,6 +131,9 @@ class Weights {
     struct Layer {
         Packed qkv, o, gate_up, down, qkv_back, o_back, gate_up_back, down_back;
         kernels::DeviceBuffer<float> qkv_bias, gate_up_bias;  // stacked copies
+        std::unique_ptr<LatentCopies> latent;
+        std::unique_ptr<ExpertCopies> experts;
+        std::vector<kernels::DeviceBuffer<std::byte>> memory;  // of the last two
         LayerWeights view;
     };
     [[nodiscard]] static std::size_t index(ParameterId id) { return static_cast<std::size_t>(id); }
@@ -144,11 +149,14 @@ class Weights {
     std::vector<Box> boxes_;
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
+    std::vector<bool> frozen_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
     LayerContractions contractions_;
     std::vector<std::int64_t> offsets_;  // of each parameter in masters_, elements
     kernels::DeviceBuffer<float> masters_;
+    std::unique_ptr<LatentSpecs> latent_specs_;  // at fixed addresses: copies refer to them
+    std::unique_ptr<ExpertSpecs> expert_specs_;
     std::vector<Layer> layers_;  // that this rank has, ascending
     Packed head_;
     kernels::DeviceBuffer<float> cosine_, sine_;
