@@ -7,13 +7,14 @@
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/gating_kernels.hpp"
+#include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/row_split.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
 
 const GatingKernels& kernels_of(Isa isa) {
-    return isa == Isa::avx512 ? avx512::gating_kernels() : avx2::gating_kernels();
+    return has_avx512(isa) ? avx512::gating_kernels() : avx2::gating_kernels();
 }
 
 void ensure_routing(const char* op, const Routing& routing) {
