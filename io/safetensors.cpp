@@ -158,7 +158,8 @@ SafetensorsFolder::~SafetensorsFolder() = default;
 SafetensorsFolder::SafetensorsFolder(SafetensorsFolder&&) noexcept = default;
 SafetensorsFolder& SafetensorsFolder::operator=(SafetensorsFolder&&) noexcept = default;
 
-SafetensorsFolder::SafetensorsFolder(const Path& path) : path_(path) {
+SafetensorsFolder::SafetensorsFolder(const Path& path, Fp8Blocks blocks)
+    : path_(path), blocks_(blocks) {
     std::error_code ignored;
     const Path index = path / kIndexFile;
     if (!std::filesystem::is_directory(path, ignored)) {
@@ -295,6 +296,39 @@ void SafetensorsFolder::read_raw(std::string_view name, const Box& box,
     }
 }
 
+std::string scales_of(std::string_view name) {
+    return fmt::format("{}_scale_inv", name);
+}
+
+void SafetensorsFolder::read_fp8(std::string_view name, const Box& box,
+                                 std::span<float> values) const {
+    const SafetensorsEntry& entry = at(name);
+    const std::string scale_name = scales_of(name);
+    const std::string where = fmt::format("{}: tensor {}", entry.file, name);
+    require(has(scale_name), "{}: F8_E4M3 values without {}, by which they are to be multiplied",
+            where, scale_name);
+    require(at(scale_name).dtype == DType::f32, "{}: {} is {}, expected F32", where, scale_name,
+            name_of(at(scale_name).dtype));
+    const Shape shape = shape_of(entry.shape, where);
+    require_shape(scale_name, Shape::matrix(ceil_div(shape.rows, blocks_.rows),
+                                            ceil_div(shape.cols, blocks_.cols)));
+    const Range columns{box.cols.begin / blocks_.cols, ceil_div(box.cols.end, blocks_.cols)};
+    std::vector<float> scales(static_cast<std::size_t>(columns.size()));
+    std::vector<std::byte> bits(static_cast<std::size_t>(box.cols.size()));
+    auto out = values.begin();
+    for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {
+        read_raw(name, {{row, row + 1}, box.cols}, bits);
+        const std::int64_t block = row / blocks_.rows;
+        read_raw(scale_name, {{block, block + 1}, columns},
+                 std::as_writable_bytes(std::span(scales)));
+        for (std::int64_t col = box.cols.begin; col < box.cols.end; ++col, ++out) {
+            const auto value = bits[static_cast<std::size_t>(col - box.cols.begin)];
+            *out = float_from_e4m3(std::to_integer<std::uint8_t>(value)) *
+                   scales[static_cast<std::size_t>(col / blocks_.cols - columns.begin)];
+        }
+    }
+}
+
 void SafetensorsFolder::read(std::string_view name, const Box& box, std::span<float> values) const {
     const SafetensorsEntry& entry = at(name);
     const std::string where = fmt::format("{}: tensor {}", entry.file, name);
@@ -302,9 +336,13 @@ void SafetensorsFolder::read(std::string_view name, const Box& box, std::span<fl
         read_raw(name, box, std::as_writable_bytes(values));
         return;
     }
+    if (entry.dtype == DType::f8_e4m3) {
+        read_fp8(name, box, values);
+        return;
+    }
     require(entry.dtype == DType::bf16 || entry.dtype == DType::f16,
-            "{}: element type {} cannot be read as weights; expected F32, BF16 or F16", where,
-            name_of(entry.dtype));
+            "{}: element type {} cannot be read as weights; expected F32, BF16, F16 or F8_E4M3",
+            where, name_of(entry.dtype));
     std::vector<std::uint16_t> row_bits(static_cast<std::size_t>(box.cols.size()));
     auto out = values.begin();
     for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {

@@ -1,5 +1,7 @@
 // Causal attention with grouped KV heads: over a paged cache (generation), and over the segments of
-// a micro-batch (training). One sequence of operations for a row in every case: NUMERICS N5.
+// a micro-batch (training). One sequence of operations for a row in every case: NUMERICS N5. Values
+// may be narrower or wider than keys, and may be the first columns of the keys: latent attention in
+// its absorbed form is one KV head whose key is [latent | rope] and whose value is the latent.
 #pragma once
 
 #include <cstdint>
@@ -17,24 +19,27 @@ inline constexpr std::int64_t kKeyBlock = 64;
 inline constexpr std::int64_t kKeySpan = 2048;
 
 /// The cache of one layer: `pages` pages of kKeyBlock positions. Page p, KV head h starts at
-/// element (p * kv_heads + h) * 2 * head_dim * kKeyBlock and holds K as [head_dim][kKeyBlock], then
-/// V as [kKeyBlock][head_dim].
+/// element (p * kv_heads + h) * (head_dim + value_dim) * kKeyBlock and holds K as
+/// [head_dim][kKeyBlock], then V as [kKeyBlock][value_dim].
 struct KvPages {
     std::byte* handle = nullptr;
     DType dtype = DType::f32;
     std::int64_t pages = 0;
     std::int64_t kv_heads = 0;
-    std::int64_t head_dim = 0;
+    std::int64_t head_dim = 0;   ///< of a key
+    std::int64_t value_dim = 0;  ///< of a value
 
-    [[nodiscard]] std::int64_t page_elements() const { return kv_heads * 2 * head_dim * kKeyBlock; }
+    [[nodiscard]] std::int64_t page_elements() const {
+        return kv_heads * (head_dim + value_dim) * kKeyBlock;
+    }
     [[nodiscard]] std::int64_t bytes() const { return pages * page_elements() * size_of(dtype); }
 };
 
 /// Writes row t of k and v at slots[t] = page * kKeyBlock + position % kKeyBlock. No two rows share
 /// a slot.
 struct KvWriteArgs {
-    ConstMatrix k;  ///< [T, kv_heads * head_dim], rotated
-    ConstMatrix v;
+    ConstMatrix k;                        ///< [T, kv_heads * head_dim], rotated
+    ConstMatrix v;                        ///< [T, kv_heads * value_dim]
     std::span<const std::int64_t> slots;  ///< [T], host
     KvPages pages;
 };
@@ -64,7 +69,7 @@ struct PagedAttentionArgs {
     std::span<const PagedRun> runs;            ///< host; cover the rows, each once
     std::span<const std::int32_t> page_table;  ///< host
     float scale = 1.0F;                        ///< times q.k
-    Matrix out;                                ///< [T, heads * head_dim]; may not alias q
+    Matrix out;                                ///< [T, heads * value_dim]; may not alias q
 };
 
 /// A segment of a micro-batch: rows [row_begin, row_begin + rows) at consecutive positions from
@@ -83,12 +88,12 @@ struct AttentionSegment {
 struct SegmentAttentionArgs {
     ConstMatrix q;  ///< [T, heads * head_dim]
     ConstMatrix k;  ///< [T, kv_heads * head_dim]
-    ConstMatrix v;
+    ConstMatrix v;  ///< [T, kv_heads * value_dim]
     std::int64_t heads = 0;
     std::int64_t kv_heads = 0;
     std::span<const AttentionSegment> segments;  ///< host; cover the rows, each once, in row order
     float scale = 1.0F;
-    Matrix out;                 ///< [T, heads * head_dim]
+    Matrix out;                 ///< [T, heads * value_dim]
     DeviceSpan<float> maximum;  ///< [T * heads] final maximum M of the scaled scores; empty if no
                                 ///< backward follows
     DeviceSpan<float> denominator;  ///< [T * heads] final sum of exp(score - M)

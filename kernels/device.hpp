@@ -7,6 +7,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/embedding.hpp"
+#include "kernels/gating.hpp"
 #include "kernels/limits.hpp"
 #include "kernels/matmul.hpp"
 #include "kernels/memory.hpp"
@@ -28,6 +29,7 @@ class Device : public Memory,
                public AttentionOps,
                public ElementwiseOps,
                public EmbeddingOps,
+               public GatingOps,
                public SoftmaxOps,
                public SampleOps,
                public OptimizerOps,

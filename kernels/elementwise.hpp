@@ -36,6 +36,12 @@ struct RoundArgs {
     Matrix to;         ///< f32 or bf16
 };
 
+/// Every element of `to` becomes `value`.
+struct FillArgs {
+    Matrix to;
+    float value = 0.0F;
+};
+
 /// to[i] = from[rows[i]].
 struct GatherRowsArgs {
     ConstMatrix from;
@@ -59,6 +65,7 @@ class ElementwiseOps {
     virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
     virtual void add(const AddArgs& args, Stream& stream) = 0;
     virtual void round(const RoundArgs& args, Stream& stream) = 0;
+    virtual void fill(const FillArgs& args, Stream& stream) = 0;
     virtual void gather_rows(const GatherRowsArgs& args, Stream& stream) = 0;
     virtual void scatter_rows(const ScatterRowsArgs& args, Stream& stream) = 0;
 };

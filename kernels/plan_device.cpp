@@ -44,6 +44,12 @@ void PlanDevice::download(DeviceSpan<const std::byte> /*from*/, std::span<std::b
     std::fill(to.begin(), to.end(), std::byte{0});
 }
 
+void PlanDevice::gating(const GatingArgs& args, Stream& /*stream*/) {
+    const auto chosen = static_cast<std::size_t>(args.routing.chosen);
+    for (std::size_t i = 0; i < args.experts.size(); ++i)
+        args.experts[i] = narrow<std::int32_t>(i % chosen);
+}
+
 std::int64_t PlanDevice::packed_bytes(const PackSpec& spec) const {
     return like_.packed_bytes(spec);
 }

@@ -7,7 +7,8 @@ namespace rankwise::kernels {
 
 /// The program that runs on it allocates what it would allocate on `like`, so its memory is known
 /// without a formula that could drift from the code. Addresses are of nothing, never followed; what
-/// is downloaded is zeros. Not safe for use by several threads.
+/// is downloaded is zeros; every token goes to the first experts. Not safe for use by several
+/// threads.
 class PlanDevice final : public Device {
   public:
     /// @param like  whose packed layouts are taken; outlives this
@@ -58,10 +59,15 @@ class PlanDevice final : public Device {
     void swiglu_backward(const SwigluBackwardArgs&, Stream&) override {}
     void add(const AddArgs&, Stream&) override {}
     void round(const RoundArgs&, Stream&) override {}
+    void fill(const FillArgs&, Stream&) override {}
     void gather_rows(const GatherRowsArgs&, Stream&) override {}
     void scatter_rows(const ScatterRowsArgs&, Stream&) override {}
     void embed(const EmbedArgs&, Stream&) override {}
     void embed_gradient(const EmbedGradientArgs&, Stream&) override {}
+    void gating(const GatingArgs& args, Stream& stream) override;
+    void gating_backward(const GatingBackwardArgs&, Stream&) override {}
+    void combine_rows(const CombineRowsArgs&, Stream&) override {}
+    void combine_rows_backward(const CombineRowsBackwardArgs&, Stream&) override {}
     void vocabulary_statistics(const VocabularyStatisticsArgs&, Stream&) override {}
     void merge_statistics(const MergeStatisticsArgs&, Stream&) override {}
     void logprob_gradient(const LogprobGradientArgs&, Stream&) override {}

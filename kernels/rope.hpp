@@ -1,4 +1,4 @@
-// Rotary position embedding, half-split pairs (x[i], x[i + d/2]).
+// Rotary position embedding of pairs of a head's elements.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,14 @@
 
 namespace rankwise::kernels {
 
-/// Rotates each head of each row in place: y[i] = x[i] c - x[i+d/2] s, y[i+d/2] = x[i+d/2] c + x[i]
-/// s, with one fma each (fma(x[i], c, -(x[i+d/2] * s))). `inverse` rotates back (the backward
-/// pass).
+/// Which elements of a head of size d make up pair i.
+enum class RopePairs : std::uint8_t {
+    halves,    ///< (x[i], x[i + d/2])
+    adjacent,  ///< (x[2i], x[2i + 1])
+};
+
+/// Rotates each head of each row in place: of a pair (a, b) = (a c - b s, b c + a s), with one fma
+/// each: fma(a, c, -(b * s)), fma(b, c, a * s). `inverse` rotates back (the backward pass).
 struct RopeArgs {
     Matrix x;  ///< [T, heads * head_dim] f32 or bf16 (computed in fp32, rounded once)
     std::int64_t heads = 0;
@@ -20,6 +25,7 @@ struct RopeArgs {
     DeviceSpan<const float> cosine;           ///< [positions, head_dim / 2]
     DeviceSpan<const float> sine;
     bool inverse = false;
+    RopePairs pairs = RopePairs::halves;
 };
 
 class RopeOps {

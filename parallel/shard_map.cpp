@@ -22,7 +22,7 @@ std::size_t index(std::int64_t value) {
 
 ShardMap::ShardMap(const ParameterTable& table, int ranks) : ShardMap(shapes_of(table), ranks) {}
 
-ShardMap::ShardMap(std::span<const Shape> shapes, int ranks)
+ShardMap::ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out)
     : shards_(index(ranks)), sizes_(index(ranks)), owners_(shapes.size()) {
     std::int64_t turn = 0;
     for (std::size_t p = 0; p < shapes.size(); ++p) {
@@ -31,7 +31,7 @@ ShardMap::ShardMap(std::span<const Shape> shapes, int ranks)
         for (int rank = 0; rank < ranks; ++rank) {
             const Range rows = zero_rows(shape, ranks, rank, turn);
             const std::int64_t size = rows.size() * shape.cols;
-            if (size == 0) continue;
+            if (size == 0 || (!left_out.empty() && left_out[p])) continue;
             std::int64_t& end = sizes_[index(rank)];
             const ShardPiece piece{static_cast<ParameterId>(p), rank, rows, end, size};
             end += size;

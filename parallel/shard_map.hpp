@@ -31,7 +31,9 @@ class ShardMap {
     /// sharding.
     ShardMap(const ParameterTable& table, int ranks);
     /// Over other shapes in the table's order: a tensor rank's parts of them.
-    ShardMap(std::span<const Shape> shapes, int ranks);
+    /// @param left_out  by parameter: those that no rank holds anything of; the others lie as if
+    /// these were there. Empty: none
+    ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out = {});
 
     [[nodiscard]] int ranks() const { return static_cast<int>(shards_.size()); }
     [[nodiscard]] std::int64_t parameters() const {

@@ -32,9 +32,9 @@ void append_chunks(std::int64_t source, std::int64_t rows, std::int64_t group,
 void check_pages(const char* op, const KvPages& pages) {
     ensure(pages.dtype == DType::f32, "{}: pages of {}, this device keeps f32", op,
            name_of(pages.dtype));
-    ensure(pages.kv_heads > 0 && pages.head_dim > 0 && pages.pages >= 0,
-           "{}: {} pages of {} KV heads of size {}", op, pages.pages, pages.kv_heads,
-           pages.head_dim);
+    ensure(pages.kv_heads > 0 && pages.head_dim > 0 && pages.value_dim > 0 && pages.pages >= 0,
+           "{}: {} pages of {} KV heads of size {} with values of size {}", op, pages.pages,
+           pages.kv_heads, pages.head_dim, pages.value_dim);
 }
 
 void check_page(const char* op, std::int64_t page, const KvPages& pages) {
@@ -78,8 +78,9 @@ void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
     check_pages("kv_write", pages);
     const std::int64_t rows = std::ssize(args.slots);
     const std::int64_t head_dim = pages.head_dim;
+    const std::int64_t value_dim = pages.value_dim;
     check_floats("kv_write", "k", args.k, rows, pages.kv_heads * head_dim);
-    check_floats("kv_write", "v", args.v, rows, pages.kv_heads * head_dim);
+    check_floats("kv_write", "v", args.v, rows, pages.kv_heads * value_dim);
     for (std::int64_t slot : args.slots)
         check_page("kv_write", slot < 0 ? -1 : slot / kKeyBlock, pages);
     const float* k = floats(args.k);
@@ -92,11 +93,11 @@ void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
             const std::int64_t place = slot % kKeyBlock;
             float* page = base + slot / kKeyBlock * pages.page_elements();
             for (std::int64_t head = 0; head < pages.kv_heads; ++head) {
-                float* to = page + head * 2 * head_dim * kKeyBlock;
+                float* to = page + head * (head_dim + value_dim) * kKeyBlock;
                 const float* from = k + t * args.k.stride + head * head_dim;
                 for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyBlock + place] = from[d];
-                std::copy_n(v + t * args.v.stride + head * head_dim, head_dim,
-                            to + (kKeyBlock + place) * head_dim);
+                std::copy_n(v + t * args.v.stride + head * value_dim, value_dim,
+                            to + head_dim * kKeyBlock + place * value_dim);
             }
         }
     });
@@ -120,10 +121,10 @@ void CpuDevice::kv_copy(const KvCopyArgs& args, Stream& /*stream*/) {
 void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream*/) {
     const KvPages& pages = args.pages;
     check_pages("paged_attention", pages);
-    const HeadShape shape =
-        check_heads("paged_attention", args.heads, pages.kv_heads, args.q.cols, pages.head_dim);
+    const HeadShape shape = check_heads("paged_attention", args.heads, pages.kv_heads, args.q.cols,
+                                        pages.head_dim, pages.value_dim);
     check_floats("paged_attention", "q", args.q, args.q.rows, args.heads * shape.head_dim);
-    check_floats("paged_attention", "out", args.out, args.q.rows, args.heads * shape.head_dim);
+    check_floats("paged_attention", "out", args.out, args.q.rows, args.heads * shape.value_dim);
     check_runs(args);
 
     thread_local std::vector<Chunk> chunks;
@@ -140,32 +141,34 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const Chunk& chunk = work[static_cast<std::size_t>(i)];
         const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
         const std::int64_t row = run.row_begin + chunk.row;
-        const std::int64_t column = head * shape.group * shape.head_dim;
-        kernels.attend({.q = q + row * args.q.stride + column,
+        const std::int64_t first = head * shape.group;
+        kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
                         .q_stride = args.q.stride,
                         .rows = chunk.rows,
                         .position = run.position + chunk.row,
                         .group = shape.group,
                         .head_dim = shape.head_dim,
+                        .value_dim = shape.value_dim,
                         .scale = args.scale,
-                        .blocks = base + head * 2 * shape.head_dim * kKeyBlock,
+                        .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
                         .block_stride = pages.page_elements(),
                         .table = args.page_table.data() + run.page_begin,
-                        .out = out + row * args.out.stride + column,
+                        .out = out + row * args.out.stride + first * shape.value_dim,
                         .out_stride = args.out.stride,
-                        .scratch = task_scratch().take(
-                            kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim))});
+                        .scratch = task_scratch().take(kernels.rows_scratch(
+                            chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
     });
 }
 
 void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.q.rows;
-    const HeadShape shape = check_heads("segment_attention", args.heads, args.kv_heads, args.q.cols,
-                                        args.heads > 0 ? args.q.cols / args.heads : 0);
+    const HeadShape shape =
+        check_heads("segment_attention", args.heads, args.kv_heads, args.q.cols,
+                    head_size(args.q, args.heads), head_size(args.out, args.heads));
     check_floats("segment_attention", "q", args.q, rows, args.heads * shape.head_dim);
     check_floats("segment_attention", "k", args.k, rows, args.kv_heads * shape.head_dim);
-    check_floats("segment_attention", "v", args.v, rows, args.kv_heads * shape.head_dim);
-    check_floats("segment_attention", "out", args.out, rows, args.heads * shape.head_dim);
+    check_floats("segment_attention", "v", args.v, rows, args.kv_heads * shape.value_dim);
+    check_floats("segment_attention", "out", args.out, rows, args.heads * shape.value_dim);
     const bool statistics = !args.maximum.empty() || !args.denominator.empty();
     ensure(!statistics || (args.maximum.size() == rows * args.heads &&
                            args.denominator.size() == rows * args.heads),
@@ -183,18 +186,19 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
     thread_local AttentionScratch packed;
     const float* k = floats(args.k);
     const float* v = floats(args.v);
-    const std::int64_t block_size = 2 * shape.head_dim * kKeyBlock;
+    const std::int64_t block_size = (shape.head_dim + shape.value_dim) * kKeyBlock;
     const std::int64_t block_stride = shape.kv_heads * block_size;
     float* blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;
     run_for_heads(
         *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
             kernels.pack_forward({.k = k + head * shape.head_dim,
-                                  .v = v + head * shape.head_dim,
+                                  .v = v + head * shape.value_dim,
                                   .k_stride = args.k.stride,
                                   .v_stride = args.v.stride,
                                   .rows = planned.block_rows.data() + block * kKeyBlock,
                                   .head_dim = shape.head_dim,
+                                  .value_dim = shape.value_dim,
                                   .to = blocks + block * block_stride + head * block_size});
         });
 
@@ -207,25 +211,26 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
         const Chunk& chunk = work[static_cast<std::size_t>(i)];
         const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
         const std::int64_t row = segment.row_begin + chunk.row;
-        const std::int64_t column = head * shape.group * shape.head_dim;
-        const std::int64_t statistic = row * args.heads + head * shape.group;
-        kernels.attend({.q = q + row * args.q.stride + column,
+        const std::int64_t first = head * shape.group;
+        const std::int64_t statistic = row * args.heads + first;
+        kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
                         .q_stride = args.q.stride,
                         .rows = chunk.rows,
                         .position = segment.position + chunk.row,
                         .group = shape.group,
                         .head_dim = shape.head_dim,
+                        .value_dim = shape.value_dim,
                         .scale = args.scale,
                         .blocks = blocks + head * block_size,
                         .block_stride = block_stride,
                         .table = planned.table(chunk.source),
-                        .out = out + row * args.out.stride + column,
+                        .out = out + row * args.out.stride + first * shape.value_dim,
                         .out_stride = args.out.stride,
                         .maximum = statistics ? maximum + statistic : nullptr,
                         .denominator = statistics ? denominator + statistic : nullptr,
                         .statistics_stride = args.heads,
-                        .scratch = task_scratch().take(
-                            kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim))});
+                        .scratch = task_scratch().take(kernels.rows_scratch(
+                            chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
     });
 }
 

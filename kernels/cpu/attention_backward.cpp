@@ -12,17 +12,17 @@ constexpr std::int64_t kRowsAdded = 64;
 
 void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
     const std::int64_t rows = args.q.rows;
-    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t heads) {
-        check_floats("segment_attention_backward", what, matrix, rows, heads * shape.head_dim);
+    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
+        check_floats("segment_attention_backward", what, matrix, rows, cols);
     };
-    shaped("q", args.q, args.heads);
-    shaped("k", args.k, args.kv_heads);
-    shaped("v", args.v, args.kv_heads);
-    shaped("out", args.out, args.heads);
-    shaped("dout", args.dout, args.heads);
-    shaped("dq", args.dq, args.heads);
-    shaped("dk", args.dk, args.kv_heads);
-    shaped("dv", args.dv, args.kv_heads);
+    shaped("q", args.q, args.heads * shape.head_dim);
+    shaped("k", args.k, args.kv_heads * shape.head_dim);
+    shaped("v", args.v, args.kv_heads * shape.value_dim);
+    shaped("out", args.out, args.heads * shape.value_dim);
+    shaped("dout", args.dout, args.heads * shape.value_dim);
+    shaped("dq", args.dq, args.heads * shape.head_dim);
+    shaped("dk", args.dk, args.kv_heads * shape.head_dim);
+    shaped("dv", args.dv, args.kv_heads * shape.value_dim);
     ensure(args.maximum.size() == rows * args.heads && args.denominator.size() == rows * args.heads,
            "segment_attention_backward: {} maxima and {} denominators, expected {}",
            args.maximum.size(), args.denominator.size(), rows * args.heads);
@@ -56,38 +56,40 @@ void accumulate(const float* from, std::int64_t count, float* to) {
     for (std::int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
 
-/// The gradients of keys and values for each query head, [heads][rows][padded]: sums over segments,
-/// not yet times scale.
+/// The gradients of keys or values for each query head, [heads][rows][padded]: sums over segments,
+/// of keys not yet times scale.
 struct HeadTotals {
-    float* dk = nullptr;
-    float* dv = nullptr;
+    float* data = nullptr;
     std::int64_t rows = 0;
     std::int64_t padded = 0;
 
-    [[nodiscard]] std::int64_t at(std::int64_t head, std::int64_t row) const {
-        return (head * rows + row) * padded;
+    [[nodiscard]] std::int64_t size(std::int64_t heads) const { return heads * rows * padded; }
+    [[nodiscard]] float* at(std::int64_t head, std::int64_t row) const {
+        return data + (head * rows + row) * padded;
     }
 };
 
 /// Adds what one segment gives to the keys of its path; the first to give anything is stored, not
 /// added.
 void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segment,
-                 const AttentionHeadGradient& given, std::int64_t head, const HeadTotals& totals,
-                 std::vector<char>& met) {
+                 const AttentionHeadGradient& given, std::int64_t head, const HeadTotals& keys,
+                 const HeadTotals& values, std::vector<char>& met) {
     for (std::int64_t i = segment; i >= 0; i = segments[static_cast<std::size_t>(i)].parent) {
         const AttentionSegment& above = segments[static_cast<std::size_t>(i)];
-        const std::int64_t from = above.position * totals.padded;
-        const std::int64_t to = totals.at(head, above.row_begin);
-        const std::int64_t count = above.rows * totals.padded;
         char& met_before = met[static_cast<std::size_t>(i)];
-        if (met_before != 0) {
-            accumulate(given.dk + from, count, totals.dk + to);
-            accumulate(given.dv + from, count, totals.dv + to);
-        } else {
-            std::copy_n(given.dk + from, count, totals.dk + to);
-            std::copy_n(given.dv + from, count, totals.dv + to);
-            met_before = 1;
-        }
+        const auto give = [&](const float* part, const HeadTotals& totals) {
+            const float* from = part + above.position * totals.padded;
+            const std::int64_t count = above.rows * totals.padded;
+            float* to = totals.at(head, above.row_begin);
+            if (met_before != 0) {
+                accumulate(from, count, to);
+            } else {
+                std::copy_n(from, count, to);
+            }
+        };
+        give(given.dk, keys);
+        give(given.dv, values);
+        met_before = 1;
     }
 }
 
@@ -96,8 +98,9 @@ void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segmen
 void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& args,
                                            Stream& /*stream*/) {
     const std::int64_t rows = args.q.rows;
-    const HeadShape shape = check_heads("segment_attention_backward", args.heads, args.kv_heads,
-                                        args.q.cols, args.heads > 0 ? args.q.cols / args.heads : 0);
+    const HeadShape shape =
+        check_heads("segment_attention_backward", args.heads, args.kv_heads, args.q.cols,
+                    head_size(args.q, args.heads), head_size(args.out, args.heads));
     check(args, shape);
     thread_local AttentionPlan plan;
     plan_segments(args.segments, rows, plan);
@@ -106,7 +109,8 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
 
     const AttentionKernels& kernels = attention_kernels(isa_);
     const std::int64_t head_dim = shape.head_dim;
-    const std::int64_t block_size = 3 * head_dim * kKeyBlock;
+    const std::int64_t value_dim = shape.value_dim;
+    const std::int64_t block_size = (2 * head_dim + value_dim) * kKeyBlock;
     const std::int64_t block_stride = shape.kv_heads * block_size;
     thread_local AttentionScratch packed;
     float* blocks = packed.take(plan.blocks() * block_stride);
@@ -116,18 +120,20 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
     run_for_heads(
         *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
             kernels.pack_backward({.k = k + head * head_dim,
-                                   .v = v + head * head_dim,
+                                   .v = v + head * value_dim,
                                    .k_stride = args.k.stride,
                                    .v_stride = args.v.stride,
                                    .rows = planned.block_rows.data() + block * kKeyBlock,
                                    .head_dim = head_dim,
+                                   .value_dim = value_dim,
                                    .to = blocks + block * block_stride + head * block_size});
         });
 
     thread_local AttentionScratch sums;
-    HeadTotals totals{.dk = nullptr, .dv = nullptr, .rows = rows, .padded = round_up(head_dim, 16)};
-    totals.dk = sums.take(2 * totals.at(args.heads, 0));
-    totals.dv = totals.dk + totals.at(args.heads, 0);
+    HeadTotals keys{.rows = rows, .padded = round_up(head_dim, 16)};
+    HeadTotals values{.rows = rows, .padded = round_up(value_dim, 16)};
+    keys.data = sums.take(keys.size(args.heads) + values.size(args.heads));
+    values.data = keys.data + keys.size(args.heads);
     const float* q = floats(args.q);
     const float* out = floats(args.out);
     const float* dout = floats(args.dout);
@@ -146,23 +152,23 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
         }
         thread_local std::vector<char> met;
         met.assign(args.segments.size(), 0);
-        float* scratch =
-            task_scratch().take(2 * longest * totals.padded + kernels.gradient_scratch(head_dim));
+        float* scratch = task_scratch().take(longest * (keys.padded + values.padded) +
+                                             kernels.gradient_scratch(head_dim, value_dim));
         for (std::int64_t i = members.begin; i < members.end; ++i) {
             const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
             if (segment.rows == 0) continue;
             const std::int64_t row = segment.row_begin;
-            const std::int64_t column = head * head_dim;
             const AttentionHeadGradient gradient{
-                .q = q + row * args.q.stride + column,
-                .out = out + row * args.out.stride + column,
-                .dout = dout + row * args.dout.stride + column,
+                .q = q + row * args.q.stride + head * head_dim,
+                .out = out + row * args.out.stride + head * value_dim,
+                .dout = dout + row * args.dout.stride + head * value_dim,
                 .q_stride = args.q.stride,
                 .out_stride = args.out.stride,
                 .dout_stride = args.dout.stride,
                 .rows = segment.rows,
                 .position = segment.position,
                 .head_dim = head_dim,
+                .value_dim = value_dim,
                 .scale = args.scale,
                 .maximum = maximum + row * args.heads + head,
                 .denominator = denominator + row * args.heads + head,
@@ -170,13 +176,13 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                 .blocks = blocks + head / shape.group * block_size,
                 .block_stride = block_stride,
                 .table = planned.table(i),
-                .dq = dq + row * args.dq.stride + column,
+                .dq = dq + row * args.dq.stride + head * head_dim,
                 .dq_stride = args.dq.stride,
                 .dk = scratch,
-                .dv = scratch + longest * totals.padded,
-                .scratch = scratch + 2 * longest * totals.padded};
+                .dv = scratch + longest * keys.padded,
+                .scratch = scratch + longest * (keys.padded + values.padded)};
             kernels.gradient(gradient);
-            add_to_path(args.segments, i, gradient, head, totals, met);
+            add_to_path(args.segments, i, gradient, head, keys, values, met);
         }
     });
 
@@ -187,26 +193,27 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
         *team_, ceil_div(rows, kRowsAdded), shape.kv_heads,
         [&](std::int64_t part, std::int64_t kv_head) {
             const Range range = intersect({part * kRowsAdded, (part + 1) * kRowsAdded}, {0, rows});
-            const std::int64_t count = range.size() * totals.padded;
-            const auto place = [&](std::int64_t head) {
-                return totals.at(kv_head * shape.group + head, range.begin);
-            };
+            const std::int64_t first = kv_head * shape.group;
             for (std::int64_t head = 0; head < shape.group; ++head) {
-                scale_by(args.scale, count, totals.dk + place(head));
+                scale_by(args.scale, range.size() * keys.padded,
+                         keys.at(first + head, range.begin));
             }
             const auto index = static_cast<std::size_t>(kv_head);
-            for (std::int64_t i = ordered.begin[index]; i < ordered.begin[index + 1]; ++i) {
-                const HeadSum& step = ordered.steps[static_cast<std::size_t>(i)];
-                accumulate(totals.dk + place(step.from), count, totals.dk + place(step.to));
-                accumulate(totals.dv + place(step.from), count, totals.dv + place(step.to));
-            }
-            const std::int64_t total = place(ordered.total[index]);
-            for (std::int64_t row = range.begin; row < range.end; ++row) {
-                const std::int64_t from = total + (row - range.begin) * totals.padded;
-                const std::int64_t column = kv_head * head_dim;
-                std::copy_n(totals.dk + from, head_dim, dk + row * args.dk.stride + column);
-                std::copy_n(totals.dv + from, head_dim, dv + row * args.dv.stride + column);
-            }
+            const auto add_heads = [&](const HeadTotals& totals, std::int64_t size, float* to,
+                                       std::int64_t stride) {
+                for (std::int64_t i = ordered.begin[index]; i < ordered.begin[index + 1]; ++i) {
+                    const HeadSum& step = ordered.steps[static_cast<std::size_t>(i)];
+                    accumulate(totals.at(first + step.from, range.begin),
+                               range.size() * totals.padded,
+                               totals.at(first + step.to, range.begin));
+                }
+                for (std::int64_t row = range.begin; row < range.end; ++row) {
+                    std::copy_n(totals.at(first + ordered.total[index], row), size,
+                                to + row * stride + kv_head * size);
+                }
+            };
+            add_heads(keys, head_dim, dk, args.dk.stride);
+            add_heads(values, value_dim, dv, args.dv.stride);
         });
 }
 

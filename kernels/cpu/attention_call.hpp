@@ -28,17 +28,24 @@ struct HeadShape {
     std::int64_t kv_heads = 0;
     std::int64_t group = 0;  ///< query heads a KV head
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
 };
 
 /// @throws InternalError if the heads do not divide, or do not fill `columns`.
 [[nodiscard]] inline HeadShape check_heads(const char* op, std::int64_t heads,
                                            std::int64_t kv_heads, std::int64_t columns,
-                                           std::int64_t head_dim) {
+                                           std::int64_t head_dim, std::int64_t value_dim) {
     ensure(kv_heads > 0 && heads > 0 && heads % kv_heads == 0,
            "{}: {} query heads over {} KV heads", op, heads, kv_heads);
     ensure(head_dim > 0 && columns == heads * head_dim,
            "{}: q has {} columns, which are not {} heads of size {}", op, columns, heads, head_dim);
-    return {kv_heads, heads / kv_heads, head_dim};
+    ensure(value_dim > 0, "{}: values of size {}", op, value_dim);
+    return {kv_heads, heads / kv_heads, head_dim, value_dim};
+}
+
+/// The size of one of `heads` heads that fill these columns; 0 if there are none.
+[[nodiscard]] inline std::int64_t head_size(const ConstMatrix& matrix, std::int64_t heads) {
+    return heads > 0 ? matrix.cols / heads : 0;
 }
 
 /// @throws InternalError if the matrix is not f32 of this shape.

@@ -14,13 +14,14 @@ struct AttentionRows {
     std::int64_t position = 0;
     std::int64_t group = 1;  ///< query heads of the KV head
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
     float scale = 1.0F;
     /// Block i of the sequence (positions 64 i ...): blocks + table[i] * block_stride: K
-    /// [head_dim][64], V [64][head_dim].
+    /// [head_dim][64], V [64][value_dim].
     const float* blocks = nullptr;
     std::int64_t block_stride = 0;
     const std::int32_t* table = nullptr;
-    float* out = nullptr;  ///< like q
+    float* out = nullptr;  ///< row r, head g: out + r * out_stride + g * value_dim
     std::int64_t out_stride = 0;
     float* maximum = nullptr;  ///< row r, head g: r * statistics_stride + g; null: not wanted
     float* denominator = nullptr;
@@ -36,6 +37,7 @@ struct AttentionBlock {
     std::int64_t v_stride = 0;
     const std::int64_t* rows = nullptr;  ///< 64 of them
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
     float* to = nullptr;
 };
 
@@ -50,11 +52,12 @@ struct AttentionHeadGradient {
     std::int64_t rows = 0;  ///< at positions [position, position + rows)
     std::int64_t position = 0;
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
     float scale = 1.0F;
     const float* maximum = nullptr;  ///< row r: r * statistics_stride
     const float* denominator = nullptr;
     std::int64_t statistics_stride = 0;
-    /// Block i: blocks + table[i] * block_stride: K [head_dim][64], V [head_dim][64], K
+    /// Block i: blocks + table[i] * block_stride: K [head_dim][64], V [value_dim][64], K
     /// [64][head_dim].
     const float* blocks = nullptr;
     std::int64_t block_stride = 0;
@@ -62,8 +65,8 @@ struct AttentionHeadGradient {
     float* dq = nullptr;  ///< row r: dq + r * dq_stride; finished
     std::int64_t dq_stride = 0;
     /// Sums over the rows for the keys at positions [0, position + rows), from zero, not yet times
-    /// scale: position p: dk + p * padded, padded = head_dim rounded up to 16. Room for whole
-    /// blocks.
+    /// scale: position p: dk + p * head_dim rounded up to 16, dv + p * value_dim rounded up to 16.
+    /// Room for whole blocks.
     float* dk = nullptr;
     float* dv = nullptr;
     float* scratch = nullptr;  ///< gradient_scratch() floats, aligned to 64 bytes
@@ -71,13 +74,13 @@ struct AttentionHeadGradient {
 
 struct AttentionKernels {
     /// Floats of scratch for attend(): `pairs` is rows * group.
-    std::int64_t (*rows_scratch)(std::int64_t pairs, std::int64_t head_dim);
+    std::int64_t (*rows_scratch)(std::int64_t pairs, std::int64_t head_dim, std::int64_t value_dim);
     void (*attend)(const AttentionRows& rows);
-    /// K [head_dim][64], V [64][head_dim].
+    /// K [head_dim][64], V [64][value_dim].
     void (*pack_forward)(const AttentionBlock& block);
-    /// K [head_dim][64], V [head_dim][64], K [64][head_dim].
+    /// K [head_dim][64], V [value_dim][64], K [64][head_dim].
     void (*pack_backward)(const AttentionBlock& block);
-    std::int64_t (*gradient_scratch)(std::int64_t head_dim);
+    std::int64_t (*gradient_scratch)(std::int64_t head_dim, std::int64_t value_dim);
     void (*gradient)(const AttentionHeadGradient& head);
 };
 

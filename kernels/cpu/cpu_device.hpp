@@ -63,11 +63,17 @@ class CpuDevice final : public Device {
     void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) override;
     void add(const AddArgs& args, Stream& stream) override;
     void round(const RoundArgs& args, Stream& stream) override;
+    void fill(const FillArgs& args, Stream& stream) override;
     void gather_rows(const GatherRowsArgs& args, Stream& stream) override;
     void scatter_rows(const ScatterRowsArgs& args, Stream& stream) override;
     // embedding.cpp
     void embed(const EmbedArgs& args, Stream& stream) override;
     void embed_gradient(const EmbedGradientArgs& args, Stream& stream) override;
+    // gating.cpp
+    void gating(const GatingArgs& args, Stream& stream) override;
+    void gating_backward(const GatingBackwardArgs& args, Stream& stream) override;
+    void combine_rows(const CombineRowsArgs& args, Stream& stream) override;
+    void combine_rows_backward(const CombineRowsBackwardArgs& args, Stream& stream) override;
     // softmax.cpp
     void vocabulary_statistics(const VocabularyStatisticsArgs& args, Stream& stream) override;
     void merge_statistics(const MergeStatisticsArgs& args, Stream& stream) override;

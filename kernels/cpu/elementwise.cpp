@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/checks.hpp"
@@ -96,6 +97,15 @@ void CpuDevice::round(const RoundArgs& args, Stream& /*stream*/) {
                 kernels.round(from + t * args.from.stride, to + t * args.to.stride, cols);
             }
         });
+    });
+}
+
+void CpuDevice::fill(const FillArgs& args, Stream& /*stream*/) {
+    ensure_matrix("fill", "to", args.to, args.to.rows, args.to.cols);
+    float* to = floats(args.to);
+    for_row_ranges(*team_, args.to.rows, args.to.cols, [&](Range range) {
+        for (std::int64_t t = range.begin; t < range.end; ++t)
+            std::fill_n(to + t * args.to.stride, args.to.cols, args.value);
     });
 }
 

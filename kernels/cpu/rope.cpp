@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/isa_choice.hpp"
@@ -21,6 +23,8 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
         ensure(position >= 0 && position < limit, "rope: position {} of a table of {}", position,
                limit);
     }
+    ensure(args.pairs == RopePairs::halves || args.x.dtype == DType::f32,
+           "rope: x is {}; adjacent pairs are rotated in F32", name_of(args.x.dtype));
     const float* cosine = at(args.cosine);
     const float* sine = at(args.sine);
     with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
@@ -30,8 +34,17 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
         for_row_ranges(*team_, rows, args.x.cols, [&](Range range) {
             for (std::int64_t t = range.begin; t < range.end; ++t) {
                 const std::int64_t position = args.positions[static_cast<std::size_t>(t)];
-                kernels.rotate(x + t * args.x.stride, args.heads, args.head_dim,
-                               cosine + position * half, sine + position * half, args.inverse);
+                Element* const row = x + t * args.x.stride;
+                if constexpr (std::is_same_v<Element, float>) {
+                    if (args.pairs == RopePairs::adjacent) {
+                        kernels.rotate_adjacent(row, args.heads, args.head_dim,
+                                                cosine + position * half, sine + position * half,
+                                                args.inverse);
+                        continue;
+                    }
+                }
+                kernels.rotate(row, args.heads, args.head_dim, cosine + position * half,
+                               sine + position * half, args.inverse);
             }
         });
     });

@@ -11,6 +11,9 @@ struct RopeKernels {
     /// Rotates the heads of one row; cosine and sine: [head_dim / 2].
     void (*rotate)(Element* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
                    const float* sine, bool inverse);
+    /// The same of pairs that stand side by side; of float alone.
+    void (*rotate_adjacent)(float* x, std::int64_t heads, std::int64_t head_dim,
+                            const float* cosine, const float* sine, bool inverse);
 };
 
 namespace avx2 {

@@ -92,8 +92,10 @@ BenchRow paged_row(std::int64_t tokens) {
         .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
             constexpr std::int64_t kSequences = 8;
             const std::int64_t each = ceil_div(tokens, kKeyBlock);
-            kernels::KvPages pages{
-                .pages = kSequences * each, .kv_heads = kKvHeads, .head_dim = kHeadDim};
+            kernels::KvPages pages{.pages = kSequences * each,
+                                   .kv_heads = kKvHeads,
+                                   .head_dim = kHeadDim,
+                                   .value_dim = kHeadDim};
             const auto cache = context.random(pages.pages * pages.page_elements());
             pages.handle = reinterpret_cast<std::byte*>(cache.span().handle());
             std::vector<std::int32_t> table(static_cast<std::size_t>(pages.pages));

@@ -146,7 +146,8 @@ OptionList ModelOptions::options() {
     list.logical("folder", &folder,
                  "model to start from: a Hugging Face folder, a checkpoint, or a run, which stands "
                  "for its newest checkpoint; empty: random weights of the sizes below");
-    list.logical("family", &family, "layout of a random model").one_of({"llama", "qwen2", "qwen3"});
+    list.logical("family", &family, "layout of a random model")
+        .one_of({"llama", "qwen2", "qwen3", "deepseek_v2", "deepseek_v3"});
     list.logical("vocab_size", &vocab_size,
                  "rows of the embedding; 0: as many as the tokenizer has ids")
         .at_least(0);
@@ -161,6 +162,32 @@ OptionList ModelOptions::options() {
     list.logical("rope_theta", &rope_theta, "base of the rotary frequencies").at_least(1);
     list.logical("rms_norm_eps", &rms_norm_eps, "added to the mean square").at_least(1e-20);
     list.logical("tie_word_embeddings", &tie_word_embeddings, "the head is the embedding");
+    list.logical("q_lora_rank", &q_lora_rank,
+                 "DeepSeek: width of compressed queries; 0: not compressed")
+        .at_least(0);
+    list.logical("kv_lora_rank", &kv_lora_rank, "DeepSeek: width of a token's latent").at_least(1);
+    list.logical("qk_nope_head_dim", &qk_nope_head_dim, "DeepSeek: part of a head without rotation")
+        .at_least(1);
+    list.logical("qk_rope_head_dim", &qk_rope_head_dim, "DeepSeek: part of a head with rotation")
+        .at_least(2);
+    list.logical("v_head_dim", &v_head_dim, "DeepSeek: width of a head's values").at_least(1);
+    list.logical("n_routed_experts", &n_routed_experts, "DeepSeek: experts a layer; 0: none")
+        .at_least(0);
+    list.logical("n_shared_experts", &n_shared_experts, "DeepSeek: experts that every token takes")
+        .at_least(0);
+    list.logical("num_experts_per_tok", &num_experts_per_tok, "DeepSeek: experts a token chooses")
+        .at_least(1);
+    list.logical("moe_intermediate_size", &moe_intermediate_size, "DeepSeek: width of an expert")
+        .at_least(1);
+    list.logical("first_k_dense_replace", &first_k_dense_replace,
+                 "DeepSeek: layers from the first without experts")
+        .at_least(0);
+    list.logical("n_group", &n_group, "DeepSeek: groups of experts").at_least(1);
+    list.logical("topk_group", &topk_group, "DeepSeek: groups that a token may choose from")
+        .at_least(1);
+    list.logical("routed_scaling_factor", &routed_scaling_factor,
+                 "DeepSeek: what the experts' weights are multiplied by")
+        .at_least(0);
     list.logical("reduction", &reduction, "radices of the tree of sums; empty: from the heads");
     list.logical("init_std", &init_std, "standard deviation of random weights").at_least(0);
     list.logical("init_scale_residual", &init_scale_residual,
@@ -171,6 +198,32 @@ OptionList ModelOptions::options() {
 std::optional<stages::ModelSource> ModelOptions::source(io::FileSystem& fs) const {
     if (folder.empty()) return std::nullopt;
     return stages::ModelSource::open(fs, folder);
+}
+
+void ModelOptions::describe_deepseek(model::ModelConfig& config) const {
+    const bool v3 = config.family == model::Family::deepseek_v3;
+    if (!v3 && config.family != model::Family::deepseek_v2) return;
+    config.latent = {.q_rank = q_lora_rank,
+                     .kv_rank = kv_lora_rank,
+                     .nope_dim = qk_nope_head_dim,
+                     .rope_dim = qk_rope_head_dim,
+                     .value_dim = v_head_dim};
+    config.head_dim = qk_nope_head_dim + qk_rope_head_dim;
+    config.kv_heads = config.heads;
+    if (n_routed_experts == 0) return;
+    config.experts = {.routed = n_routed_experts,
+                      .shared = n_shared_experts,
+                      .chosen = num_experts_per_tok,
+                      .intermediate = moe_intermediate_size,
+                      .first_dense = first_k_dense_replace,
+                      .groups = n_group,
+                      .kept_groups = topk_group,
+                      .scoring = v3 ? kernels::Scoring::sigmoid : kernels::Scoring::softmax,
+                      .method = v3            ? model::ChoiceMethod::noaux_tc
+                                : n_group > 1 ? model::ChoiceMethod::group_limited_greedy
+                                              : model::ChoiceMethod::greedy,
+                      .normalise = v3,
+                      .scale = routed_scaling_factor};
 }
 
 model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer,
@@ -194,6 +247,7 @@ model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer,
         config.qkv_bias = config.family == model::Family::qwen2;
         config.qk_norm = config.family == model::Family::qwen3;
         config.rope.theta = rope_theta;
+        describe_deepseek(config);
         config.bos = tokenizer.bos().value_or(-1);
         config.eos.assign(tokenizer.eos_ids().begin(), tokenizer.eos_ids().end());
     }

@@ -80,6 +80,19 @@ struct ModelOptions {
     double rope_theta = 10000.0;
     double rms_norm_eps = 1e-6;
     bool tie_word_embeddings = true;
+    std::int64_t q_lora_rank = 0;
+    std::int64_t kv_lora_rank = 512;
+    std::int64_t qk_nope_head_dim = 128;
+    std::int64_t qk_rope_head_dim = 64;
+    std::int64_t v_head_dim = 128;
+    std::int64_t n_routed_experts = 0;
+    std::int64_t n_shared_experts = 1;
+    std::int64_t num_experts_per_tok = 2;
+    std::int64_t moe_intermediate_size = 128;
+    std::int64_t first_k_dense_replace = 1;
+    std::int64_t n_group = 1;
+    std::int64_t topk_group = 1;
+    double routed_scaling_factor = 1.0;
     std::vector<double> reduction;
     double init_std = 0.02;
     bool init_scale_residual = true;
@@ -90,6 +103,8 @@ struct ModelOptions {
     /// @param source  null: random weights
     [[nodiscard]] model::ModelConfig config(const text::Tokenizer& tokenizer,
                                             const stages::ModelSource* source) const;
+    /// Fills in what the DeepSeek family has beyond others.
+    void describe_deepseek(model::ModelConfig& config) const;
     /// Fills the weights with random numbers.
     void initialise(model::Weights& weights, std::uint64_t seed, model::Compute& compute) const;
 };

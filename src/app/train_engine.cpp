@@ -93,6 +93,15 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
         recipe_.model_of(name).config(task_->tokenizer, source ? &*source : nullptr);
     if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
         config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
+    require((shape_.tensor == 1 && shape_.pipeline == 1) || !config.latent.used(),
+            "[parallel] tensor = {}, pipeline = {}: [model.{}] is a {} model, which is not split "
+            "over ranks yet: set both to 1; data ranks can be as many as you like",
+            shape_.tensor, shape_.pipeline, name, model::name_of(config.family));
+    require(
+        recipe_.parallel.zero != 3 || !config.latent.used(),
+        "[parallel] zero = 3: [model.{}] is a {} model, whose weights are not shared out over the "
+        "data ranks yet: set zero = 1",
+        name, model::name_of(config.family));
     const std::vector<int> degrees = model::tensor_degrees(config);
     require(std::find(degrees.begin(), degrees.end(), shape_.tensor) != degrees.end(),
             "[parallel] tensor = {}: [model.{}] has {} heads, {} KV heads and the reduction list "

@@ -55,6 +55,18 @@ std::uint16_t bf16_from_float(float value) {
     return static_cast<std::uint16_t>((bits + 0x7FFFU + ((bits >> 16U) & 1U)) >> 16U);
 }
 
+float float_from_e4m3(std::uint8_t bits) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x80U) << 24U;
+    const std::uint32_t exponent = (bits >> 3U) & 0xFU;
+    const std::uint32_t fraction = bits & 7U;
+    if (exponent == 0xF && fraction == 7) return std::bit_cast<float>(sign | 0x7FC00000U);
+    if (exponent != 0) {
+        return std::bit_cast<float>(sign | ((exponent + 120U) << 23U) | (fraction << 20U));
+    }
+    const float magnitude = static_cast<float>(fraction) * 0x1p-9F;  // a denormal, or zero
+    return sign != 0 ? -magnitude : magnitude;
+}
+
 float float_from_f16(std::uint16_t bits) {
     const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000U) << 16U;
     const std::uint32_t exponent = (bits >> 10U) & 0x1FU;

@@ -20,6 +20,8 @@ enum class DType : std::uint8_t { f32, bf16, f16, f8_e4m3, f64, i32, i64, u8 };
 [[nodiscard]] float float_from_bf16(std::uint16_t bits);
 /// Float to bfloat16, to nearest, ties to even; a NaN stays a (quiet) NaN.
 [[nodiscard]] std::uint16_t bf16_from_float(float value);
+/// E4M3 bits (four bits of exponent, three of fraction, no infinities) to float: exact.
+[[nodiscard]] float float_from_e4m3(std::uint8_t bits);
 /// IEEE half-precision bits to float: exact.
 [[nodiscard]] float float_from_f16(std::uint16_t bits);
 

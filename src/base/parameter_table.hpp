@@ -31,9 +31,10 @@ struct Parameter {
         16;  ///< elements a leaf border is a multiple of, along the split dimension
     std::int64_t leaf_parts =
         0;  ///< for KV heads, fewer than leaves: cut into this many parts (0: as many as leaves)
-    int layer = -1;     ///< decoder layer, or -1 for embedding, final norm and head
-    int expert = -1;    ///< routed expert of the layer, or -1
-    bool decay = true;  ///< weight decay applies (matrices; a recipe may ask for all)
+    int layer = -1;       ///< decoder layer, or -1 for embedding, final norm and head
+    int expert = -1;      ///< routed expert of the layer, or -1
+    bool decay = true;    ///< weight decay applies (matrices; a recipe may ask for all)
+    bool trained = true;  ///< false: kept, saved and exported as it is; no gradient, no optimizer
 };
 
 /// Position of a parameter in its table.

@@ -11,19 +11,24 @@
 #include <utility>
 
 #include "src/base/error.hpp"
+#include "src/model/config_deepseek.hpp"
 
 namespace rankwise::model {
 namespace {
 
-using Json = nlohmann::json;
+constexpr std::array<std::pair<Family, const char*>, 5> kFamilies{
+    {{Family::llama, "llama"},
+     {Family::qwen2, "qwen2"},
+     {Family::qwen3, "qwen3"},
+     {Family::deepseek_v2, "deepseek_v2"},
+     {Family::deepseek_v3, "deepseek_v3"}}};
 
-constexpr std::array<std::pair<Family, const char*>, 3> kFamilies{
-    {{Family::llama, "llama"}, {Family::qwen2, "qwen2"}, {Family::qwen3, "qwen3"}}};
-
-constexpr std::array<std::pair<Family, const char*>, 3> kArchitectures{
+constexpr std::array<std::pair<Family, const char*>, 5> kArchitectures{
     {{Family::llama, "LlamaForCausalLM"},
      {Family::qwen2, "Qwen2ForCausalLM"},
-     {Family::qwen3, "Qwen3ForCausalLM"}}};
+     {Family::qwen3, "Qwen3ForCausalLM"},
+     {Family::deepseek_v2, "DeepseekV2ForCausalLM"},
+     {Family::deepseek_v3, "DeepseekV3ForCausalLM"}}};
 
 std::string read_text(const std::filesystem::path& path) {
     std::ifstream file(path);
@@ -40,45 +45,6 @@ Json parse(std::string_view text, const std::string& where) {
         throw BadInput(fmt::format("{}: is not valid JSON: {}", where, problem.what()));
     }
 }
-
-/// One object of a file, so that errors can say which file and key.
-class Fields {
-  public:
-    Fields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {
-        require(object_.is_object(), "{}: expected a JSON object", where_);
-    }
-
-    [[nodiscard]] bool has(const char* key) const {
-        return object_.contains(key) && !object_.at(key).is_null();
-    }
-    template <class T>
-    [[nodiscard]] T get(const char* key) const {
-        require(has(key), "{}: the key \"{}\" is missing", where_, key);
-        try {
-            return object_.at(key).get<T>();
-        } catch (const Json::exception&) {
-            throw BadInput(fmt::format("{}: the key \"{}\" has the wrong type: {}", where_, key,
-                                       object_.at(key).dump()));
-        }
-    }
-    template <class T>
-    [[nodiscard]] T get(const char* key, T fallback) const {
-        return has(key) ? get<T>(key) : fallback;
-    }
-    [[nodiscard]] std::vector<TokenId> ids(const char* key) const {
-        if (!has(key)) return {};
-        if (object_.at(key).is_array()) return get<std::vector<TokenId>>(key);
-        return {get<TokenId>(key)};
-    }
-    [[nodiscard]] Fields child(const char* key) const {
-        return {object_.at(key), fmt::format("{}, \"{}\"", where_, key)};
-    }
-    [[nodiscard]] const std::string& where() const { return where_; }
-
-  private:
-    const Json& object_;
-    std::string where_;
-};
 
 void read_rope(const Fields& fields, ModelConfig& config) {
     RopeConfig& rope = config.rope;
@@ -125,18 +91,11 @@ ReductionTree ModelConfig::tree() const {
 }
 
 const char* name_of(Family family) {
-    for (const auto& [value, name] : kFamilies) {
-        if (value == family) return name;
-    }
-    return "unknown";
+    return name_in(kFamilies, family);
 }
 
 Family family_from_name(const std::string& name, const std::string& where) {
-    for (const auto& [value, known] : kFamilies) {
-        if (name == known) return value;
-    }
-    throw BadInput(
-        fmt::format("{}: unknown model_type \"{}\"; known: llama, qwen2, qwen3", where, name));
+    return value_in(kFamilies, name, "model_type", where);
 }
 
 void validate(const ModelConfig& config, const std::string& where) {
@@ -155,9 +114,10 @@ void validate(const ModelConfig& config, const std::string& where) {
     require(config.heads % config.kv_heads == 0,
             "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", where,
             config.heads, config.kv_heads);
-    require(config.head_dim % 2 == 0, "{}: head_dim {} is odd; rotary embedding needs pairs", where,
-            config.head_dim);
+    require(config.rope_dim() % 2 == 0, "{}: {} {} is odd; rotary embedding needs pairs", where,
+            config.latent.used() ? "qk_rope_head_dim" : "head_dim", config.rope_dim());
     require(config.rms_norm_eps > 0.0, "{}: rms_norm_eps must be positive", where);
+    validate_deepseek(config, where);
     const int leaves = config.tree().leaves();
     require(config.heads % leaves == 0,
             "{}: the reduction list has product {}, which does not divide the {} heads", where,
@@ -189,6 +149,7 @@ ModelConfig config_from_json(std::string_view text, const std::string& where) {
     config.o_bias = config.family != Family::qwen2 && attention_bias;
     config.mlp_bias = fields.get<bool>("mlp_bias", false);
     config.qk_norm = config.family == Family::qwen3;
+    if (is_deepseek(config.family)) read_deepseek(fields, config);
     config.bos = fields.has("bos_token_id") ? fields.get<TokenId>("bos_token_id") : -1;
     config.eos = fields.ids("eos_token_id");
     read_rope(fields, config);
@@ -209,6 +170,26 @@ ModelConfig read_config(const std::filesystem::path& folder) {
     return config;
 }
 
+io::Fp8Blocks read_fp8_blocks(const std::filesystem::path& folder) {
+    const std::filesystem::path path = folder / "config.json";
+    const Json json = parse(read_text(path), path.string());
+    const Fields fields(json, path.string());
+    if (!fields.has("quantization_config")) return {};
+    const Fields quantised = fields.child("quantization_config");
+    const auto method = quantised.get<std::string>("quant_method");
+    const auto format = quantised.get<std::string>("fmt", "e4m3");
+    require(
+        method == "fp8" && format == "e4m3",
+        "{}: quant_method \"{}\" with fmt \"{}\" is not known; weights may be F32, BF16, F16, or "
+        "fp8 of e4m3 in blocks",
+        quantised.where(), method, format);
+    const auto sizes = quantised.get<std::vector<std::int64_t>>("weight_block_size", {128, 128});
+    require(sizes.size() == 2 && sizes[0] > 0 && sizes[1] > 0,
+            "{}: weight_block_size is [{}]; expected rows and columns", quantised.where(),
+            fmt::join(sizes, ", "));
+    return {sizes[0], sizes[1]};
+}
+
 std::string to_json(const ModelConfig& config, DType dtype) {
     nlohmann::ordered_json json;
     for (const auto& [value, name] : kArchitectures) {
@@ -221,7 +202,11 @@ std::string to_json(const ModelConfig& config, DType dtype) {
     json["num_hidden_layers"] = config.layers;
     json["num_attention_heads"] = config.heads;
     json["num_key_value_heads"] = config.kv_heads;
-    json["head_dim"] = config.head_dim;
+    if (is_deepseek(config.family)) {
+        write_deepseek(config, json);
+    } else {
+        json["head_dim"] = config.head_dim;
+    }
     json["max_position_embeddings"] = config.max_position;
     json["hidden_act"] = "silu";
     json["rms_norm_eps"] = config.rms_norm_eps;

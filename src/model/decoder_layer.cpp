@@ -1,8 +1,8 @@
 #include "src/model/decoder_layer.hpp"
 
 #include <array>
-#include <cmath>
 
+#include "src/model/linear_gradients.hpp"
 #include "src/model/token_split.hpp"
 
 namespace rankwise::model {
@@ -42,8 +42,8 @@ void rotate(Compute& compute, const Weights& weights, std::span<const std::int32
 }
 
 /// Allocates what a layer's forward pass writes. Without `keep` only what it needs itself.
-LayerActivations allocate(Compute& compute, const Weights& weights, const TokenSplit& tokens,
-                          bool keep) {
+LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t layer,
+                          const TokenSplit& tokens, bool keep) {
     const std::int64_t rows = tokens.total();
     const std::int64_t own_rows = tokens.mine().size();
     const ModelConfig& config = weights.config();
@@ -54,10 +54,18 @@ LayerActivations allocate(Compute& compute, const Weights& weights, const TokenS
         return keep ? compute.kept_matrix(count, cols) : compute.matrix(count, cols);
     };
     kept.normed_in = matrix(rows, config.hidden);
-    kept.qkv = matrix(rows, part.qkv_size());
-    kept.attention = matrix(rows, part.q_size());
-    kept.gate_up = matrix(rows, 2 * part.intermediate.size());
-    kept.activated = matrix(rows, part.intermediate.size());
+    if (config.latent.used()) {
+        kept.latent = allocate_latent(compute, weights, rows, keep);
+    } else {
+        kept.qkv = matrix(rows, part.qkv_size());
+    }
+    kept.attention = matrix(rows, part.attention_size());
+    if (config.has_experts(layer)) {
+        kept.experts = allocate_experts(compute, weights, rows, keep);
+    } else {
+        kept.gate_up = matrix(rows, 2 * part.intermediate.size());
+        kept.activated = matrix(rows, part.intermediate.size());
+    }
     if (!keep) {
         kept.normed_post = kept.normed_in;
         return kept;
@@ -117,16 +125,46 @@ void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, Co
     }
 }
 
+/// Attention with keys and values of its own for each KV head: at.attention from the normed rows.
+void attend(Compute& compute, const Weights& weights, std::int64_t layer,
+            std::span<const std::int32_t> positions, const AttentionPass& attention,
+            const LayerActivations& at, bool keep) {
+    const ModelConfig& config = weights.config();
+    const LayerWeights& w = weights.layer(layer);
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
+    compute.device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias},
+                          compute.stream);
+    if (config.qk_norm) {
+        if (keep) compute.copy_rows(at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
+        const auto norm_heads = [&](Range range, std::int64_t heads, DeviceSpan<const float> weight,
+                                    DeviceSpan<float> inv_rms) {
+            const Matrix heads_of = at.qkv.col_range(range);
+            compute.device.rms_norm({.x = heads_of,
+                                     .groups = heads,
+                                     .weight = weight,
+                                     .eps = norm_eps(weights),
+                                     .y = heads_of,
+                                     .inv_rms = inv_rms},
+                                    compute.stream);
+        };
+        norm_heads(columns.q, part.heads.size(), w.q_norm, at.inv_rms_q);
+        norm_heads(columns.k, part.kv_heads.size(), w.k_norm, at.inv_rms_k);
+    }
+    rotate(compute, weights, positions, at.qkv, false);
+    if (compute.probe) compute.probe(layer, "qkv", at.qkv);
+    attention({.q = at.qkv.col_range(columns.q),
+               .k = at.qkv.col_range(columns.k),
+               .v = at.qkv.col_range(columns.v)},
+              at.attention);
+}
+
 void forward(Compute& compute, const Weights& weights, std::int64_t layer, const TokenSplit& tokens,
              std::span<const std::int32_t> positions, const AttentionPass& attention, Matrix x,
-             const LayerActivations& at, bool keep) {
-    const ModelConfig& config = weights.config();
+             LayerActivations& at, bool keep) {
     const LayerWeights& w = weights.layer(layer);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
-    const Part& part = weights.part();
-    const QkvColumns columns(part);
-    const bool has_mlp = !part.intermediate.empty();
     const auto show = [&](std::string_view op, ConstMatrix value) {
         if (compute.probe) compute.probe(layer, op, value);
     };
@@ -138,26 +176,12 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
 
     if (keep) compute.copy(x, at.x_in);
     norm(compute, weights, tokens, x, w.input_norm, at.inv_rms_in, at.normed_in);
-    device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias}, stream);
-    if (config.qk_norm) {
-        if (keep) compute.copy_rows(at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
-        const auto norm_heads = [&](Range range, std::int64_t heads, DeviceSpan<const float> weight,
-                                    DeviceSpan<float> inv_rms) {
-            const Matrix heads_of = at.qkv.col_range(range);
-            device.rms_norm({.x = heads_of,
-                             .groups = heads,
-                             .weight = weight,
-                             .eps = norm_eps(weights),
-                             .y = heads_of,
-                             .inv_rms = inv_rms},
-                            stream);
-        };
-        norm_heads(columns.q, part.heads.size(), w.q_norm, at.inv_rms_q);
-        norm_heads(columns.k, part.kv_heads.size(), w.k_norm, at.inv_rms_k);
+    if (w.latent != nullptr) {
+        latent_forward(compute, weights, layer, positions, attention, at.normed_in, at.latent,
+                       at.attention);
+    } else {
+        attend(compute, weights, layer, positions, attention, at, keep);
     }
-    rotate(compute, weights, positions, at.qkv, false);
-    show("qkv", at.qkv);
-    attention(at.qkv, at.attention);
     show("attention", at.attention);
     row_split_matmul(compute, weights, tokens, "sums:o_proj", weights.tensor_sums().attention,
                      at.attention, w.o, w.o_bias, Output::add, x);
@@ -165,7 +189,11 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
 
     if (keep) compute.copy(x, at.x_mid);
     norm(compute, weights, tokens, x, w.post_norm, at.inv_rms_post, at.normed_post);
-    if (has_mlp) {
+    if (w.experts != nullptr) {
+        experts_forward(compute, weights, layer, at.normed_post, at.experts, x);
+        return;
+    }
+    if (!weights.part().intermediate.empty()) {
         device.matmul(
             {.x = at.normed_post, .w = w.gate_up, .y = at.gate_up, .bias = w.gate_up_bias}, stream);
         device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
@@ -174,31 +202,6 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
     row_split_matmul(compute, weights, tokens, "sums:down_proj", weights.tensor_sums().intermediate,
                      at.activated, w.down, w.down_bias, Output::add, x);
     show_stream("down_proj");
-}
-
-/// Weight and bias gradients of stacked linear layers: rows of `dy` in the columns of each.
-struct Linear {
-    ParameterId weight;
-    ParameterId bias;
-    Range columns;
-};
-
-void bias_gradient(Compute& compute, ParameterId id, ConstMatrix dy, GradientSink& gradients) {
-    if (id < 0) return;
-    const GradientSlot bias = gradients.slot(id);
-    compute.device.bias_gradient({.dy = dy, .db = bias.vector(), .output = bias.output},
-                                 compute.stream);
-}
-
-void linear_gradients(Compute& compute, std::span<const Linear> linears, ConstMatrix dy,
-                      ConstMatrix x, GradientSink& gradients) {
-    for (const Linear& linear : linears) {
-        const ConstMatrix part = dy.col_range(linear.columns);
-        const GradientSlot weight = gradients.slot(linear.weight);
-        compute.device.weight_gradient(
-            {.dy = part, .x = x, .dw = weight.matrix, .output = weight.output}, compute.stream);
-        bias_gradient(compute, linear.bias, part, gradients);
-    }
 }
 
 /// A norm's gradient of each block of rows, from zero: [blocks, size].
@@ -259,6 +262,11 @@ class WeightGradients {
         } else {
             work(*now_);
         }
+    }
+    /// The sink, for blocks whose gradients cannot come later.
+    [[nodiscard]] GradientSink& now() const {
+        ensure(now_ != nullptr, "gradients of latent attention or experts were to come later");
+        return *now_;
     }
     /// A matrix that such work reads.
     [[nodiscard]] Matrix matrix(std::int64_t rows, std::int64_t cols) const {
@@ -370,6 +378,49 @@ void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
     compute.copy_rows(total, dkv);
 }
 
+/// dnormed = the gradient of the normed input of attention(rope(qkv(x))), in this rank's rows.
+void attention_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                        const Microbatch& batch, const TokenSplit& tokens,
+                        const LayerActivations& kept, ConstMatrix dattention,
+                        WeightGradients& gradients, Matrix dnormed) {
+    const ModelConfig& config = weights.config();
+    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const Part& part = weights.part();
+    const QkvColumns columns(part);
+    const AttentionShape shape = attention_shape(weights);
+    const Matrix dqkv = gradients.matrix(dattention.rows, part.qkv_size());
+    const ConstMatrix qkv = kept.qkv;
+    compute.device.segment_attention_backward({.q = qkv.col_range(columns.q),
+                                               .k = qkv.col_range(columns.k),
+                                               .v = qkv.col_range(columns.v),
+                                               .out = kept.attention,
+                                               .dout = dattention,
+                                               .maximum = kept.maximum,
+                                               .denominator = kept.denominator,
+                                               .heads = shape.heads,
+                                               .kv_heads = shape.kv_heads,
+                                               .head_order = weights.contractions().heads,
+                                               .segments = batch.segments,
+                                               .scale = shape.scale,
+                                               .dq = dqkv.col_range(columns.q),
+                                               .dk = dqkv.col_range(columns.k),
+                                               .dv = dqkv.col_range(columns.v)},
+                                              compute.stream);
+    if (part.place.degree > config.kv_heads)
+        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
+    rotate(compute, weights, batch.positions, dqkv, true);
+    if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
+    const std::array linears{Linear{ids.q, ids.q_bias, columns.q},
+                             Linear{ids.k, ids.k_bias, columns.k},
+                             Linear{ids.v, ids.v_bias, columns.v}};
+    gradients.add([&compute, linears, dqkv, x = kept.normed_in](GradientSink& sink) {
+        linear_gradients(compute, linears, dqkv, x, sink);
+    });
+    row_split_matmul(compute, weights, tokens, "sums:dnormed attention",
+                     weights.tensor_sums().attention, dqkv, weights.layer(layer).qkv_back, {},
+                     Output::store, dnormed);
+}
+
 /// Of a layer. Takes scratch memory that it does not give back: gradients may lie among it.
 void backward(Compute& compute, const Weights& weights, std::int64_t layer, const Microbatch& batch,
               const LayerActivations& kept, Matrix dx, WeightGradients& gradients) {
@@ -378,12 +429,11 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
     const Part& part = weights.part();
     const TensorSums& ranks = weights.tensor_sums();
-    const QkvColumns columns(part);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const TokenSplit tokens(weights, batch);
     const std::int64_t rows = tokens.total();
-    const std::int64_t intermediate = part.intermediate.size();
+    const std::int64_t intermediate = w.experts != nullptr ? 0 : part.intermediate.size();
     const auto all_of_dx = [&] {
         return gradients.as_it_is(whole_rows(compute, weights, tokens, "activations:gradient", dx));
     };
@@ -410,80 +460,59 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
         bias_gradient(compute, id, dout, sink);
     });
     const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden);
-    row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
-                     w.gate_up_back, {}, Output::store, dnormed_post);
+    if (w.experts != nullptr) {
+        experts_backward(compute, weights, layer, kept.experts, kept.normed_post, dout,
+                         gradients.now(), dnormed_post);
+    } else {
+        row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
+                         w.gate_up_back, {}, Output::store, dnormed_post);
+    }
     norm_backward(compute, weights, tokens, dnormed_post, kept.x_mid, w.post_norm,
                   kept.inv_rms_post, batch.norm_blocks, ids.post_norm, gradients, dx);
 
-    // Attention: x_mid = x_in + o(attention(rope(qkv(norm(x_in))))).
+    // Attention: x_mid = x_in + o(attention(norm(x_in))).
     const ConstMatrix dmid = all_of_dx();
     add_linears(std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid, kept.attention);
-    const Matrix dattention = compute.matrix(rows, part.q_size());
+    const Matrix dattention = compute.matrix(rows, part.attention_size());
     device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
-    const Matrix dqkv = gradients.matrix(rows, part.qkv_size());
-    const ConstMatrix qkv = kept.qkv;
-    device.segment_attention_backward({.q = qkv.col_range(columns.q),
-                                       .k = qkv.col_range(columns.k),
-                                       .v = qkv.col_range(columns.v),
-                                       .out = kept.attention,
-                                       .dout = dattention,
-                                       .maximum = kept.maximum,
-                                       .denominator = kept.denominator,
-                                       .heads = part.heads.size(),
-                                       .kv_heads = part.kv_heads.size(),
-                                       .head_order = weights.contractions().heads,
-                                       .segments = batch.segments,
-                                       .scale = attention_scale(config),
-                                       .dq = dqkv.col_range(columns.q),
-                                       .dk = dqkv.col_range(columns.k),
-                                       .dv = dqkv.col_range(columns.v)},
-                                      stream);
-    if (part.place.degree > config.kv_heads)
-        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
-    rotate(compute, weights, batch.positions, dqkv, true);
-    if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
-    add_linears(
-        std::array{Linear{ids.q, ids.q_bias, columns.q}, Linear{ids.k, ids.k_bias, columns.k},
-                   Linear{ids.v, ids.v_bias, columns.v}},
-        dqkv, kept.normed_in);
     // Of the same size: read before, unless that is put off.
     const Matrix dnormed_in = gradients.again(dnormed_post);
-    row_split_matmul(compute, weights, tokens, "sums:dnormed attention", ranks.attention, dqkv,
-                     w.qkv_back, {}, Output::store, dnormed_in);
+    if (w.latent != nullptr) {
+        latent_backward(compute, weights, layer, batch, kept.latent,
+                        {.maximum = kept.maximum, .denominator = kept.denominator}, kept.normed_in,
+                        dattention, gradients.now(), dnormed_in);
+    } else {
+        attention_backward(compute, weights, layer, batch, tokens, kept, dattention, gradients,
+                           dnormed_in);
+    }
     norm_backward(compute, weights, tokens, dnormed_in, kept.x_in, w.input_norm, kept.inv_rms_in,
                   batch.norm_blocks, ids.input_norm, gradients, dx);
 }
 
 }  // namespace
 
-float attention_scale(const ModelConfig& config) {
-    return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
-}
-
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    Matrix x) {
     const kernels::Arena::Scope scope(compute.arena);
     const TokenSplit all(x.rows);
-    const LayerActivations scratch = allocate(compute, weights, all, false);
+    LayerActivations scratch = allocate(compute, weights, layer, all, false);
     forward(compute, weights, layer, all, positions, attention, x, scratch, false);
 }
 
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
                                     const Microbatch& batch, Matrix x) {
-    const ModelConfig& config = weights.config();
-    const Part& part = weights.part();
-    const QkvColumns columns(part);
+    const AttentionShape shape = attention_shape(weights);
     const TokenSplit tokens(weights, batch);
-    LayerActivations kept = allocate(compute, weights, tokens, true);
-    const AttentionPass attention = [&](ConstMatrix qkv, Matrix out) {
-        compute.device.segment_attention({.q = qkv.col_range(columns.q),
-                                          .k = qkv.col_range(columns.k),
-                                          .v = qkv.col_range(columns.v),
-                                          .heads = part.heads.size(),
-                                          .kv_heads = part.kv_heads.size(),
+    LayerActivations kept = allocate(compute, weights, layer, tokens, true);
+    const AttentionPass attention = [&](const AttentionInputs& in, Matrix out) {
+        compute.device.segment_attention({.q = in.q,
+                                          .k = in.k,
+                                          .v = in.v,
+                                          .heads = shape.heads,
+                                          .kv_heads = shape.kv_heads,
                                           .segments = batch.segments,
-                                          .scale = attention_scale(config),
+                                          .scale = shape.scale,
                                           .out = out,
                                           .maximum = kept.maximum,
                                           .denominator = kept.denominator},

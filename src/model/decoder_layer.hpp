@@ -1,13 +1,11 @@
 // One decoder layer, forward and backward.
 #pragma once
 
-#include <functional>
 #include <span>
 #include <vector>
 
-#include "src/model/gradients.hpp"
-#include "src/model/microbatch.hpp"
-#include "src/model/weights.hpp"
+#include "src/model/expert_layer.hpp"
+#include "src/model/latent_attention.hpp"
 
 namespace rankwise::model {
 
@@ -24,21 +22,16 @@ struct LayerActivations {
     kernels::Matrix qkv_raw;    ///< [T, q + k] before QK-norm; only with QK-norm
     DeviceSpan<float> inv_rms_q, inv_rms_k;
     kernels::Matrix qkv;                     ///< [T, q + k + v], normed and rotated
-    kernels::Matrix attention;               ///< [T, q]
+    LatentActivations latent;                ///< of latent attention, in place of the four above
+    kernels::Matrix attention;               ///< [T, values of the heads]
     DeviceSpan<float> maximum, denominator;  ///< [T * heads]
     kernels::Matrix x_mid;                   ///< [own rows, hidden] between attention and MLP
     DeviceSpan<float> inv_rms_post;
     kernels::Matrix normed_post;  ///< [T, hidden]
     kernels::Matrix gate_up;      ///< [T, 2 I]
     kernels::Matrix activated;    ///< [T, I]
+    ExpertActivations experts;    ///< of a layer with experts, in place of the last two
 };
-
-/// Fills `out` from rotated q, k, v of the pass's rows; the pass decides where keys and values come
-/// from.
-using AttentionPass = std::function<void(kernels::ConstMatrix qkv, kernels::Matrix out)>;
-
-/// What scores are multiplied by: 1 / sqrt(head_dim).
-[[nodiscard]] float attention_scale(const ModelConfig& config);
 
 /// x [T, hidden] becomes the layer's output. Generation: nothing is kept.
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,

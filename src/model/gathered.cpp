@@ -57,6 +57,7 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
       table_(device,
              std::max(size_of(shapes, parameters.embedding), size_of(shapes, parameters.head))),
       final_norm_(device, size_of(shapes, parameters.final_norm)) {
+    ensure(!specs.latent && !specs.experts, "rows of a model with experts are not shared out");
     if (part.has_head) head_ = PackedCopy(device, head, take_from_device(head_memory_));
     std::int64_t largest = 0;
     for (std::size_t l = 0; l < parameters.layers.size(); ++l) {
@@ -65,8 +66,8 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
     }
     for (Slot& slot : slots_) {
         slot.rows = kernels::DeviceBuffer<float>(device, largest);
-        slot.packed =
-            std::make_unique<PackedLayer>(device, specs, passes, take_from_device(slot.memory));
+        slot.packed = std::make_unique<PackedLayer>(device, specs, false, passes,
+                                                    take_from_device(slot.memory));
     }
 }
 
@@ -122,7 +123,7 @@ Gathered::Slot& Gathered::start(Compute& compute, std::int64_t layer) {
     return slot;
 }
 
-PackedLayer::Rows Gathered::rows_of(const Slot& slot) const {
+ParameterRows Gathered::rows_of(const Slot& slot) const {
     const std::int64_t first = layers_[static_cast<std::size_t>(slot.layer)].ids.begin;
     return [&slot, first](ParameterId id) {
         return std::span<const ConstMatrix>(slot.pieces[static_cast<std::size_t>(id - first)]);
@@ -214,7 +215,7 @@ void Gathered::hold_all(Compute& compute) {
                 vector = copy;
             }
         }
-        all.emplace_back(device_, specs_, Passes::forward, take)
+        all.emplace_back(device_, specs_, false, Passes::forward, take)
             .pack_forward(compute, parameters_.layers[static_cast<std::size_t>(l)],
                           [&](ParameterId id) {
                               return std::span<const ConstMatrix>(

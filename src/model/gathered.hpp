@@ -82,7 +82,7 @@ class Gathered {
     [[nodiscard]] Slot* find(std::int64_t layer);
     Slot& start(Compute& compute, std::int64_t layer);
     Slot& arrived(Compute& compute, std::int64_t layer);
-    [[nodiscard]] PackedLayer::Rows rows_of(const Slot& slot) const;
+    [[nodiscard]] ParameterRows rows_of(const Slot& slot) const;
     void gather(Compute& compute, ParameterId id, DeviceSpan<float> to);
 
     kernels::Device& device_;

@@ -27,6 +27,8 @@ class GradientSink {
     virtual GradientSlot slot(ParameterId id) = 0;
     /// All parameters of `layer` are written. Layers come in descending order.
     virtual void layer_done(std::int64_t layer) = 0;
+    /// Rows that each expert of `layer` took of this micro-batch; before its layer_done().
+    virtual void expert_load(std::int64_t /*layer*/, std::span<const Range> /*rows*/) {}
     /// Final norm and head are written; before the layers.
     virtual void head_done() = 0;
     /// Gradient rows of the input embedding: row u belongs to row unique[u] (ascending) of this

@@ -124,9 +124,14 @@ std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows
     return values;
 }
 
-/// Tensors that files may hold beside the parameters: copies and tables that are computed.
-bool may_be_ignored(std::string_view name, const ModelConfig& config) {
-    return ends_with(name, "rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight");
+/// Tensors that files may hold beside the parameters: copies, tables that are computed, and scales,
+/// which are read with what they scale.
+bool may_be_ignored(std::string_view name, const Weights& weights) {
+    constexpr std::string_view kScales = "_scale_inv";
+    return ends_with(name, "rotary_emb.inv_freq") ||
+           (weights.config().tied && name == "lm_head.weight") ||
+           (ends_with(name, kScales) &&
+            weights.table().has(name.substr(0, name.size() - kScales.size())));
 }
 
 }  // namespace
@@ -162,9 +167,9 @@ void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed
 }
 
 void load_folder(Weights& weights, const std::filesystem::path& folder, Compute& compute) {
-    const io::SafetensorsFolder tensors(folder);
+    const io::SafetensorsFolder tensors(folder, read_fp8_blocks(folder));
     for (const std::string& name : tensors.names()) {
-        require(weights.table().has(name) || may_be_ignored(name, weights.config()),
+        require(weights.table().has(name) || may_be_ignored(name, weights),
                 "{}: tensor {} is no parameter of a {} model with {} layers; is config.json of "
                 "another model?",
                 folder.string(), name, name_of(weights.config().family), weights.config().layers);

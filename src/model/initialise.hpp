@@ -21,7 +21,8 @@ struct InitOptions {
 /// row, so that any rank can make any row), norms 1, biases 0. Packs.
 void initialise(Weights& weights, const InitOptions& options, std::uint64_t seed, Compute& compute);
 
-/// Reads every parameter of the table from a folder (F32, BF16, F16, widened exactly). Packs.
+/// Reads every parameter of the table from a folder (F32, BF16, F16, widened exactly; F8_E4M3 with
+/// scales of blocks). Packs.
 /// @throws BadInput naming file and tensor: a missing tensor, another shape, a tensor in the folder
 /// that is no parameter of the model (a rotary table or a copy of a tied embedding is no problem);
 /// a value that is not finite.

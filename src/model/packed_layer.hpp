@@ -1,11 +1,11 @@
 // The copies that a pass reads of one layer, made from its parameters.
 #pragma once
 
-#include <cstdint>
-#include <functional>
-#include <span>
+#include <memory>
 
-#include "src/model/context.hpp"
+#include "src/model/expert_copies.hpp"
+#include "src/model/latent_copies.hpp"
+#include "src/model/packed_copy.hpp"
 #include "src/model/parameters.hpp"
 
 namespace rankwise::model {
@@ -16,10 +16,9 @@ struct LayerWeights {
     DeviceSpan<const float> qkv_bias, o_bias, gate_up_bias, down_bias;
     kernels::PackedWeight qkv, o, gate_up, down;                      ///< y = x W^T
     kernels::PackedWeight qkv_back, o_back, gate_up_back, down_back;  ///< dx = dy W; training only
+    const LatentWeights* latent = nullptr;                            ///< in place of qkv
+    const ExpertWeights* experts = nullptr;                           ///< in place of gate_up, down
 };
-
-/// Which passes packed copies must serve.
-enum class Passes : std::uint8_t { forward, forward_and_backward };
 
 /// How the matrices of a layer are packed, q k v and gate up being stacked. Copies refer to it.
 struct LayerSpecs {
@@ -28,52 +27,32 @@ struct LayerSpecs {
     kernels::PackSpec qkv_back, o_back, gate_up_back, down_back;
     std::int64_t qkv_bias = 0, gate_up_bias = 0;  ///< elements of the stacked biases
     bool has_mlp = true;                          ///< whether this rank has columns of the MLP
-};
-
-/// Gives out memory of the device that lives as long as what is made in it.
-using Take = std::function<DeviceSpan<std::byte>(std::int64_t bytes)>;
-
-/// A packed matrix that can be made anew.
-class PackedCopy {
-  public:
-    PackedCopy() = default;
-    /// @param spec  outlives the copy
-    PackedCopy(const kernels::Device& device, const kernels::PackSpec& spec, const Take& take)
-        : spec_(&spec), data_(take(device.packed_bytes(spec))) {}
-    void pack(Compute& compute, kernels::PackSide side,
-              std::span<const kernels::ConstMatrix> stacked) {
-        compute.device.pack(*spec_, side, stacked, data_, compute.stream);
-    }
-    [[nodiscard]] kernels::PackedWeight view() const { return {spec_, data_}; }
-
-  private:
-    const kernels::PackSpec* spec_ = nullptr;
-    DeviceSpan<std::byte> data_;
+    std::unique_ptr<LatentSpecs> latent;          ///< of latent attention
+    std::unique_ptr<ExpertSpecs> experts;
 };
 
 /// Not safe for use by several threads.
 class PackedLayer {
   public:
-    /// Rows of a parameter of the layer, in order, wherever they lie; of a vector: one row. They
-    /// must stay where they are while the copies are read: vectors are not copied.
-    using Rows = std::function<std::span<const kernels::ConstMatrix>(ParameterId)>;
-
-    /// @param specs  outlives the copies
-    PackedLayer(const kernels::Device& device, const LayerSpecs& specs, Passes passes,
+    /// @param specs    outlives the copies
+    /// @param experts  the layer has experts in place of an MLP
+    PackedLayer(const kernels::Device& device, const LayerSpecs& specs, bool experts, Passes passes,
                 const Take& take);
 
     /// Copies for the forward pass, or for the backward pass alone.
-    void pack_forward(Compute& compute, const LayerIds& ids, const Rows& rows);
-    void pack_backward(Compute& compute, const LayerIds& ids, const Rows& rows);
+    void pack_forward(Compute& compute, const LayerIds& ids, const ParameterRows& rows);
+    void pack_backward(Compute& compute, const LayerIds& ids, const ParameterRows& rows);
 
     [[nodiscard]] const LayerWeights& view() const { return view_; }
 
   private:
-    void refer_to_vectors(const LayerIds& ids, const Rows& rows);
+    void refer_to_vectors(const LayerIds& ids, const ParameterRows& rows);
 
     const LayerSpecs* specs_;
     PackedCopy qkv_, o_, gate_up_, down_, qkv_back_, o_back_, gate_up_back_, down_back_;
     DeviceSpan<float> qkv_bias_, gate_up_bias_;
+    std::unique_ptr<LatentCopies> latent_;
+    std::unique_ptr<ExpertCopies> experts_;
     LayerWeights view_;
 };
 

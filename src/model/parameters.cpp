@@ -1,6 +1,7 @@
 #include "src/model/parameters.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace rankwise::model {
 namespace {
@@ -25,6 +26,16 @@ Range part_range(std::int64_t size, int parts, std::int64_t unit, TensorPlace pl
     return {leaf_range(size, parts, first, unit).begin, leaf_range(size, parts, last, unit).end};
 }
 
+/// A leaf of the rows of gate and up stacked, from a leaf of their columns of `size`.
+std::vector<Range> gate_then_up(const std::vector<Range>& leaf, std::int64_t size) {
+    std::vector<Range> rows;
+    for (const Range range : leaf) {
+        rows.push_back(range);
+        rows.push_back({size + range.begin, size + range.end});
+    }
+    return rows;
+}
+
 /// The ranges of a leaf, in a matrix that begins with element `origin`.
 std::vector<Range> moved(std::vector<Range> ranges, std::int64_t origin) {
     for (Range& range : ranges) range = {range.begin - origin, range.end - origin};
@@ -34,6 +45,7 @@ std::vector<Range> moved(std::vector<Range> ranges, std::int64_t origin) {
 }  // namespace
 
 std::vector<int> tensor_degrees(const ModelConfig& config) {
+    if (config.latent.used()) return {1};  // heads of a latent are not split yet
     const std::vector<int> all = config.tree().tensor_degrees();
     std::vector<int> degrees;
     for (const int degree : all) {
@@ -53,7 +65,7 @@ Part part_of(const ModelConfig& config, TensorPlace place) {
     const int leaves = config.tree().leaves();
     const std::int64_t heads = config.heads / place.degree;
     const std::int64_t group = config.heads / config.kv_heads;
-    Part part{.place = place, .head_dim = config.head_dim};
+    Part part{.place = place, .head_dim = config.head_dim, .value_dim = config.value_dim()};
     part.leaves = config.tree().leaves_of(place.degree, place.rank);
     part.heads = {place.rank * heads, (place.rank + 1) * heads};
     part.kv_heads = {part.heads.begin / group, ceil_div(part.heads.end, group)};
@@ -78,88 +90,194 @@ bool part_counts(const Parameter& parameter, int leaves, TensorPlace place) {
     return parts >= place.degree || place.rank * parts % place.degree == 0;
 }
 
+namespace {
+
+/// Adds the parameters of a decoder to its table, part by part.
+class TableMaker {
+  public:
+    TableMaker(const ModelConfig& config, ParameterTable& table)
+        : config_(config),
+          table_(table),
+          kv_parts_(std::min<std::int64_t>(config.tree().leaves(), config.kv_heads)) {}
+
+    /// What follows belongs to this layer (-1: to none), and is trained or not.
+    void in_layer(int layer, bool trained = true) {
+        layer_ = layer;
+        trained_ = trained;
+    }
+
+    ParameterId matrix(const std::string& name, std::int64_t rows, std::int64_t cols,
+                       TensorSplit split, std::int64_t unit = 16, std::int64_t parts = 0) {
+        return table_.add({.name = name + ".weight",
+                           .shape = Shape::matrix(rows, cols),
+                           .split = split,
+                           .leaf_unit = unit,
+                           .leaf_parts = parts,
+                           .layer = layer_,
+                           .expert = expert_,
+                           .trained = trained_});
+    }
+    ParameterId vector(const std::string& name, std::int64_t size, TensorSplit split,
+                       std::int64_t unit = 16, std::int64_t parts = 0) {
+        return table_.add({.name = name,
+                           .shape = Shape::of_vector(size),
+                           .split = split,
+                           .leaf_unit = unit,
+                           .leaf_parts = parts,
+                           .layer = layer_,
+                           .decay = false,
+                           .trained = trained_});
+    }
+
+    /// All of one layer, whose names begin with `at`.
+    LayerIds layer(const std::string& at, bool experts) {
+        LayerIds ids;
+        ids.input_norm = vector(at + "input_layernorm.weight", config_.hidden, TensorSplit::none);
+        if (config_.latent.used()) {
+            latent_attention(at + "self_attn.", ids);
+        } else {
+            attention(at + "self_attn.", ids);
+        }
+        ids.post_norm =
+            vector(at + "post_attention_layernorm.weight", config_.hidden, TensorSplit::none);
+        if (experts) {
+            mixture(at + "mlp.", ids);
+        } else {
+            dense_mlp(at + "mlp.", ids);
+        }
+        return ids;
+    }
+
+  private:
+    void attention(const std::string& at, LayerIds& ids) {
+        const std::int64_t hidden = config_.hidden;
+        const std::int64_t head_dim = config_.head_dim;
+        const std::int64_t q_size = config_.q_size();
+        const std::int64_t kv_size = config_.kv_size();
+        ids.q = matrix(at + "q_proj", q_size, hidden, TensorSplit::rows, head_dim);
+        if (config_.qkv_bias)
+            ids.q_bias = vector(at + "q_proj.bias", q_size, TensorSplit::rows, head_dim);
+        ids.k = matrix(at + "k_proj", kv_size, hidden, TensorSplit::rows, head_dim, kv_parts_);
+        if (config_.qkv_bias)
+            ids.k_bias =
+                vector(at + "k_proj.bias", kv_size, TensorSplit::rows, head_dim, kv_parts_);
+        ids.v = matrix(at + "v_proj", kv_size, hidden, TensorSplit::rows, head_dim, kv_parts_);
+        if (config_.qkv_bias)
+            ids.v_bias =
+                vector(at + "v_proj.bias", kv_size, TensorSplit::rows, head_dim, kv_parts_);
+        if (config_.qk_norm) {
+            ids.q_norm = vector(at + "q_norm.weight", head_dim, TensorSplit::none);
+            ids.k_norm = vector(at + "k_norm.weight", head_dim, TensorSplit::none);
+        }
+        ids.o = matrix(at + "o_proj", hidden, q_size, TensorSplit::columns, head_dim);
+        if (config_.o_bias) ids.o_bias = vector(at + "o_proj.bias", hidden, TensorSplit::none);
+    }
+
+    void latent_attention(const std::string& at, LayerIds& ids) {
+        const LatentConfig& latent = config_.latent;
+        const std::int64_t hidden = config_.hidden;
+        const std::int64_t q_size = config_.q_size();
+        if (latent.q_rank > 0) {
+            ids.q_a = matrix(at + "q_a_proj", latent.q_rank, hidden, TensorSplit::none);
+            ids.q_a_norm = vector(at + "q_a_layernorm.weight", latent.q_rank, TensorSplit::none);
+            ids.q_b =
+                matrix(at + "q_b_proj", q_size, latent.q_rank, TensorSplit::rows, config_.head_dim);
+        } else {
+            ids.q = matrix(at + "q_proj", q_size, hidden, TensorSplit::rows, config_.head_dim);
+        }
+        ids.kv_a = matrix(at + "kv_a_proj_with_mqa", latent.key_dim(), hidden, TensorSplit::none);
+        ids.kv_a_norm = vector(at + "kv_a_layernorm.weight", latent.kv_rank, TensorSplit::none);
+        const std::int64_t unit = latent.nope_dim + latent.value_dim;
+        ids.kv_b =
+            matrix(at + "kv_b_proj", config_.heads * unit, latent.kv_rank, TensorSplit::rows, unit);
+        ids.o = matrix(at + "o_proj", hidden, config_.attention_size(), TensorSplit::columns,
+                       latent.value_dim);
+    }
+
+    MlpIds mlp(const std::string& at, std::int64_t intermediate, bool split) {
+        const auto cut = [&](TensorSplit how) { return split ? how : TensorSplit::none; };
+        return {
+            .gate = matrix(at + "gate_proj", intermediate, config_.hidden, cut(TensorSplit::rows)),
+            .up = matrix(at + "up_proj", intermediate, config_.hidden, cut(TensorSplit::rows)),
+            .down =
+                matrix(at + "down_proj", config_.hidden, intermediate, cut(TensorSplit::columns))};
+    }
+
+    void dense_mlp(const std::string& at, LayerIds& ids) {
+        const MlpIds dense = mlp(at, config_.intermediate, true);
+        ids.gate = dense.gate;
+        ids.up = dense.up;
+        ids.down = dense.down;
+        if (!config_.mlp_bias) return;
+        ids.gate_bias = vector(at + "gate_proj.bias", config_.intermediate, TensorSplit::rows);
+        ids.up_bias = vector(at + "up_proj.bias", config_.intermediate, TensorSplit::rows);
+        ids.down_bias = vector(at + "down_proj.bias", config_.hidden, TensorSplit::none);
+    }
+
+    /// Router, routed experts (never split over tensor ranks, N4), shared experts.
+    void mixture(const std::string& at, LayerIds& ids) {
+        const ExpertsConfig& experts = config_.experts;
+        ids.router = matrix(at + "gate", experts.routed, config_.hidden, TensorSplit::none);
+        if (experts.has_bias()) {
+            const bool was = std::exchange(trained_, false);
+            ids.router_bias =
+                vector(at + "gate.e_score_correction_bias", experts.routed, TensorSplit::none);
+            trained_ = was;
+        }
+        for (int expert = 0; expert < experts.routed; ++expert) {
+            expert_ = expert;
+            ids.experts.push_back(
+                mlp(fmt::format("{}experts.{}.", at, expert), experts.intermediate, false));
+        }
+        expert_ = -1;
+        if (experts.shared > 0)
+            ids.shared = mlp(at + "shared_experts.", experts.shared_intermediate(), true);
+    }
+
+    const ModelConfig& config_;
+    ParameterTable& table_;
+    std::int64_t kv_parts_;
+    int layer_ = -1;
+    int expert_ = -1;
+    bool trained_ = true;
+};
+
+/// Layers that predict further tokens (DeepSeek-V3 (2024) section 2.2): a layer with two norms, the
+/// matrix that joins what they give, and copies of embedding and head.
+void add_extra_layers(const ModelConfig& config, TableMaker& make) {
+    make.in_layer(-1, false);
+    for (std::int64_t extra = 0; extra < config.extra_layers; ++extra) {
+        const std::int64_t index = config.layers + extra;
+        const std::string at = fmt::format("model.layers.{}.", index);
+        const std::int64_t hidden = config.hidden;
+        make.matrix(at + "embed_tokens", config.vocab_size, hidden, TensorSplit::rows);
+        make.vector(at + "enorm.weight", hidden, TensorSplit::none);
+        make.vector(at + "hnorm.weight", hidden, TensorSplit::none);
+        make.matrix(at + "eh_proj", hidden, 2 * hidden, TensorSplit::none);
+        (void)make.layer(at, config.has_experts(index));
+        make.vector(at + "shared_head.norm.weight", hidden, TensorSplit::none);
+        make.matrix(at + "shared_head.head", config.vocab_size, hidden, TensorSplit::rows);
+    }
+}
+
+}  // namespace
+
 DecoderParameters decoder_parameters(const ModelConfig& config) {
     DecoderParameters parameters;
-    ParameterTable& table = parameters.table;
-    const std::int64_t hidden = config.hidden;
-    const std::int64_t head_dim = config.head_dim;
-    const int leaves = config.tree().leaves();
-    const std::int64_t kv_parts = std::min<std::int64_t>(leaves, config.kv_heads);
-
-    const auto matrix = [&](const std::string& name, std::int64_t rows, std::int64_t cols,
-                            int layer, TensorSplit split, std::int64_t unit = 16,
-                            std::int64_t parts = 0) {
-        return table.add({.name = name + ".weight",
-                          .shape = Shape::matrix(rows, cols),
-                          .split = split,
-                          .leaf_unit = unit,
-                          .leaf_parts = parts,
-                          .layer = layer});
-    };
-    const auto vector = [&](const std::string& name, std::int64_t size, int layer,
-                            TensorSplit split, std::int64_t unit = 16, std::int64_t parts = 0) {
-        return table.add({.name = name,
-                          .shape = Shape::of_vector(size),
-                          .split = split,
-                          .leaf_unit = unit,
-                          .leaf_parts = parts,
-                          .layer = layer,
-                          .decay = false});
-    };
-
+    TableMaker make(config, parameters.table);
     parameters.embedding =
-        matrix("model.embed_tokens", config.vocab_size, hidden, -1, TensorSplit::rows);
+        make.matrix("model.embed_tokens", config.vocab_size, config.hidden, TensorSplit::rows);
     for (int layer = 0; layer < config.layers; ++layer) {
-        const std::string at = fmt::format("model.layers.{}.", layer);
-        const std::string attention = at + "self_attn.";
-        LayerIds ids;
-        ids.input_norm = vector(at + "input_layernorm.weight", hidden, layer, TensorSplit::none);
-        ids.q = matrix(attention + "q_proj", config.q_size(), hidden, layer, TensorSplit::rows,
-                       head_dim);
-        if (config.qkv_bias) {
-            ids.q_bias = vector(attention + "q_proj.bias", config.q_size(), layer,
-                                TensorSplit::rows, head_dim);
-        }
-        ids.k = matrix(attention + "k_proj", config.kv_size(), hidden, layer, TensorSplit::rows,
-                       head_dim, kv_parts);
-        if (config.qkv_bias) {
-            ids.k_bias = vector(attention + "k_proj.bias", config.kv_size(), layer,
-                                TensorSplit::rows, head_dim, kv_parts);
-        }
-        ids.v = matrix(attention + "v_proj", config.kv_size(), hidden, layer, TensorSplit::rows,
-                       head_dim, kv_parts);
-        if (config.qkv_bias) {
-            ids.v_bias = vector(attention + "v_proj.bias", config.kv_size(), layer,
-                                TensorSplit::rows, head_dim, kv_parts);
-        }
-        if (config.qk_norm) {
-            ids.q_norm = vector(attention + "q_norm.weight", head_dim, layer, TensorSplit::none);
-            ids.k_norm = vector(attention + "k_norm.weight", head_dim, layer, TensorSplit::none);
-        }
-        ids.o = matrix(attention + "o_proj", hidden, config.q_size(), layer, TensorSplit::columns,
-                       head_dim);
-        if (config.o_bias)
-            ids.o_bias = vector(attention + "o_proj.bias", hidden, layer, TensorSplit::none);
-        ids.post_norm =
-            vector(at + "post_attention_layernorm.weight", hidden, layer, TensorSplit::none);
-        const std::string mlp = at + "mlp.";
-        ids.gate = matrix(mlp + "gate_proj", config.intermediate, hidden, layer, TensorSplit::rows);
-        ids.up = matrix(mlp + "up_proj", config.intermediate, hidden, layer, TensorSplit::rows);
-        ids.down =
-            matrix(mlp + "down_proj", hidden, config.intermediate, layer, TensorSplit::columns);
-        if (config.mlp_bias) {
-            ids.gate_bias =
-                vector(mlp + "gate_proj.bias", config.intermediate, layer, TensorSplit::rows);
-            ids.up_bias =
-                vector(mlp + "up_proj.bias", config.intermediate, layer, TensorSplit::rows);
-            ids.down_bias = vector(mlp + "down_proj.bias", hidden, layer, TensorSplit::none);
-        }
-        parameters.layers.push_back(ids);
+        make.in_layer(layer);
+        parameters.layers.push_back(
+            make.layer(fmt::format("model.layers.{}.", layer), config.has_experts(layer)));
     }
-    parameters.final_norm = vector("model.norm.weight", hidden, -1, TensorSplit::none);
-    parameters.head = config.tied
-                          ? parameters.embedding
-                          : matrix("lm_head", config.vocab_size, hidden, -1, TensorSplit::rows);
+    make.in_layer(-1);
+    parameters.final_norm = make.vector("model.norm.weight", config.hidden, TensorSplit::none);
+    parameters.head =
+        config.tied ? parameters.embedding
+                    : make.matrix("lm_head", config.vocab_size, config.hidden, TensorSplit::rows);
+    add_extra_layers(config, make);
     return parameters;
 }
 
@@ -169,10 +287,10 @@ LayerContractions layer_contractions(const ModelConfig& config, const Part& part
     const std::int64_t q_size = part.q_size();
     const std::int64_t kv_size = part.kv_size();
     const std::int64_t head_dim = config.head_dim;
-    const std::int64_t intermediate = part.intermediate.size();
 
     // Over the whole model's leaves; then this rank's, counted from where its part begins.
-    const Contraction attention = Contraction::of_leaves(whole, config.q_size(), head_dim);
+    const std::int64_t value_dim = config.value_dim();
+    const Contraction attention = Contraction::of_leaves(whole, config.attention_size(), value_dim);
     const Contraction mlp = Contraction::of_leaves(whole, config.intermediate);
     const Contraction heads = Contraction::of_leaves(whole, config.heads, 1);
     std::vector<std::vector<Range>> kv_heads(static_cast<std::size_t>(whole.leaves()));
@@ -191,21 +309,27 @@ LayerContractions layer_contractions(const ModelConfig& config, const Part& part
         each->tree = tree;
     for (std::int64_t b = part.leaves.begin; b < part.leaves.end; ++b) {
         const auto at = static_cast<std::size_t>(b);
-        out.attention.leaves.push_back(moved(attention.leaves[at], part.heads.begin * head_dim));
+        out.attention.leaves.push_back(moved(attention.leaves[at], part.heads.begin * value_dim));
         out.intermediate.leaves.push_back(moved(mlp.leaves[at], part.intermediate.begin));
         out.heads.leaves.push_back(moved(heads.leaves[at], part.heads.begin));
         out.kv_heads.leaves.push_back(moved(kv_heads[at], part.kv_heads.begin));
-        std::vector<Range>& rows = out.qkv_rows.leaves.emplace_back(out.attention.leaves.back());
-        for (const std::int64_t begin : {q_size, q_size + kv_size}) {  // k, then v
-            for (const Range range : out.kv_heads.leaves.back())
-                rows.push_back({begin + range.begin * head_dim, begin + range.end * head_dim});
+        std::vector<Range>& rows = out.qkv_rows.leaves.emplace_back();
+        for (const Range range : out.heads.leaves.back())
+            rows.push_back({range.begin * head_dim, range.end * head_dim});
+        if (!config.latent.used()) {
+            for (const std::int64_t begin : {q_size, q_size + kv_size}) {  // k, then v
+                for (const Range range : out.kv_heads.leaves.back())
+                    rows.push_back({begin + range.begin * head_dim, begin + range.end * head_dim});
+            }
         }
-        std::vector<Range>& gate_up = out.gate_up_rows.leaves.emplace_back();
-        for (const Range range : out.intermediate.leaves.back()) {
-            gate_up.push_back(range);
-            gate_up.push_back({intermediate + range.begin, intermediate + range.end});
-        }
+        out.gate_up_rows.leaves.push_back(
+            gate_then_up(out.intermediate.leaves.back(), part.intermediate.size()));
     }
+    const std::int64_t shared = config.experts.shared_intermediate();
+    out.shared = Contraction::of_leaves(whole, shared);
+    out.shared_rows.tree = whole;
+    for (const std::vector<Range>& leaf : out.shared.leaves)
+        out.shared_rows.leaves.push_back(gate_then_up(leaf, shared));
     return out;
 }
 

@@ -6,6 +6,11 @@
 
 namespace rankwise::model {
 
+/// A gated MLP.
+struct MlpIds {
+    ParameterId gate = -1, up = -1, down = -1;
+};
+
 /// Parameters of one decoder layer; -1 where the family has none.
 struct LayerIds {
     ParameterId input_norm = -1;
@@ -15,6 +20,13 @@ struct LayerIds {
     ParameterId post_norm = -1;
     ParameterId gate = -1, up = -1, down = -1;
     ParameterId gate_bias = -1, up_bias = -1, down_bias = -1;
+    // Latent attention: q_a and q_b, or q above, in place of q; kv_a and kv_b in place of k and v.
+    ParameterId q_a = -1, q_a_norm = -1, q_b = -1;
+    ParameterId kv_a = -1, kv_a_norm = -1, kv_b = -1;
+    // A layer with experts, in place of gate, up, down.
+    ParameterId router = -1, router_bias = -1;
+    std::vector<MlpIds> experts;
+    MlpIds shared;
 };
 
 /// The table with the positions of its parameters.
@@ -49,8 +61,11 @@ struct Part {
     Range intermediate;        ///< may be empty
     Range vocabulary;          ///< may be empty
     std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
 
     [[nodiscard]] std::int64_t q_size() const { return heads.size() * head_dim; }
+    /// What attention gives: the values of its heads.
+    [[nodiscard]] std::int64_t attention_size() const { return heads.size() * value_dim; }
     [[nodiscard]] std::int64_t kv_size() const { return kv_heads.size() * head_dim; }
     [[nodiscard]] std::int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
 };
@@ -69,10 +84,13 @@ struct LayerContractions {
     Contraction hidden;        ///< straight over the residual stream
     Contraction attention;     ///< o_proj forward: leaves of whole heads
     Contraction intermediate;  ///< down_proj forward: leaves of 16-units
-    Contraction qkv_rows;      ///< input gradient of q, k, v stacked: per leaf q, then k, then v
+    Contraction qkv_rows;      ///< input gradient of q, k, v stacked: per leaf q, then k, then v;
+                               ///< latent attention: of q_b (or q) alone
     Contraction gate_up_rows;  ///< input gradient of gate, up stacked: per leaf gate, then up
     Contraction heads;         ///< over the query heads: dk, dv, QK-norm gradients
     Contraction kv_heads;  ///< over the KV heads: a KV head that spans leaves counts in its first
+    Contraction shared;    ///< down_proj of the shared experts
+    Contraction shared_rows;  ///< input gradient of their gate, up stacked
 };
 
 [[nodiscard]] LayerContractions layer_contractions(const ModelConfig& config, const Part& part);

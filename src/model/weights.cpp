@@ -66,6 +66,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         part_boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
+        frozen_.push_back(!parameter.trained);
     }
     place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
@@ -77,7 +78,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         off_ = std::make_unique<OffDevice>(std::move(residence));
     }
 
-    const RopeTable rope = rope_table(config.rope, config.head_dim, config.max_position);
+    const RopeTable rope = rope_table(config.rope, config.rope_dim(), config.max_position);
     const std::unique_ptr<kernels::Stream> stream = device.make_stream();
     cosine_ = kernels::DeviceBuffer<float>(device, narrow<std::int64_t>(rope.cosine.size()));
     sine_ = kernels::DeviceBuffer<float>(device, narrow<std::int64_t>(rope.sine.size()));
@@ -116,8 +117,10 @@ void Weights::make_room(const Take& take) {
                                        *specs_, *head_spec_, passes_, *axes_.shards, masters_);
         return;
     }
-    for (std::int64_t l = 0; l < pipeline_part_.layer_count(); ++l)
-        layers_.emplace_back(*device_, *specs_, passes_, take);
+    for (std::int64_t l = 0; l < config_.layers; ++l) {
+        if (pipeline_part_.holds_layer(l))
+            layers_.emplace_back(*device_, *specs_, config_.has_experts(l), passes_, take);
+    }
     if (pipeline_part_.has_head) head_ = PackedCopy(*device_, *head_spec_, take);
 }
 
@@ -176,7 +179,7 @@ void Weights::pack_copies(Compute& compute) {
         return;
     }
     ConstMatrix rows;
-    const PackedLayer::Rows whole = [&](ParameterId id) {
+    const ParameterRows whole = [&](ParameterId id) {
         rows = std::as_const(*this).master(id);
         return std::span<const ConstMatrix>(&rows, 1);
     };

@@ -66,6 +66,8 @@ class Weights {
         const std::int64_t first = part_box(id).rows.begin;
         return {rows.begin - first, rows.end - first};
     }
+    /// By parameter: whether it is kept as it is, without gradient and optimizer.
+    [[nodiscard]] const std::vector<bool>& frozen() const { return frozen_; }
     /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
     /// several ranks hold counts on the lowest.
     [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
@@ -135,7 +137,7 @@ class Weights {
     [[nodiscard]] kernels::PackedWeight packed_head() const {
         return sharded() ? gathered_->packed_head() : head_.view();
     }
-    /// Rotation tables [max_position, head_dim / 2].
+    /// Rotation tables [max_position, rope_dim / 2].
     [[nodiscard]] DeviceSpan<const float> cosine() const { return cosine_.span(); }
     [[nodiscard]] DeviceSpan<const float> sine() const { return sine_.span(); }
 
@@ -174,6 +176,7 @@ class Weights {
     std::vector<Box> part_boxes_, boxes_;
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
+    std::vector<bool> frozen_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
     LayerContractions contractions_;

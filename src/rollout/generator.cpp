@@ -90,9 +90,8 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
     const std::int64_t pages = options_.slots * (pages_for(longest) + pages_for(longest_prompt));
     if (!pool_ || pool_->capacity() < pages) {
         pool_.reset();  // before the new one is allocated
-        pool_ = std::make_unique<KvPool>(compute_.device, config,
-                                         weights_.pipeline_part().layer_count(),
-                                         weights_.part().kv_heads.size(), pages);
+        pool_ = std::make_unique<KvPool>(compute_.device, weights_.pipeline_part().layer_count(),
+                                         model::attention_shape(weights_), pages);
     }
 }
 
@@ -324,23 +323,18 @@ bool Generator::follow_others(bool more) {
 }
 
 void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix x) {
-    const model::ModelConfig& config = weights_.config();
-    const model::Part& part = weights_.part();
-    const Range q{0, part.q_size()};
-    const Range k{q.end, q.end + part.kv_size()};
-    const Range v{k.end, k.end + part.kv_size()};
+    const model::AttentionShape shape = model::attention_shape(weights_);
     for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
         const kernels::KvPages pages = pool_->layer(weights_.pipeline_part().local_layer(layer));
-        const auto attend = [&](ConstMatrix qkv, Matrix out) {
-            compute_.device.kv_write(
-                {.k = qkv.col_range(k), .v = qkv.col_range(v), .slots = rows.slots, .pages = pages},
-                compute_.stream);
-            compute_.device.paged_attention({.q = qkv.col_range(q),
-                                             .heads = part.heads.size(),
+        const auto attend = [&](const model::AttentionInputs& in, Matrix out) {
+            compute_.device.kv_write({.k = in.k, .v = in.v, .slots = rows.slots, .pages = pages},
+                                     compute_.stream);
+            compute_.device.paged_attention({.q = in.q,
+                                             .heads = shape.heads,
                                              .pages = pages,
                                              .runs = rows.runs,
                                              .page_table = rows.page_table,
-                                             .scale = model::attention_scale(config),
+                                             .scale = shape.scale,
                                              .out = out},
                                             compute_.stream);
         };

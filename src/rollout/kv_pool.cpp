@@ -6,9 +6,12 @@ std::int64_t pages_for(std::int64_t positions) {
     return ceil_div(positions, kernels::kKeyBlock);
 }
 
-KvPool::KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t layers,
-               std::int64_t kv_heads, std::int64_t pages) {
-    shape_ = {.pages = pages, .kv_heads = kv_heads, .head_dim = config.head_dim};
+KvPool::KvPool(kernels::Device& device, std::int64_t layers, const model::AttentionShape& heads,
+               std::int64_t pages) {
+    shape_ = {.pages = pages,
+              .kv_heads = heads.kv_heads,
+              .head_dim = heads.key_dim,
+              .value_dim = heads.value_dim};
     memory_ = kernels::DeviceBuffer<float>(device, layers * pages * shape_.page_elements());
     references_.assign(static_cast<std::size_t>(pages), 0);
     for (std::int64_t page = pages; page-- > 0;) free_.push_back(narrow<PageId>(page));

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "src/model/weights.hpp"
+#include "src/model/attention_pass.hpp"
 
 namespace rankwise::rollout {
 
@@ -13,9 +13,9 @@ using PageId = std::int32_t;
 /// One pool of pages of kKeyBlock positions; a page exists in every layer under the same number.
 class KvPool {
   public:
-    /// @param layers, kv_heads  those that this rank holds
-    KvPool(kernels::Device& device, const model::ModelConfig& config, std::int64_t layers,
-           std::int64_t kv_heads, std::int64_t pages);
+    /// @param layers, heads  of this rank; heads give the sizes of a page
+    KvPool(kernels::Device& device, std::int64_t layers, const model::AttentionShape& heads,
+           std::int64_t pages);
 
     [[nodiscard]] std::int64_t capacity() const {
         return static_cast<std::int64_t>(references_.size());

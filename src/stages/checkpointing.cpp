@@ -49,12 +49,14 @@ Box box_of(const ShardPiece& piece, const model::Weights& weights) {
     return {{part.rows.begin + piece.rows.begin, part.rows.begin + piece.rows.end}, part.cols};
 }
 
-/// Calls `each(piece)` for what this rank saves of a model: the rows that it owns on the data axis,
-/// of its part on the tensor axis, where it counts there.
+/// Calls `each(piece)` for what this rank saves of a model's weights, or of their moments: the rows
+/// that it owns on the data axis, of its part on the tensor axis, where it counts there.
 template <class Each>
-void for_saved(const Environment& environment, const model::Weights& weights, const Each& each) {
+void for_saved(const Environment& environment, const model::Weights& weights, bool moments,
+               const Each& each) {
     const parallel::Communicator& data = environment.data();
-    const parallel::ShardMap owners(weights.shapes(), data.size());
+    const parallel::ShardMap owners(weights.shapes(), data.size(),
+                                    moments ? weights.frozen() : std::vector<bool>());
     for (const ShardPiece& piece : owners.pieces(data.rank())) {
         if (weights.counts(piece.parameter)) each(piece);
     }
@@ -71,7 +73,7 @@ Collected collect(const Environment& environment, Stage& stage) {
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
         const model::OnDevice here(environment.compute, weights);
-        for_saved(environment, weights, [&](const ShardPiece& piece) {
+        for_saved(environment, weights, false, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
             const std::int64_t first = weights.held_rows(piece.parameter).begin;
             collected.add(environment.compute, name, kWeightsKind, piece.parameter,
@@ -82,7 +84,7 @@ Collected collect(const Environment& environment, Stage& stage) {
     }
     for (const OptimizerState& state : stage.optimizers()) {
         const model::Weights& weights = environment.models.at(state.model);
-        for_saved(environment, weights, [&](const ShardPiece& piece) {
+        for_saved(environment, weights, true, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
             const auto add = [&](const char* kind, DeviceSpan<float> moments) {
                 collected.add(environment.compute, state.model, kind, piece.parameter,

@@ -99,7 +99,7 @@ ModelSource::ModelSource(io::FileSystem& fs, io::Path path, std::vector<std::str
     : path_(std::move(path)), notes_(std::move(notes)) {
     if (fs.exists(path_ / "config.json")) {
         config_ = model::read_config(path_);
-        folder_ = std::make_unique<io::SafetensorsFolder>(path_);
+        folder_ = std::make_unique<io::SafetensorsFolder>(path_, model::read_fp8_blocks(path_));
         if (fs.exists(path_ / "tokenizer.json")) tokenizer_ = text::Tokenizer::from_file(path_);
     } else {
         checkpoint_ = std::make_unique<io::CheckpointReader>(fs, path_);

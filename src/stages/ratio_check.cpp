@@ -97,7 +97,8 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
 }
 
 void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy) {
-    const ParameterId id = weights.parameters().layers.front().gate;
+    const model::LayerIds& first = weights.parameters().layers.front();
+    const ParameterId id = first.gate >= 0 ? first.gate : first.router;
     if (weights.box(id).empty() || weights.box(id).rows.begin > 0) return;  // another rank's
     const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
     const std::vector<float> before =

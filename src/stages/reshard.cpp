@@ -97,6 +97,8 @@ io::Path reshard(io::FileSystem& fs, io::CheckpointReader& reader, const io::Pat
         for (const Saved& model : models) {
             for (const auto& [id, box] : boxes_of(model, shape, rank)) {
                 for (const auto& [kind, dtype] : model.kinds) {
+                    // What is not trained has no moments.
+                    if (kind != kWeightsKind && !model.table[id].trained) continue;
                     std::vector<std::byte>& bytes =
                         values.emplace_back(static_cast<std::size_t>(box.size() * size_of(dtype)));
                     reader.read(model.name, kind, id, box, dtype, bytes);

@@ -78,6 +78,10 @@ void OptimizerSection::declare(OptionList& list) {
     list.logical("max_grad_norm", &max_grad_norm,
                  "gradients are scaled down to this norm; 0: never")
         .at_least(0);
+    list.logical("router_bias_rate", &router_bias_rate,
+                 "DeepSeek-V3: how far an expert's bias moves after each update if it got fewer or "
+                 "more than its share of the update's tokens; 0: biases stay")
+        .at_least(0);
     list.logical("chunk_tokens", &chunk_tokens, "most tokens of a micro-batch").at_least(1);
     list.logical("chunk_multiple", &chunk_multiple,
                  "micro-batches come in multiples of this; at least the data ranks planned for")
@@ -98,7 +102,8 @@ update::AdamwOptions OptimizerSection::adamw() const {
             .beta2 = adam_beta2,
             .eps = adam_epsilon,
             .weight_decay = weight_decay,
-            .max_grad_norm = max_grad_norm};
+            .max_grad_norm = max_grad_norm,
+            .router_bias_rate = router_bias_rate};
 }
 
 }  // namespace rankwise::stages

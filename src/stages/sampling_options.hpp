@@ -49,6 +49,7 @@ struct OptimizerSection {
     double adam_epsilon = 1e-8;
     double weight_decay = 0.0;
     double max_grad_norm = 1.0;
+    double router_bias_rate = 0.0;
     std::int64_t chunk_tokens = 2048;
     std::int64_t chunk_multiple = 8;
 

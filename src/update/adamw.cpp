@@ -12,10 +12,12 @@ namespace {
 using kernels::Matrix;
 using parallel::ShardPiece;
 
+/// The trained parameters of a layer (-1: of none).
 std::vector<ParameterId> group_of(const model::Weights& weights, int layer) {
     std::vector<ParameterId> group;
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
-        if (weights.table()[id].layer == layer) group.push_back(id);
+        const Parameter& parameter = weights.table()[id];
+        if (parameter.layer == layer && parameter.trained) group.push_back(id);
     }
     return group;
 }
@@ -74,7 +76,7 @@ Adamw::Adamw(model::Compute& compute, model::Weights& weights, const parallel::S
       owners_(owners),
       data_(data),
       options_(options),
-      held_(zero == 0 ? parallel::ShardMap(weights.shapes(), 1) : owners),
+      held_(zero == 0 ? parallel::ShardMap(weights.shapes(), 1, weights.frozen()) : owners),
       held_rank_(zero == 0 ? 0 : data.rank()),
       m_(compute.device, held_.size(held_rank_)),
       v_(compute.device, held_.size(held_rank_)) {

@@ -18,6 +18,9 @@ struct AdamwOptions {
     double weight_decay = 0.0;
     bool decay_vectors = false;  ///< decay norms and biases too
     double max_grad_norm = 1.0;  ///< 0: no clipping
+    /// How far routers' biases move a step toward an even load of the minibatch's tokens
+    /// (level_router_biases); 0: they stay.
+    double router_bias_rate = 0.0;
 };
 
 /// L2 norm of all gradients, exact in any order (N8): per row squares in double, row sums as

@@ -18,6 +18,9 @@ MinibatchGradients::MinibatchGradients(model::Compute& compute, const model::Wei
 
 void MinibatchGradients::begin() {
     owners_.reset();
+    loads_.clear();
+    for (const model::LayerIds& layer : weights_.parameters().layers)
+        loads_.emplace_back(layer.experts.size(), 0);
 }
 
 void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
@@ -44,6 +47,12 @@ model::GradientSlot MinibatchGradients::slot(ParameterId id) {
     const Matrix matrix = compute_.matrix(shape.rows, shape.cols);
     slots_[id] = matrix;
     return {matrix, kernels::Output::store};
+}
+
+void MinibatchGradients::expert_load(std::int64_t layer, std::span<const Range> rows) {
+    std::vector<std::int64_t>& load = loads_[static_cast<std::size_t>(layer)];
+    for (std::size_t expert = 0; expert < rows.size(); ++expert)
+        load[expert] += rows[expert].size();
 }
 
 sums::GradientOwners::Lookup MinibatchGradients::slots() const {

@@ -7,6 +7,7 @@
 #include "src/model/gradients.hpp"
 #include "src/model/weights.hpp"
 #include "src/sums/gradient_owners.hpp"
+#include "src/update/router_bias.hpp"
 
 namespace rankwise::update {
 
@@ -22,7 +23,11 @@ class MinibatchGradients final : public model::GradientSink {
     /// After the last wave: the totals are complete. Collective over the pipeline axis.
     void finish();
 
+    /// Of this rank's chunks of the minibatch.
+    [[nodiscard]] const ExpertLoads& expert_loads() const { return loads_; }
+
     model::GradientSlot slot(ParameterId id) override;
+    void expert_load(std::int64_t layer, std::span<const Range> rows) override;
     void layer_done(std::int64_t layer) override;
     void head_done() override;
     void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override;
@@ -36,6 +41,7 @@ class MinibatchGradients final : public model::GradientSink {
     std::vector<std::vector<ParameterId>> layer_groups_;
     std::vector<ParameterId> head_group_;
     std::vector<bool> contributes_;
+    ExpertLoads loads_;
     std::unordered_map<ParameterId, kernels::Matrix>
         slots_;  // of the group under way, several ranks
 };

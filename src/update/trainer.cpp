@@ -8,7 +8,7 @@ Trainer::Trainer(model::Compute& compute, model::Weights& weights, parallel::Com
       weights_(weights),
       data_(data),
       options_(options),
-      shard_map_(weights.shapes(), data.size()),
+      shard_map_(weights.shapes(), data.size(), weights.frozen()),
       owners_(compute.tools(), data, weights.shapes(), shard_map_),
       gradients_(compute, weights, owners_),
       adamw_(compute, weights, shard_map_, data, options.zero, adamw) {
@@ -104,6 +104,8 @@ double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
                  gradients_);
     gradients_.finish();
     if (before_update) before_update();
+    const double rate = adamw_.options().router_bias_rate;
+    if (rate > 0.0) level_router_biases(compute_, weights_, data_, gradients_.expert_loads(), rate);
     return adamw_.step(owners_, lr);
 }
 

@@ -67,6 +67,8 @@ class Trainer {
     [[nodiscard]] const Adamw& optimizer() const { return adamw_; }
     [[nodiscard]] const sums::GradientOwners& gradients() const { return owners_; }
     [[nodiscard]] sums::GradientOwners& gradient_owners() { return owners_; }
+    /// Of the last minibatch, on this rank.
+    [[nodiscard]] const ExpertLoads& expert_loads() const { return gradients_.expert_loads(); }
     [[nodiscard]] const TokenCounts& counts() const { return counts_; }
 
   private:

@@ -81,8 +81,8 @@ inline reference::Attention run_forward(const DeviceUnderTest& device, const Att
     const std::int64_t narrow = shape.kv_heads * shape.head_dim;
     const GappedMatrix q(device, in.q, in.rows, wide, gap);
     const GappedMatrix k(device, in.k, in.rows, narrow, gap);
-    const GappedMatrix v(device, in.v, in.rows, narrow, gap);
-    const GappedMatrix out(device, {}, in.rows, wide, gap);
+    const GappedMatrix v(device, in.v, in.rows, shape.kv_heads * shape.value_size(), gap);
+    const GappedMatrix out(device, {}, in.rows, shape.heads * shape.value_size(), gap);
     const auto maximum = device.make<float>(in.rows * shape.heads);
     const auto denominator = device.make<float>(in.rows * shape.heads);
     device->segment_attention({.q = q.matrix(),
@@ -107,12 +107,14 @@ inline reference::AttentionGradients run_backward(
     const std::int64_t narrow = shape.kv_heads * shape.head_dim;
     const GappedMatrix q(device, in.q, in.rows, wide, gap);
     const GappedMatrix k(device, in.k, in.rows, narrow, gap);
-    const GappedMatrix v(device, in.v, in.rows, narrow, gap);
-    const GappedMatrix out(device, forward.out, in.rows, wide, gap);
-    const GappedMatrix dout(device, in.dout, in.rows, wide, gap);
+    const std::int64_t wide_values = shape.heads * shape.value_size();
+    const std::int64_t narrow_values = shape.kv_heads * shape.value_size();
+    const GappedMatrix v(device, in.v, in.rows, narrow_values, gap);
+    const GappedMatrix out(device, forward.out, in.rows, wide_values, gap);
+    const GappedMatrix dout(device, in.dout, in.rows, wide_values, gap);
     const GappedMatrix dq(device, {}, in.rows, wide, gap);
     const GappedMatrix dk(device, {}, in.rows, narrow, gap);
-    const GappedMatrix dv(device, {}, in.rows, narrow, gap);
+    const GappedMatrix dv(device, {}, in.rows, narrow_values, gap);
     const auto maximum = device.put(forward.maximum);
     const auto denominator = device.put(forward.denominator);
     device->segment_attention_backward({.q = q.matrix(),

@@ -13,6 +13,7 @@ class PagedCache {
         pages_.pages = pages;
         pages_.kv_heads = shape.kv_heads;
         pages_.head_dim = shape.head_dim;
+        pages_.value_dim = shape.value_size();
         memory_ = device.put(
             std::vector<float>(static_cast<std::size_t>(pages * pages_.page_elements()), NAN));
         pages_.handle = reinterpret_cast<std::byte*>(memory_.span().handle());
@@ -51,9 +52,10 @@ class PagedCache {
     /// Writes rows [row, row + count) of k and v at positions from `position` on.
     void write(const Sequence& sequence, const AttentionInput<float>& in, std::int64_t row,
                std::int64_t count, std::int64_t position) {
-        const std::int64_t narrow = shape_.kv_heads * shape_.head_dim;
-        const GappedMatrix k(device_, slice(in.k, row, count, narrow), count, narrow, 3);
-        const GappedMatrix v(device_, slice(in.v, row, count, narrow), count, narrow, 5);
+        const std::int64_t keys = shape_.kv_heads * shape_.head_dim;
+        const std::int64_t values = shape_.kv_heads * shape_.value_size();
+        const GappedMatrix k(device_, slice(in.k, row, count, keys), count, keys, 3);
+        const GappedMatrix v(device_, slice(in.v, row, count, values), count, values, 5);
         std::vector<std::int64_t> slots;
         for (std::int64_t p = position; p < position + count; ++p) {
             slots.push_back(sequence[static_cast<std::size_t>(p / kernels::kKeyBlock)] *
@@ -89,7 +91,7 @@ class PagedCache {
             count += piece.count;
         }
         const GappedMatrix q(device_, rows, count, wide, gap);
-        const GappedMatrix out(device_, {}, count, wide, gap);
+        const GappedMatrix out(device_, {}, count, shape_.heads * shape_.value_size(), gap);
         device_->paged_attention({.q = q.matrix(),
                                   .heads = shape_.heads,
                                   .pages = pages_,

@@ -16,20 +16,22 @@
 
 namespace rankwise::test {
 
-/// Heads and a scale; matrices are dense: q [rows, heads * head_dim], k and v [rows, kv_heads *
-/// head_dim].
+/// Heads and a scale; matrices are dense: q [rows, heads * head_dim], k [rows, kv_heads *
+/// head_dim], v [rows, kv_heads * value_size()].
 struct AttentionShape {
     std::int64_t heads = 1;
     std::int64_t kv_heads = 1;
     std::int64_t head_dim = 1;
+    std::int64_t value_dim = 0;  ///< 0: as head_dim
 
+    [[nodiscard]] std::int64_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
     [[nodiscard]] std::int64_t group() const { return heads / kv_heads; }
     [[nodiscard]] float scale() const {
         return 1.0F / std::sqrt(static_cast<float>(head_dim)) * 0.97F;  // no power of two
     }
     [[nodiscard]] std::string text() const {
         return std::to_string(heads) + "/" + std::to_string(kv_heads) + " heads of size " +
-               std::to_string(head_dim);
+               std::to_string(head_dim) + " with values of size " + std::to_string(value_size());
     }
 };
 
@@ -53,10 +55,10 @@ inline std::vector<float> random_values(std::int64_t count, std::uint32_t seed, 
 
 inline AttentionInput<float> random_attention_input(const AttentionShape& shape, std::int64_t rows,
                                                     std::uint32_t seed) {
-    const std::int64_t wide = rows * shape.heads * shape.head_dim;
-    const std::int64_t narrow = rows * shape.kv_heads * shape.head_dim;
-    return {rows, random_values(wide, seed, 3.0F), random_values(narrow, seed + 1, 3.0F),
-            random_values(narrow, seed + 2), random_values(wide, seed + 3)};
+    return {rows, random_values(rows * shape.heads * shape.head_dim, seed, 3.0F),
+            random_values(rows * shape.kv_heads * shape.head_dim, seed + 1, 3.0F),
+            random_values(rows * shape.kv_heads * shape.value_size(), seed + 2),
+            random_values(rows * shape.heads * shape.value_size(), seed + 3)};
 }
 
 /// The rows of the keys that each row attends to, positions ascending, its own last.
@@ -121,7 +123,7 @@ inline float dot(const float* a, const float* b, std::int64_t count) {
     return sum;
 }
 
-/// One row and query head against `keys`; k and v point at the KV head, rows `stride` apart.
+/// One row and query head against `keys`; k and v point at the KV head in its first row.
 struct AttentionRow {
     std::vector<float> out;
     float maximum = 0;
@@ -129,9 +131,11 @@ struct AttentionRow {
 };
 
 inline AttentionRow attention_row(const float* q, const float* k, const float* v,
-                                  std::int64_t stride, const std::vector<std::int64_t>& keys,
-                                  std::int64_t head_dim, float scale) {
-    const auto size = static_cast<std::size_t>(head_dim);
+                                  const AttentionShape& shape,
+                                  const std::vector<std::int64_t>& keys) {
+    const auto size = static_cast<std::size_t>(shape.value_size());
+    const std::int64_t k_stride = shape.kv_heads * shape.head_dim;
+    const std::int64_t v_stride = shape.kv_heads * shape.value_size();
     const auto count = static_cast<std::int64_t>(keys.size());
     AttentionRow merged;
     for (std::int64_t span = 0; span < count; span += kernels::kKeySpan) {
@@ -143,8 +147,9 @@ inline AttentionRow attention_row(const float* q, const float* k, const float* v
             const std::int64_t end = std::min(span_end, block + kernels::kKeyBlock);
             std::vector<float> s;
             for (std::int64_t j = block; j < end; ++j) {
-                s.push_back(dot(q, k + keys[static_cast<std::size_t>(j)] * stride, head_dim) *
-                            scale);
+                s.push_back(
+                    dot(q, k + keys[static_cast<std::size_t>(j)] * k_stride, shape.head_dim) *
+                    shape.scale());
             }
             const float top = *std::max_element(s.begin(), s.end());
             if (top > m) {
@@ -156,7 +161,7 @@ inline AttentionRow attention_row(const float* q, const float* k, const float* v
             for (std::int64_t j = block; j < end; ++j) {
                 const float p = exp(s[static_cast<std::size_t>(j - block)] - m);
                 lanes[j % 16] = lanes[j % 16] + p;
-                const float* value = v + keys[static_cast<std::size_t>(j)] * stride;
+                const float* value = v + keys[static_cast<std::size_t>(j)] * v_stride;
                 for (std::size_t d = 0; d < size; ++d) o[d] = std::fma(p, value[d], o[d]);
             }
         }
@@ -193,11 +198,10 @@ inline Attention attention(const AttentionShape& shape, const AttentionInput<flo
     const auto keys = keys_of_rows(segments);
     for (std::int64_t t = 0; t < in.rows; ++t) {
         for (std::int64_t h = 0; h < shape.heads; ++h) {
-            const std::int64_t column = h / shape.group() * dim;
-            const AttentionRow row =
-                attention_row(in.q.data() + (t * shape.heads + h) * dim, in.k.data() + column,
-                              in.v.data() + column, shape.kv_heads * dim,
-                              keys[static_cast<std::size_t>(t)], dim, shape.scale());
+            const std::int64_t kv = h / shape.group();
+            const AttentionRow row = attention_row(
+                in.q.data() + (t * shape.heads + h) * dim, in.k.data() + kv * dim,
+                in.v.data() + kv * shape.value_size(), shape, keys[static_cast<std::size_t>(t)]);
             result.out.insert(result.out.end(), row.out.begin(), row.out.end());
             result.maximum.push_back(row.maximum);
             result.denominator.push_back(row.denominator);
@@ -251,43 +255,44 @@ inline AttentionGradients attention_gradients(
     const std::vector<kernels::AttentionSegment>& segments, const Contraction& head_order) {
     const kernels::cpu::FlushDenormals flush;
     const std::int64_t dim = shape.head_dim;
-    const std::int64_t wide = shape.heads * dim;
-    const std::int64_t narrow = shape.kv_heads * dim;
+    const std::int64_t value_dim = shape.value_size();
     const auto keys = keys_of_rows(segments);
-    const auto row_size = static_cast<std::size_t>(in.rows * dim);
     AttentionGradients result{std::vector<float>(in.q.size()), std::vector<float>(in.k.size()),
                               std::vector<float>(in.v.size())};
     std::vector<Maybe> dk(static_cast<std::size_t>(shape.heads));  // [rows, head_dim] a head
-    std::vector<Maybe> dv(static_cast<std::size_t>(shape.heads));
+    std::vector<Maybe> dv(static_cast<std::size_t>(shape.heads));  // [rows, value_dim]
     for (std::int64_t h = 0; h < shape.heads; ++h) {
         std::vector<Maybe> dk_rows(static_cast<std::size_t>(in.rows));
         std::vector<Maybe> dv_rows(static_cast<std::size_t>(in.rows));
-        const std::int64_t column = h / shape.group() * dim;
+        const std::int64_t kv = h / shape.group();
         for (const auto& segment : segments) {
-            std::vector<float> dk_given(row_size, 0.0F);
-            std::vector<float> dv_given(row_size, 0.0F);
+            std::vector<float> dk_given(static_cast<std::size_t>(in.rows * dim), 0.0F);
+            std::vector<float> dv_given(static_cast<std::size_t>(in.rows * value_dim), 0.0F);
             for (std::int64_t t = segment.row_begin; t < segment.row_begin + segment.rows; ++t) {
-                const float* q = in.q.data() + t * wide + h * dim;
-                const float* dout = in.dout.data() + t * wide + h * dim;
-                const float* out = forward.out.data() + t * wide + h * dim;
+                const std::int64_t head = t * shape.heads + h;
+                const float* q = in.q.data() + head * dim;
+                const float* dout = in.dout.data() + head * value_dim;
+                const float* out = forward.out.data() + head * value_dim;
                 const float m = forward.maximum[static_cast<std::size_t>(t * shape.heads + h)];
                 const float l = forward.denominator[static_cast<std::size_t>(t * shape.heads + h)];
                 float lanes[16] = {};
-                for (std::int64_t d = 0; d < dim; ++d) {
+                for (std::int64_t d = 0; d < value_dim; ++d) {
                     lanes[d % 16] = std::fma(dout[d], out[d], lanes[d % 16]);
                 }
                 const float delta = lane_tree(lanes);
-                float* dq = result.dq.data() + t * wide + h * dim;
+                float* dq = result.dq.data() + head * dim;
                 for (std::int64_t key : keys[static_cast<std::size_t>(t)]) {
-                    const float* k = in.k.data() + key * narrow + column;
-                    const float* v = in.v.data() + key * narrow + column;
+                    const float* k = in.k.data() + (key * shape.kv_heads + kv) * dim;
+                    const float* v = in.v.data() + (key * shape.kv_heads + kv) * value_dim;
                     const float p = exp(dot(q, k, dim) * shape.scale() - m) / l;
-                    const float ds = p * (dot(dout, v, dim) - delta);
+                    const float ds = p * (dot(dout, v, value_dim) - delta);
                     for (std::int64_t d = 0; d < dim; ++d) {
                         dq[d] = std::fma(ds, k[d], dq[d]);
                         float& dk_sum = dk_given[static_cast<std::size_t>(key * dim + d)];
-                        float& dv_sum = dv_given[static_cast<std::size_t>(key * dim + d)];
                         dk_sum = std::fma(ds, q[d], dk_sum);
+                    }
+                    for (std::int64_t d = 0; d < value_dim; ++d) {
+                        float& dv_sum = dv_given[static_cast<std::size_t>(key * value_dim + d)];
                         dv_sum = std::fma(p, dout[d], dv_sum);
                     }
                 }
@@ -296,12 +301,12 @@ inline AttentionGradients attention_gradients(
             if (segment.rows == 0) continue;
             const std::int64_t last = segment.row_begin + segment.rows - 1;
             for (std::int64_t key : keys[static_cast<std::size_t>(last)]) {
-                const auto slice = [&](const std::vector<float>& all) {
-                    return std::vector<float>(all.begin() + key * dim,
-                                              all.begin() + (key + 1) * dim);
+                const auto slice = [&](const std::vector<float>& all, std::int64_t size) {
+                    return std::vector<float>(all.begin() + key * size,
+                                              all.begin() + (key + 1) * size);
                 };
-                dk_rows[static_cast<std::size_t>(key)].add(slice(dk_given));
-                dv_rows[static_cast<std::size_t>(key)].add(slice(dv_given));
+                dk_rows[static_cast<std::size_t>(key)].add(slice(dk_given, dim));
+                dv_rows[static_cast<std::size_t>(key)].add(slice(dv_given, value_dim));
             }
         }
         std::vector<float> dk_head;
@@ -319,10 +324,10 @@ inline AttentionGradients attention_gradients(
         const Maybe dk_total = sum_heads(head_order, dk, mine, 0, 0, leaves);
         const Maybe dv_total = sum_heads(head_order, dv, mine, 0, 0, leaves);
         for (std::int64_t t = 0; t < in.rows; ++t) {
-            std::copy_n(dk_total.x.begin() + t * dim, dim,
-                        result.dk.begin() + t * narrow + kv * dim);
-            std::copy_n(dv_total.x.begin() + t * dim, dim,
-                        result.dv.begin() + t * narrow + kv * dim);
+            const std::int64_t to = t * shape.kv_heads + kv;
+            std::copy_n(dk_total.x.begin() + t * dim, dim, result.dk.begin() + to * dim);
+            std::copy_n(dv_total.x.begin() + t * value_dim, value_dim,
+                        result.dv.begin() + to * value_dim);
         }
     }
     return result;
@@ -333,18 +338,18 @@ inline std::vector<double> attention_in_double(const AttentionShape& shape,
                                                const AttentionInput<double>& in,
                                                const std::vector<std::vector<std::int64_t>>& keys) {
     const std::int64_t dim = shape.head_dim;
-    const std::int64_t narrow = shape.kv_heads * dim;
-    std::vector<double> out(in.q.size(), 0.0);
+    const std::int64_t value_dim = shape.value_size();
+    std::vector<double> out(static_cast<std::size_t>(in.rows * shape.heads * value_dim), 0.0);
     for (std::int64_t t = 0; t < in.rows; ++t) {
         for (std::int64_t h = 0; h < shape.heads; ++h) {
-            const std::int64_t at = (t * shape.heads + h) * dim;
-            const std::int64_t column = h / shape.group() * dim;
+            const std::int64_t head = t * shape.heads + h;
+            const std::int64_t kv = h / shape.group();
             std::vector<double> p;
             for (std::int64_t key : keys[static_cast<std::size_t>(t)]) {
                 double s = 0;
                 for (std::int64_t d = 0; d < dim; ++d) {
-                    s += in.q[static_cast<std::size_t>(at + d)] *
-                         in.k[static_cast<std::size_t>(key * narrow + column + d)];
+                    s += in.q[static_cast<std::size_t>(head * dim + d)] *
+                         in.k[static_cast<std::size_t>((key * shape.kv_heads + kv) * dim + d)];
                 }
                 p.push_back(s * static_cast<double>(shape.scale()));
             }
@@ -353,9 +358,10 @@ inline std::vector<double> attention_in_double(const AttentionShape& shape,
             for (double& x : p) sum += x = std::exp(x - top);
             for (std::size_t j = 0; j < p.size(); ++j) {
                 const std::int64_t key = keys[static_cast<std::size_t>(t)][j];
-                for (std::int64_t d = 0; d < dim; ++d) {
-                    out[static_cast<std::size_t>(at + d)] +=
-                        p[j] / sum * in.v[static_cast<std::size_t>(key * narrow + column + d)];
+                for (std::int64_t d = 0; d < value_dim; ++d) {
+                    out[static_cast<std::size_t>(head * value_dim + d)] +=
+                        p[j] / sum *
+                        in.v[static_cast<std::size_t>((key * shape.kv_heads + kv) * value_dim + d)];
                 }
             }
         }

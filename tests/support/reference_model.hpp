@@ -1,7 +1,9 @@
 // The decoder in plain loops and in double: logits and log-probabilities of one sequence.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -13,7 +15,8 @@ namespace rankwise::test::reference {
 
 using Vector = std::vector<double>;
 
-/// Llama, Qwen2 and Qwen3 as their configuration says, written from their definitions.
+/// Llama, Qwen2, Qwen3 and DeepSeek as their configuration says, written from their definitions
+/// (latent attention not absorbed: keys and values of every head).
 struct Model {
     model::ModelConfig config;
     std::map<std::string, Vector> weights;  ///< by Hugging Face name, row-major
@@ -45,15 +48,15 @@ struct Model {
         }
         for (std::int64_t l = 0; l < config.layers; ++l) {
             const std::string layer = "model.layers." + std::to_string(l) + ".";
-            attention(layer, x);
+            if (config.latent.used()) {
+                latent_attention(layer, x);
+            } else {
+                attention(layer, x);
+            }
             for (Vector& row : x) {
                 const Vector normed = norm(row, at(layer + "post_attention_layernorm.weight"));
-                Vector gate = linear(normed, layer + "mlp.gate_proj");
-                const Vector up = linear(normed, layer + "mlp.up_proj");
-                for (std::size_t i = 0; i < gate.size(); ++i) {
-                    gate[i] *= up[i] / (1.0 + std::exp(-gate[i]));
-                }
-                add(row, linear(gate, layer + "mlp.down_proj"));
+                add(row, config.has_experts(l) ? mixture(layer + "mlp.", normed)
+                                               : mlp(layer + "mlp.", normed));
             }
         }
         const char* head = config.tied ? "model.embed_tokens" : "lm_head";
@@ -69,10 +72,12 @@ struct Model {
     }
 
     [[nodiscard]] Vector norm(const Vector& x, const Vector& weight) const {
+        return norm(x, weight, config.rms_norm_eps);
+    }
+    [[nodiscard]] static Vector norm(const Vector& x, const Vector& weight, double eps) {
         double squares = 0.0;
         for (const double value : x) squares += value * value;
-        const double scale =
-            1.0 / std::sqrt(squares / static_cast<double>(x.size()) + config.rms_norm_eps);
+        const double scale = 1.0 / std::sqrt(squares / static_cast<double>(x.size()) + eps);
         Vector y(x.size());
         for (std::size_t i = 0; i < x.size(); ++i) y[i] = x[i] * scale * weight[i];
         return y;
@@ -87,6 +92,69 @@ struct Model {
             for (std::size_t i = 0; i < x.size(); ++i) y[o] += weight[o * x.size() + i] * x[i];
         }
         return y;
+    }
+
+    [[nodiscard]] Vector mlp(const std::string& name, const Vector& x) const {
+        Vector gate = linear(x, name + "gate_proj");
+        const Vector up = linear(x, name + "up_proj");
+        for (std::size_t i = 0; i < gate.size(); ++i) gate[i] *= up[i] / (1.0 + std::exp(-gate[i]));
+        return linear(gate, name + "down_proj");
+    }
+
+    [[nodiscard]] Vector mixture(const std::string& name, const Vector& x) const {
+        const model::ExpertsConfig& experts = config.experts;
+        Vector scores = linear(x, name + "gate");
+        double sum = 0.0;
+        for (double& s : scores) {
+            const bool sigmoid = experts.scoring == kernels::Scoring::sigmoid;
+            s = sigmoid ? 1.0 / (1.0 + std::exp(-s)) : std::exp(s);
+            sum += s;
+        }
+        if (experts.scoring == kernels::Scoring::softmax) {
+            for (double& s : scores) s /= sum;
+        }
+        const std::vector<std::size_t> chosen = choice(name, scores);
+        double total = 1.0;
+        if (experts.normalise) {
+            total = 0.0;
+            for (const std::size_t e : chosen) total += scores[e];
+        }
+        Vector y(x.size(), 0.0);
+        for (const std::size_t e : chosen) {
+            Vector one = mlp(name + "experts." + std::to_string(e) + ".", x);
+            for (double& value : one) value *= scores[e] / total * experts.scale;
+            add(y, one);
+        }
+        if (experts.shared > 0) add(y, mlp(name + "shared_experts.", x));
+        return y;
+    }
+
+    /// The experts that a row takes.
+    [[nodiscard]] std::vector<std::size_t> choice(const std::string& name, Vector values) const {
+        const model::ExpertsConfig& experts = config.experts;
+        if (experts.has_bias()) add(values, at(name + "gate.e_score_correction_bias"));
+        const auto best = [](const Vector& of, std::int64_t count) {
+            std::vector<std::size_t> ids(of.size());
+            for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = i;
+            std::stable_sort(ids.begin(), ids.end(),
+                             [&](std::size_t a, std::size_t b) { return of[a] > of[b]; });
+            ids.resize(static_cast<std::size_t>(count));
+            return ids;
+        };
+        const std::size_t size = values.size() / static_cast<std::size_t>(experts.groups);
+        Vector worth;
+        for (std::size_t begin = 0; begin < values.size(); begin += size) {
+            Vector group(values.begin() + static_cast<std::ptrdiff_t>(begin),
+                         values.begin() + static_cast<std::ptrdiff_t>(begin + size));
+            std::sort(group.begin(), group.end(), std::greater<>());
+            const bool two = experts.method == model::ChoiceMethod::noaux_tc && size > 1;
+            worth.push_back(two ? group[0] + group[1] : group[0]);
+        }
+        Vector open(values.size(), -INFINITY);
+        for (const std::size_t g : best(worth, experts.kept_groups)) {
+            for (std::size_t e = g * size; e < (g + 1) * size; ++e) open[e] = values[e];
+        }
+        return best(open, experts.chosen);
     }
 
     /// The heads of one row, normed if the family does so, and rotated to their position.
@@ -107,6 +175,78 @@ struct Model {
                 heads[begin + i] = a * c - b * s;
                 heads[begin + i + size / 2] = b * c + a * s;
             }
+        }
+    }
+
+    /// `size` elements from `begin` on, rotated to a position in pairs that stand side by side.
+    void rotate_adjacent(Vector& of, std::size_t begin, std::int64_t position) const {
+        const model::RopeFrequencies rope =
+            model::rope_frequencies(config.rope, config.latent.rope_dim, config.max_position);
+        for (std::size_t i = 0; i < rope.inverse.size(); ++i) {
+            const double angle = static_cast<double>(position) * rope.inverse[i];
+            const double c = std::cos(angle) * rope.attention_factor;
+            const double s = std::sin(angle) * rope.attention_factor;
+            double& a = of[begin + 2 * i];
+            double& b = of[begin + 2 * i + 1];
+            const double was = a;
+            a = was * c - b * s;
+            b = b * c + was * s;
+        }
+    }
+
+    [[nodiscard]] double latent_scale() const {
+        const model::RopeConfig& rope = config.rope;
+        double mscale = 1.0;
+        if (rope.scaling == model::RopeScaling::yarn && rope.mscale_all_dim != 0.0)
+            mscale = 0.1 * rope.mscale_all_dim * std::log(rope.factor) + 1.0;
+        return mscale * mscale / std::sqrt(static_cast<double>(config.head_dim));
+    }
+
+    void latent_attention(const std::string& layer, std::vector<Vector>& x) const {
+        constexpr double kInnerEps = 1e-6;
+        const std::string name = layer + "self_attn.";
+        const model::LatentConfig& latent = config.latent;
+        const auto nope = static_cast<std::size_t>(latent.nope_dim);
+        const auto value = static_cast<std::size_t>(latent.value_dim);
+        const auto rank = static_cast<std::ptrdiff_t>(latent.kv_rank);
+        const auto query = static_cast<std::size_t>(config.head_dim);
+        std::vector<Vector> up;      // nope keys and values of all heads
+        std::vector<Vector> turned;  // the rotated key
+        for (std::size_t t = 0; t < x.size(); ++t) {
+            const auto position = static_cast<std::int64_t>(t);
+            const Vector normed = norm(x[t], at(layer + "input_layernorm.weight"));
+            Vector q = latent.q_rank > 0
+                           ? linear(norm(linear(normed, name + "q_a_proj"),
+                                         at(name + "q_a_layernorm.weight"), kInnerEps),
+                                    name + "q_b_proj")
+                           : linear(normed, name + "q_proj");
+            const Vector down = linear(normed, name + "kv_a_proj_with_mqa");
+            up.push_back(linear(norm({down.begin(), down.begin() + rank},
+                                     at(name + "kv_a_layernorm.weight"), kInnerEps),
+                                name + "kv_b_proj"));
+            turned.emplace_back(down.begin() + rank, down.end());
+            rotate_adjacent(turned.back(), 0, position);
+            Vector out;
+            for (std::size_t h = 0; h < static_cast<std::size_t>(config.heads); ++h) {
+                rotate_adjacent(q, h * query + nope, position);
+                Vector weight(t + 1, 0.0);
+                double sum = 0.0;
+                for (std::size_t j = 0; j <= t; ++j) {
+                    for (std::size_t i = 0; i < nope; ++i)
+                        weight[j] += q[h * query + i] * up[j][h * (nope + value) + i];
+                    for (std::size_t i = nope; i < query; ++i)
+                        weight[j] += q[h * query + i] * turned[j][i - nope];
+                    weight[j] = std::exp(weight[j] * latent_scale());
+                    sum += weight[j];
+                }
+                for (std::size_t i = 0; i < value; ++i) {
+                    double total = 0.0;
+                    for (std::size_t j = 0; j <= t; ++j)
+                        total += weight[j] / sum * up[j][h * (nope + value) + nope + i];
+                    out.push_back(total);
+                }
+            }
+            add(x[t], linear(out, name + "o_proj"));
         }
     }
 

@@ -15,7 +15,8 @@ inline DeviceCase plain_device() {
     return {"plain", {.isa = kernels::Isa::automatic, .threads = 1, .checked = false}};
 }
 
-/// Two layers, grouped query heads, a vocabulary that is no multiple of anything.
+/// Two layers (of DeepSeek the second with experts), grouped query heads, a vocabulary that is no
+/// multiple of anything.
 inline model::ModelConfig small_config(model::Family family = model::Family::qwen2) {
     model::ModelConfig config;
     config.family = family;
@@ -30,6 +31,23 @@ inline model::ModelConfig small_config(model::Family family = model::Family::qwe
     config.tied = family == model::Family::qwen2;
     config.qkv_bias = family == model::Family::qwen2;
     config.qk_norm = family == model::Family::qwen3;
+    const bool v3 = family == model::Family::deepseek_v3;
+    if (!v3 && family != model::Family::deepseek_v2) return config;
+    config.latent = {
+        .q_rank = v3 ? 10 : 0, .kv_rank = 12, .nope_dim = 6, .rope_dim = 4, .value_dim = 5};
+    config.head_dim = 10;
+    config.kv_heads = config.heads;
+    config.experts = {.routed = 8,
+                      .shared = v3 ? 1 : 2,
+                      .chosen = 3,
+                      .intermediate = 12,
+                      .first_dense = 1,
+                      .groups = v3 ? 4 : 1,
+                      .kept_groups = v3 ? 2 : 1,
+                      .scoring = v3 ? kernels::Scoring::sigmoid : kernels::Scoring::softmax,
+                      .method = v3 ? model::ChoiceMethod::noaux_tc : model::ChoiceMethod::greedy,
+                      .normalise = v3,
+                      .scale = v3 ? 2.5 : 1.0};
     return config;
 }
 

@@ -6,7 +6,7 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
 void attention_gradient(const AttentionHeadGradient& head);
-std::int64_t attention_gradient_scratch(std::int64_t head_dim);
+std::int64_t attention_gradient_scratch(std::int64_t head_dim, std::int64_t value_dim);
 
 namespace {
 
@@ -16,7 +16,7 @@ constexpr std::int64_t kTile = 6;
 /// The state of `pairs` (row, head) pairs. o, l and m are of the span at hand, the merged ones of
 /// the spans before it.
 struct State {
-    float* q;      // [pairs][head_dim]
+    float* q;      // [pairs][q_padded]
     float* o;      // [pairs][padded]
     float* lanes;  // [pairs][16]
     float* m;      // [pairs]
@@ -24,25 +24,27 @@ struct State {
     float* merged_l;
     float* merged_m;
     float* scores;  // [kTile][64]
-    std::int64_t padded;
+    std::int64_t q_padded;
+    std::int64_t padded;  // of values
 };
 
-std::int64_t rows_scratch(std::int64_t pairs, std::int64_t head_dim) {
-    const std::int64_t padded = round_up_16(head_dim);
+std::int64_t rows_scratch(std::int64_t pairs, std::int64_t head_dim, std::int64_t value_dim) {
+    const std::int64_t padded = round_up_16(value_dim);
     return pairs * (round_up_16(head_dim) + 2 * padded + kLanes) + 3 * round_up_16(pairs) +
            kTile * kBlock;
 }
 
 State carve(const AttentionRows& a, std::int64_t pairs) {
     State state{};
-    state.padded = round_up_16(a.head_dim);
+    state.q_padded = round_up_16(a.head_dim);
+    state.padded = round_up_16(a.value_dim);
     float* next = a.scratch;
     const auto take = [&next](std::int64_t floats) {
         float* taken = next;
         next += floats;
         return taken;
     };
-    state.q = take(pairs * state.padded);
+    state.q = take(pairs * state.q_padded);
     state.o = take(pairs * state.padded);
     state.merged_o = take(pairs * state.padded);
     state.lanes = take(pairs * kLanes);
@@ -109,8 +111,8 @@ void probabilities(const State& state, std::int64_t pair, std::int64_t count,
 /// One block for `count` <= kTile pairs from `pair` on, keys ascending with the row.
 void attend_block(const AttentionRows& a, const State& state, const float* block, std::int64_t pair,
                   std::int64_t count, const std::int64_t* keys) {
-    multiply<false>({.a = state.q + pair * state.padded,
-                     .a_row = state.padded,
+    multiply<false>({.a = state.q + pair * state.q_padded,
+                     .a_row = state.q_padded,
                      .a_step = 1,
                      .b = block,
                      .b_step = kBlock,
@@ -124,11 +126,11 @@ void attend_block(const AttentionRows& a, const State& state, const float* block
                      .a_row = kBlock,
                      .a_step = 1,
                      .b = block + a.head_dim * kBlock,
-                     .b_step = a.head_dim,
+                     .b_step = a.value_dim,
                      .c = state.o + pair * state.padded,
                      .c_row = state.padded,
                      .rows = count,
-                     .columns = a.head_dim,
+                     .columns = a.value_dim,
                      .steps = 0},
                     keys);
 }
@@ -172,7 +174,7 @@ void attend(const AttentionRows& a) {
     const State state = carve(a, pairs);
     for (std::int64_t i = 0; i < pairs; ++i) {
         copy(a.q + (i / a.group) * a.q_stride + (i % a.group) * a.head_dim, a.head_dim,
-             state.q + i * state.padded);
+             state.q + i * state.q_padded);
     }
     const std::int64_t end = a.position + a.rows;
     /// The first pair with a key at `position` or behind it.
@@ -202,9 +204,9 @@ void attend(const AttentionRows& a) {
         const std::int64_t row = i / a.group;
         const std::int64_t head = i % a.group;
         const F16 l = set(state.merged_l[i]);
-        float* out = a.out + row * a.out_stride + head * a.head_dim;
-        for (std::int64_t d = 0; d < a.head_dim; d += kLanes) {
-            store_first(load(state.merged_o + i * state.padded + d) / l, out + d, a.head_dim - d);
+        float* out = a.out + row * a.out_stride + head * a.value_dim;
+        for (std::int64_t d = 0; d < a.value_dim; d += kLanes) {
+            store_first(load(state.merged_o + i * state.padded + d) / l, out + d, a.value_dim - d);
         }
         if (a.maximum != nullptr) {
             a.maximum[row * a.statistics_stride + head] = state.merged_m[i] + 0.0F;  // never -0

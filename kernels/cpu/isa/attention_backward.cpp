@@ -10,18 +10,20 @@ constexpr std::int64_t kEdge =
     16;  // rows and keys are cut into pieces of this size at the causal edge
 
 struct Buffers {
-    float* q;     // [64][padded]
-    float* dout;  // [64][padded]
-    float* dq;    // [64][padded]
-    float* p;     // [64][64]: scores, then probabilities
-    float* ds;    // [64][64]: dout.v, then gradients of the scores
-    float* dot;   // [64]: D
-    std::int64_t padded;
+    float* q;                   // [64][padded]
+    float* dout;                // [64][value_padded]
+    float* dq;                  // [64][padded]
+    float* p;                   // [64][64]: scores, then probabilities
+    float* ds;                  // [64][64]: dout.v, then gradients of the scores
+    float* dot;                 // [64]: D
+    std::int64_t padded;        // of keys
+    std::int64_t value_padded;  // of values
 };
 
 Buffers carve(const AttentionHeadGradient& a) {
     Buffers b{};
     b.padded = round_up_16(a.head_dim);
+    b.value_padded = round_up_16(a.value_dim);
     float* next = a.scratch;
     const auto take = [&next](std::int64_t floats) {
         float* taken = next;
@@ -29,7 +31,7 @@ Buffers carve(const AttentionHeadGradient& a) {
         return taken;
     };
     b.q = take(kBlock * b.padded);
-    b.dout = take(kBlock * b.padded);
+    b.dout = take(kBlock * b.value_padded);
     b.dq = take(kBlock * b.padded);
     b.p = take(kBlock * kBlock);
     b.ds = take(kBlock * kBlock);
@@ -104,17 +106,20 @@ void key_gradients(const AttentionHeadGradient& a, const Buffers& b, const Step&
         Product product{.a = b.p + skipped * kBlock + j,
                         .a_row = 1,
                         .a_step = kBlock,
-                        .b = b.dout + skipped * b.padded,
-                        .b_step = b.padded,
-                        .c = a.dv + (key + j) * b.padded,
-                        .c_row = b.padded,
+                        .b = b.dout + skipped * b.value_padded,
+                        .b_step = b.value_padded,
+                        .c = a.dv + (key + j) * b.value_padded,
+                        .c_row = b.value_padded,
                         .rows = keys - j < piece ? keys - j : piece,
-                        .columns = a.head_dim,
+                        .columns = a.value_dim,
                         .steps = step.count - skipped};
         multiply<kResume>(product);
         product.a = b.ds + skipped * kBlock + j;
         product.b = b.q + skipped * b.padded;
+        product.b_step = b.padded;
         product.c = a.dk + (key + j) * b.padded;
+        product.c_row = b.padded;
+        product.columns = a.head_dim;
         multiply<kResume>(product);
     }
 }
@@ -134,9 +139,11 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
                         .columns = round_up_16(keys_of(step, r + rows - 1)),
                         .steps = a.head_dim};
         multiply<false>(product);
-        product.a = b.dout + r * b.padded;
+        product.a = b.dout + r * b.value_padded;
+        product.a_row = b.value_padded;
         product.b = block + a.head_dim * kBlock;
         product.c = b.ds + r * kBlock;
+        product.steps = a.value_dim;
         multiply<false>(product);
     });
     for (std::int64_t r = 0; r < step.count; ++r) {
@@ -145,7 +152,7 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
     Product product{.a = b.ds,
                     .a_row = kBlock,
                     .a_step = 1,
-                    .b = block + 2 * a.head_dim * kBlock,
+                    .b = block + (a.head_dim + a.value_dim) * kBlock,
                     .b_step = a.head_dim,
                     .c = b.dq,
                     .c_row = b.padded,
@@ -174,8 +181,9 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
 
 }  // namespace
 
-std::int64_t attention_gradient_scratch(std::int64_t head_dim) {
-    return 3 * kBlock * round_up_16(head_dim) + 2 * kBlock * kBlock + kBlock;
+std::int64_t attention_gradient_scratch(std::int64_t head_dim, std::int64_t value_dim) {
+    return kBlock * (2 * round_up_16(head_dim) + round_up_16(value_dim)) + 2 * kBlock * kBlock +
+           kBlock;
 }
 
 void attention_gradient(const AttentionHeadGradient& a) {
@@ -192,9 +200,9 @@ void attention_gradient(const AttentionHeadGradient& a) {
         for (std::int64_t r = 0; r < step.count; ++r) {
             const std::int64_t row = step.row + r;
             copy(a.q + row * a.q_stride, a.head_dim, b.q + r * b.padded);
-            copy(a.dout + row * a.dout_stride, a.head_dim, b.dout + r * b.padded);
+            copy(a.dout + row * a.dout_stride, a.value_dim, b.dout + r * b.value_padded);
             b.dot[r] =
-                lane_dot(a.dout + row * a.dout_stride, a.out + row * a.out_stride, a.head_dim);
+                lane_dot(a.dout + row * a.dout_stride, a.out + row * a.out_stride, a.value_dim);
             for (std::int64_t d = 0; d < b.padded; d += kLanes) {
                 store(zero(), b.dq + r * b.padded + d);
             }

@@ -37,15 +37,15 @@ HWY_INLINE void transpose_8x8(const float* from, std::int64_t stride, const std:
     }
 }
 
-/// to [head_dim][64]: column j is row rows[j].
+/// to [size][64]: column j is row rows[j].
 HWY_INLINE void pack_columns(const float* from, std::int64_t stride, const std::int64_t* rows,
-                             std::int64_t head_dim, float* to) {
+                             std::int64_t size, float* to) {
     for (std::int64_t j = 0; j < kBlock; j += 8) {
         std::int64_t d = 0;
-        for (; d + 8 <= head_dim; d += 8) {
+        for (; d + 8 <= size; d += 8) {
             transpose_8x8(from + d, stride, rows + j, to + d * kBlock + j);
         }
-        for (; d < head_dim; ++d) {
+        for (; d < size; ++d) {
             for (std::int64_t i = 0; i < 8; ++i) {
                 to[d * kBlock + j + i] = from[rows[j + i] * stride + d];
             }
@@ -53,28 +53,30 @@ HWY_INLINE void pack_columns(const float* from, std::int64_t stride, const std::
     }
 }
 
-/// to [64][head_dim]: row j is row rows[j].
+/// to [64][size]: row j is row rows[j].
 HWY_INLINE void pack_rows(const float* from, std::int64_t stride, const std::int64_t* rows,
-                          std::int64_t head_dim, float* to) {
+                          std::int64_t size, float* to) {
     for (std::int64_t j = 0; j < kBlock; ++j) {
-        copy(from + rows[j] * stride, head_dim, to + j * head_dim);
+        copy(from + rows[j] * stride, size, to + j * size);
     }
 }
 
 }  // namespace pack_detail
 
 inline void pack_forward(const AttentionBlock& block) {
-    const std::int64_t size = block.head_dim * kBlock;
+    const std::int64_t keys = block.head_dim * kBlock;
     pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
-    pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.head_dim, block.to + size);
+    pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.value_dim, block.to + keys);
 }
 
 inline void pack_backward(const AttentionBlock& block) {
-    const std::int64_t size = block.head_dim * kBlock;
+    const std::int64_t keys = block.head_dim * kBlock;
+    const std::int64_t values = block.value_dim * kBlock;
     pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
-    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.head_dim, block.to + size);
+    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.value_dim,
+                              block.to + keys);
     pack_detail::pack_rows(block.k, block.k_stride, block.rows, block.head_dim,
-                           block.to + 2 * size);
+                           block.to + keys + values);
 }
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

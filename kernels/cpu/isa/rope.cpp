@@ -21,11 +21,26 @@ void rotate(Element* x, std::int64_t heads, std::int64_t head_dim, const float* 
     }
 }
 
+void rotate_adjacent(float* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
+                     const float* sine, bool inverse) {
+    const std::int64_t half = head_dim / 2;
+    for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
+        for (std::int64_t i = 0; i < half; ++i) {
+            const float c = cosine[i];
+            const float s = inverse ? -sine[i] : sine[i];
+            const float a = x[2 * i];
+            const float b = x[2 * i + 1];
+            x[2 * i] = __builtin_fmaf(a, c, -(b * s));
+            x[2 * i + 1] = __builtin_fmaf(b, c, a * s);
+        }
+    }
+}
+
 }  // namespace
 
 template <class Element>
 const RopeKernels<Element>& rope_kernels() {
-    static constexpr RopeKernels<Element> kernels{rotate<Element>};
+    static constexpr RopeKernels<Element> kernels{rotate<Element>, rotate_adjacent};
     return kernels;
 }
 template const RopeKernels<float>& rope_kernels();

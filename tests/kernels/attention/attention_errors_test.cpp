@@ -93,8 +93,8 @@ class AttentionErrors : public testing::Test {
         device_.put(std::vector<float>(static_cast<std::size_t>(kRows * 16), 1.0F));
     kernels::DeviceBuffer<float> cache_ =
         device_.put(std::vector<float>(std::size_t{2} * 2 * 2 * 4 * 64, 0.0F));
-    kernels::KvPages pages_{reinterpret_cast<std::byte*>(cache_.span().handle()), DType::f32, 2, 2,
-                            4};
+    kernels::KvPages pages_{
+        reinterpret_cast<std::byte*>(cache_.span().handle()), DType::f32, 2, 2, 4, 4};
     std::vector<AttentionSegment> segments_ = segments_of({{4, 1}, {2, -1}});
     std::vector<kernels::PagedRun> runs_{{0, 4, 0, 0}, {4, 2, 62, 1}};
     std::vector<std::int32_t> table_{0, 1};
@@ -206,7 +206,7 @@ TEST_F(AttentionErrors, SlotsAndPagesMustExist) {
     slots_[2] = 2;
     expect_error(write(), "kv_write: k is 6 x 8 (stride 8), expected 5 x 8");
     pages_.head_dim = 0;
-    expect_error(write(), "kv_write: 2 pages of 2 KV heads of size 0");
+    expect_error(write(), "kv_write: 2 pages of 2 KV heads of size 0 with values of size 4");
     pages_.head_dim = 4;
     const std::vector<std::int32_t> one{0};
     const std::vector<std::int32_t> two{0, 1};

@@ -50,7 +50,8 @@ TEST_P(PagedAttention, EqualsTheLoopsInExactOrder) {
     for (const AttentionShape& shape :
          {AttentionShape{1, 1, 1}, AttentionShape{2, 1, 8}, AttentionShape{5, 1, 20},
           AttentionShape{8, 4, 32}, AttentionShape{3, 3, 80}, AttentionShape{14, 2, 64},
-          AttentionShape{50, 1, 16}, AttentionShape{2, 1, 128}}) {
+          AttentionShape{50, 1, 16}, AttentionShape{2, 1, 128}, AttentionShape{4, 1, 28, 20},
+          AttentionShape{2, 2, 5, 40}}) {
         const auto segments = segments_of({{150, -1}, {1, -1}, {64, -1}});
         const auto in = random_attention_input(shape, rows_of(segments), 1);
         const auto expected = reference::attention(shape, in, segments);

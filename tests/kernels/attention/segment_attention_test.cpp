@@ -7,8 +7,20 @@ namespace {
 
 class SegmentAttention : public OnEveryDevice {};
 
-const AttentionShape kShapes[] = {{1, 1, 1},  {2, 1, 8},   {4, 2, 16},  {5, 1, 20}, {8, 4, 32},
-                                  {3, 1, 80}, {14, 2, 64}, {2, 2, 128}, {1, 1, 192}};
+const AttentionShape kShapes[] = {{1, 1, 1},
+                                  {2, 1, 8},
+                                  {4, 2, 16},
+                                  {5, 1, 20},
+                                  {8, 4, 32},
+                                  {3, 1, 80},
+                                  {14, 2, 64},
+                                  {2, 2, 128},
+                                  {1, 1, 192},
+                                  // Values of another size than keys.
+                                  {4, 1, 28, 20},
+                                  {2, 2, 8, 40},
+                                  {3, 1, 5, 1},
+                                  {16, 1, 80, 64}};
 
 /// What the loops give for one shape; computed once for all devices.
 struct Expected {
@@ -114,7 +126,8 @@ TEST_P(SegmentAttention, SignsOfZeroSurviveWhatARowDoesNotSeeAndWhatDoesNotExist
 }
 
 TEST_P(SegmentAttention, IsWithinRoundingOfDouble) {
-    for (const AttentionShape& shape : {AttentionShape{4, 2, 32}, AttentionShape{2, 1, 128}}) {
+    for (const AttentionShape& shape :
+         {AttentionShape{4, 2, 32}, AttentionShape{2, 1, 128}, AttentionShape{4, 1, 48, 32}}) {
         const auto segments = segments_of({{300, 1}, {30, -1}});
         const auto in = random_attention_input(shape, rows_of(segments), 4);
         const auto expected =
@@ -134,7 +147,7 @@ TEST_P(SegmentAttention, IsWithinRoundingOfDouble) {
 }
 
 TEST_P(SegmentAttention, GradientsAreThoseOfDifferencesInDouble) {
-    const AttentionShape shape{4, 2, 8};
+    const AttentionShape shape{4, 2, 8, 6};
     const auto segments = segments_of({{5, 2}, {7, 2}, {3, -1}, {1, -1}});
     auto in = random_attention_input(shape, rows_of(segments), 6);
     for (float& q : in.q) q /= 3;

@@ -132,6 +132,18 @@ TEST_P(ElementwiseTest, AddRoundsOnceAnElement) {
     }
 }
 
+TEST_P(ElementwiseTest, FillKeepsToItsColumns) {
+    const auto to = device.put(std::vector<float>(200 * 40, 1.0F));
+    std::vector<float> expected(200 * 40, 1.0F);
+    for (std::size_t t = 0; t < 200; ++t) {
+        for (std::size_t i = 0; i < 37; ++i) expected[t * 40 + i] = -0.0F;
+    }
+    device->fill({.to = matrix(to.span(), 200, 37, 40), .value = -0.0F}, device.stream());
+    const auto got = device.get(to);
+    EXPECT_EQ(got, expected);
+    EXPECT_TRUE(std::signbit(got[0]));
+}
+
 TEST_P(ElementwiseTest, GatherTakesRowsInAnyOrderAndOften) {
     const std::int64_t cols = 37;
     const auto values = random_floats(5 * 40, 1);

@@ -49,15 +49,17 @@ std::vector<std::int32_t> positions_of(std::int64_t rows) {
     return positions;
 }
 
-std::vector<float> rotated(const Shape& s, std::vector<float> x, const Tables& tables,
-                           bool inverse) {
+std::vector<float> rotated(const Shape& s, std::vector<float> x, const Tables& tables, bool inverse,
+                           kernels::RopePairs pairs) {
+    const bool adjacent = pairs == kernels::RopePairs::adjacent;
     const auto positions = positions_of(s.rows);
     const std::int64_t half = s.head_dim / 2;
     for (std::int64_t t = 0; t < s.rows; ++t) {
         for (std::int64_t h = 0; h < s.heads; ++h) {
             for (std::int64_t i = 0; i < half; ++i) {
-                const auto at = static_cast<std::size_t>(t * s.stride + h * s.head_dim + i);
-                const auto pair = at + static_cast<std::size_t>(half);
+                const auto at = static_cast<std::size_t>(t * s.stride + h * s.head_dim +
+                                                         (adjacent ? 2 * i : i));
+                const auto pair = at + static_cast<std::size_t>(adjacent ? 1 : half);
                 const auto entry =
                     static_cast<std::size_t>(positions[static_cast<std::size_t>(t)] * half + i);
                 const float cosine = tables.cosine[entry];
@@ -74,7 +76,10 @@ std::vector<float> rotated(const Shape& s, std::vector<float> x, const Tables& t
 
 TEST_P(RopeTest, EachPairIsRotatedByItsPositionsAngleInTheContractsSequence) {
     for (const Shape& s : kShapes) {
-        for (const bool inverse : {false, true}) {
+        for (const auto& [inverse, pairs] : {std::pair(false, kernels::RopePairs::halves),
+                                             std::pair(true, kernels::RopePairs::halves),
+                                             std::pair(false, kernels::RopePairs::adjacent),
+                                             std::pair(true, kernels::RopePairs::adjacent)}) {
             const Tables tables(s.head_dim);
             const auto values = random_floats(s.rows * s.stride, 1);
             const auto x = device.put(values);
@@ -87,9 +92,10 @@ TEST_P(RopeTest, EachPairIsRotatedByItsPositionsAngleInTheContractsSequence) {
                           .positions = positions,
                           .cosine = cosine.span(),
                           .sine = sine.span(),
-                          .inverse = inverse},
+                          .inverse = inverse,
+                          .pairs = pairs},
                          device.stream());
-            EXPECT_EQ(device.get(x), rotated(s, values, tables, inverse));
+            EXPECT_EQ(device.get(x), rotated(s, values, tables, inverse, pairs));
         }
     }
 }

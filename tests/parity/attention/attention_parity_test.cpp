@@ -31,14 +31,15 @@ std::vector<kernels::AttentionSegment> group_of(std::int64_t prompt,
 }
 
 TEST_P(AttentionParity, DecodeOfForkedSequencesEqualsSegments) {
-    for (const AttentionShape& shape : {AttentionShape{8, 4, 32}, AttentionShape{3, 1, 20}}) {
+    for (const AttentionShape& shape :
+         {AttentionShape{8, 4, 32}, AttentionShape{3, 1, 20}, AttentionShape{4, 1, 28, 20}}) {
         for (const std::int64_t prompt : {1, 8, 64, 70, 131}) {
             const std::vector<std::int64_t> samples{5, 150, 0, 201, 33};
             const auto segments = group_of(prompt, samples);
             const auto in = random_attention_input(shape, rows_of(segments), 1);
             auto expected = run_forward(device, shape, in, segments).out;
 
-            const std::int64_t wide = shape.heads * shape.head_dim;
+            const std::int64_t wide = shape.heads * shape.value_size();
             std::vector<float> found(expected.size());
             const auto keep = [&](const std::vector<float>& out, std::int64_t from, std::int64_t to,
                                   std::int64_t count) {
@@ -115,8 +116,7 @@ TEST_P(AttentionParity, FiveThousandTokensInPiecesOneByOneAndAsOneSegmentAreEqua
         for (std::size_t j = 0; j < keys.size(); ++j) keys[j] = static_cast<std::int64_t>(j);
         const kernels::cpu::FlushDenormals flush;
         const auto loops = reference::attention_row(
-            straight.q.data() + row * wide, straight.k.data(), straight.v.data(), shape.head_dim,
-            keys, shape.head_dim, shape.scale());
+            straight.q.data() + row * wide, straight.k.data(), straight.v.data(), shape, keys);
         EXPECT_EQ(first_difference(PagedCache::slice(alone, 0, 1, shape.head_dim), loops.out), "")
             << row;
     }

@@ -134,6 +134,44 @@ TEST_F(Safetensors, RowsMissingTwiceOrOutsideAreTheCallersError) {
                                 {"cannot be written as I64"});
 }
 
+/// [5, 5] of 8-bit values 0x38 (1), 0x40 (2), … with scales of blocks of two rows and three
+/// columns.
+void write_fp8(FileSystem& fs, const Path& folder, Shape scales) {
+    SafetensorsWriter writer(
+        fs, folder,
+        {{"w", Shape::matrix(5, 5), DType::f8_e4m3}, {"w_scale_inv", scales, DType::f32}}, 10000);
+    std::vector<std::byte> bits;
+    for (int i = 0; i < 25; ++i) bits.push_back(static_cast<std::byte>(0x38 + i));
+    writer.write_rows_raw("w", 0, bits);
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < scales.size(); ++i)
+        values.push_back(static_cast<float>(std::int64_t{1} << i));
+    writer.write_rows("w_scale_inv", 0, values);
+    writer.finish();
+}
+
+TEST_F(Safetensors, EightBitValuesAreMultipliedByTheirBlocksScale) {
+    write_fp8(*fs_, scratch_.path(), Shape::matrix(3, 2));
+    const SafetensorsFolder folder(scratch_.path(), {.rows = 2, .cols = 3});
+    // Row 1, columns 1 to 4: 1.75, 1.875, 2, 2.25 of the blocks with scales 1 and 2.
+    EXPECT_EQ(read(folder, "w", {{1, 2}, {1, 5}}),
+              (std::vector<float>{1.75F, 1.875F, 2 * 2.0F, 2 * 2.25F}));
+    EXPECT_EQ(read(folder, "w", {{4, 5}, {4, 5}}), (std::vector<float>{32 * 8.0F}));
+    const auto whole = read(folder, "w", {{0, 5}, {0, 5}});
+    EXPECT_EQ(whole[9], 2 * 2.25F);
+    EXPECT_EQ(whole[24], 32 * 8.0F);
+}
+
+TEST_F(Safetensors, EightBitValuesWithoutScalesThatFitAreRefused) {
+    write_fp8(*fs_, scratch_.path(), Shape::matrix(3, 1));
+    const SafetensorsFolder folder(scratch_.path(), {.rows = 2, .cols = 3});
+    expect_error<BadInput>(
+        [&] {
+            (void)read(folder, "w", {{0, 1}, {0, 1}});
+        },
+        {"tensor w_scale_inv", "expected shape [3, 2], found [3, 1]"});
+}
+
 TEST_F(Safetensors, PaddingMetadataHalvesAndScalarsAreRead) {
     test::put(
         scratch_ / "one.safetensors",

@@ -18,6 +18,7 @@ ModelConfig config_of(Family family) {
     config.hidden = 24;
     config.layers = 3;
     config.heads = 6;
+    if (config.latent.used()) config.kv_heads = 6;
     config.max_position = 99;
     config.rms_norm_eps = 1.0 / 3.0 * 1e-5;  // every digit counts
     config.initializer_range = 0.1;
@@ -32,7 +33,8 @@ ModelConfig back(const ModelConfig& config) {
 }
 
 TEST(ConfigText, OfEveryFamilyAndRotaryFormReadsBackToTheBit) {
-    for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
+    for (const Family family :
+         {Family::llama, Family::qwen2, Family::qwen3, Family::deepseek_v2, Family::deepseek_v3}) {
         EXPECT_EQ(back(config_of(family)), config_of(family)) << name_of(family);
     }
     for (const RopeScaling scaling :

@@ -163,7 +163,8 @@ TEST_F(Batching, ThreadsAndInstructionSetsChangeNoBit) {
 }
 
 TEST_F(Batching, QueryNormsAndUntiedHeadsGenerateWhatTheyScore) {
-    for (const model::Family family : {model::Family::llama, model::Family::qwen3}) {
+    for (const model::Family family : {model::Family::llama, model::Family::qwen3,
+                                       model::Family::deepseek_v2, model::Family::deepseek_v3}) {
         SmallModel other(test::small_config(family));
         const auto answers = test::generate(other, requests, sampling(), {.slots = 9});
         test::expect_exact_logprobs(other, answers, 0.8F);

@@ -13,8 +13,7 @@ namespace {
 class KvPoolTest : public testing::Test {
   protected:
     test::DeviceUnderTest device{test::plain_device()};
-    KvPool pool{*device, test::small_config(), test::small_config().layers,
-                test::small_config().kv_heads, 5};
+    KvPool pool{*device, 2, {.heads = 4, .kv_heads = 2, .key_dim = 8, .value_dim = 6}, 5};
 };
 
 TEST_F(KvPoolTest, PagesAreDifferentAndAllOfThemCanBeTaken) {

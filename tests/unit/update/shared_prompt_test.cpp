@@ -73,7 +73,8 @@ Update update_of(SmallModel& model, const std::vector<Group>& groups, const Plan
 }
 
 TEST(SharedPrompts, GiveTheBitsOfSeparateForwardPassesAndTheirGradientsWithinRounding) {
-    for (const model::Family family : {model::Family::qwen2, model::Family::qwen3}) {
+    for (const model::Family family :
+         {model::Family::qwen2, model::Family::qwen3, model::Family::deepseek_v3}) {
         SmallModel model(test::small_config(family));
         for (const std::int64_t prompt : {1, 63, 64, 65, 130}) {
             SCOPED_TRACE(prompt);

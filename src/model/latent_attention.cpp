@@ -1,0 +1,281 @@
+#include "src/model/latent_attention.hpp"
+
+#include <array>
+
+#include "src/model/linear_gradients.hpp"
+
+namespace rankwise::model {
+namespace {
+
+using kernels::ConstMatrix;
+using kernels::Matrix;
+using kernels::Output;
+
+/// Of the norms of compressed queries and latents: the family has it fixed.
+constexpr float kInnerEps = 1e-6F;
+
+/// The heads of a dense matrix as rows of their own: [T * heads, columns / heads].
+template <class AnyMatrix>
+AnyMatrix heads_as_rows(AnyMatrix matrix, std::int64_t heads) {
+    ensure(matrix.dense() && matrix.cols % heads == 0, "{} columns in {} heads", matrix.cols,
+           heads);
+    const std::int64_t size = matrix.cols / heads;
+    return {matrix.handle, matrix.dtype, matrix.rows * heads, size, size};
+}
+
+/// Sizes and column ranges that all steps share.
+struct Sizes {
+    explicit Sizes(const Weights& weights)
+        : latent(weights.config().latent),
+          heads(weights.part().heads.size()),
+          nope{0, latent.nope_dim},
+          rope{latent.nope_dim, latent.nope_dim + latent.rope_dim},
+          compressed{0, latent.kv_rank},
+          rope_key{latent.kv_rank, latent.key_dim()} {}
+
+    LatentConfig latent;
+    std::int64_t heads;
+    Range nope, rope;            ///< of a head's query
+    Range compressed, rope_key;  ///< of a key; of a head's query of the latent too
+
+    [[nodiscard]] static Range of_head(std::int64_t head, std::int64_t size) {
+        return {head * size, (head + 1) * size};
+    }
+    /// Head `head`'s columns of q that W_k takes.
+    [[nodiscard]] Range nope_of(std::int64_t head) const {
+        const std::int64_t begin = head * rope.end;
+        return {begin, begin + nope.end};
+    }
+    /// Head `head`'s columns of absorbed queries that W_k gives.
+    [[nodiscard]] Range absorbed_of(std::int64_t head) const {
+        const std::int64_t begin = head * latent.key_dim();
+        return {begin, begin + compressed.end};
+    }
+};
+
+void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
+            Matrix x, bool inverse) {
+    compute.device.rope({.x = x,
+                         .heads = 1,
+                         .head_dim = x.cols,
+                         .positions = positions,
+                         .cosine = weights.cosine(),
+                         .sine = weights.sine(),
+                         .inverse = inverse,
+                         .pairs = kernels::RopePairs::adjacent},
+                        compute.stream);
+}
+
+/// Each position as often as there are heads.
+std::vector<std::int32_t> repeated(std::span<const std::int32_t> positions, std::int64_t heads) {
+    std::vector<std::int32_t> all;
+    all.reserve(positions.size() * static_cast<std::size_t>(heads));
+    for (const std::int32_t position : positions)
+        all.insert(all.end(), static_cast<std::size_t>(heads), position);
+    return all;
+}
+
+void queries(Compute& compute, const Weights& weights, const LatentWeights& w, ConstMatrix x,
+             const LatentActivations& at) {
+    if (weights.config().latent.q_rank == 0) {
+        compute.device.matmul({.x = x, .w = w.q, .y = at.q}, compute.stream);
+        return;
+    }
+    compute.device.matmul({.x = x, .w = w.q_a, .y = at.q_a}, compute.stream);
+    compute.device.rms_norm({.x = at.q_a,
+                             .weight = w.q_a_norm,
+                             .eps = kInnerEps,
+                             .y = at.q_normed,
+                             .inv_rms = at.inv_rms_q},
+                            compute.stream);
+    compute.device.matmul({.x = at.q_normed, .w = w.q, .y = at.q}, compute.stream);
+}
+
+/// dx = the gradient of the normed input through the queries.
+void queries_backward(Compute& compute, const Weights& weights, const LayerIds& ids,
+                      const LatentWeights& w, const Microbatch& batch,
+                      const LatentActivations& kept, ConstMatrix x, ConstMatrix dq,
+                      GradientSink& gradients, Matrix dx) {
+    const Range all{0, dq.cols};
+    if (weights.config().latent.q_rank == 0) {
+        linear_gradients(compute, std::array{Linear{ids.q, -1, all}}, dq, x, gradients);
+        compute.device.matmul({.x = dq, .w = w.q_back, .y = dx}, compute.stream);
+        return;
+    }
+    linear_gradients(compute, std::array{Linear{ids.q_b, -1, all}}, dq, kept.q_normed, gradients);
+    const Matrix dq_a = compute.matrix(dq.rows, kept.q_a.cols);
+    compute.device.matmul({.x = dq, .w = w.q_back, .y = dq_a}, compute.stream);
+    const GradientSlot norm = gradients.slot(ids.q_a_norm);
+    compute.device.rms_norm_weight_gradient({.dy = dq_a,
+                                             .x = kept.q_a,
+                                             .inv_rms = kept.inv_rms_q,
+                                             .blocks = batch.norm_blocks,
+                                             .dw = norm.vector(),
+                                             .output = norm.output},
+                                            compute.stream);
+    compute.device.rms_norm_backward(
+        {.dy = dq_a, .x = kept.q_a, .weight = w.q_a_norm, .inv_rms = kept.inv_rms_q, .dx = dq_a},
+        compute.stream);
+    linear_gradients(compute, std::array{Linear{ids.q_a, -1, {0, dq_a.cols}}}, dq_a, x, gradients);
+    compute.device.matmul({.x = dq_a, .w = w.q_a_back, .y = dx}, compute.stream);
+}
+
+/// dkey: the gradient of the keys in, of what kv_a gives out.
+void keys_backward(Compute& compute, const LayerIds& ids, const LatentWeights& w,
+                   const Sizes& sizes, const Microbatch& batch, const LatentActivations& kept,
+                   Matrix dkey, GradientSink& gradients) {
+    const Matrix dlatent = dkey.col_range(sizes.compressed);
+    const ConstMatrix raw = kept.kv_a.col_range(sizes.compressed);
+    const GradientSlot norm = gradients.slot(ids.kv_a_norm);
+    compute.device.rms_norm_weight_gradient({.dy = dlatent,
+                                             .x = raw,
+                                             .inv_rms = kept.inv_rms_kv,
+                                             .blocks = batch.norm_blocks,
+                                             .dw = norm.vector(),
+                                             .output = norm.output},
+                                            compute.stream);
+    compute.device.rms_norm_backward(
+        {.dy = dlatent, .x = raw, .weight = w.kv_a_norm, .inv_rms = kept.inv_rms_kv, .dx = dlatent},
+        compute.stream);
+}
+
+}  // namespace
+
+LatentActivations allocate_latent(Compute& compute, const Weights& weights, std::int64_t rows,
+                                  bool keep) {
+    const Sizes sizes(weights);
+    const auto matrix = [&](std::int64_t count, std::int64_t cols) {
+        return keep ? compute.kept_matrix(count, cols) : compute.matrix(count, cols);
+    };
+    LatentActivations at;
+    if (sizes.latent.q_rank > 0) {
+        at.q_a = matrix(rows, sizes.latent.q_rank);
+        at.q_normed = keep ? matrix(rows, sizes.latent.q_rank) : at.q_a;
+        if (keep) at.inv_rms_q = compute.kept().take<float>(rows);
+    }
+    at.q = matrix(rows, sizes.heads * sizes.rope.end);
+    at.kv_a = matrix(rows, sizes.latent.key_dim());
+    if (keep) at.inv_rms_kv = compute.kept().take<float>(rows);
+    at.key = matrix(rows, sizes.latent.key_dim());
+    at.absorbed = matrix(rows, sizes.heads * sizes.latent.key_dim());
+    at.found = matrix(rows, sizes.heads * sizes.latent.kv_rank);
+    return at;
+}
+
+void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer,
+                    std::span<const std::int32_t> positions, const AttentionPass& attention,
+                    ConstMatrix x, const LatentActivations& at, Matrix values) {
+    const LatentWeights& w = *weights.layer(layer).latent;
+    const Sizes sizes(weights);
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    queries(compute, weights, w, x, at);
+    device.matmul({.x = x, .w = w.kv_a, .y = at.kv_a}, stream);
+    device.rms_norm({.x = at.kv_a.col_range(sizes.compressed),
+                     .weight = w.kv_a_norm,
+                     .eps = kInnerEps,
+                     .y = at.key.col_range(sizes.compressed),
+                     .inv_rms = at.inv_rms_kv},
+                    stream);
+    compute.copy_rows(at.kv_a.col_range(sizes.rope_key), at.key.col_range(sizes.rope_key));
+    rotate(compute, weights, positions, at.key.col_range(sizes.rope_key), false);
+
+    for (std::int64_t head = 0; head < sizes.heads; ++head) {
+        device.matmul({.x = at.q.col_range(sizes.nope_of(head)),
+                       .w = w.k_up[static_cast<std::size_t>(head)],
+                       .y = at.absorbed.col_range(sizes.absorbed_of(head))},
+                      stream);
+    }
+    const Matrix rotated = heads_as_rows(at.absorbed, sizes.heads).col_range(sizes.rope_key);
+    compute.copy_rows(heads_as_rows(at.q, sizes.heads).col_range(sizes.rope), rotated);
+    rotate(compute, weights, repeated(positions, sizes.heads), rotated, false);
+    if (compute.probe) compute.probe(layer, "latent queries", at.absorbed);
+    if (compute.probe) compute.probe(layer, "latent keys", at.key);
+
+    attention({.q = at.absorbed, .k = at.key, .v = at.key.col_range(sizes.compressed)}, at.found);
+    for (std::int64_t head = 0; head < sizes.heads; ++head) {
+        device.matmul({.x = at.found.col_range(Sizes::of_head(head, sizes.latent.kv_rank)),
+                       .w = w.v_up[static_cast<std::size_t>(head)],
+                       .y = values.col_range(Sizes::of_head(head, sizes.latent.value_dim))},
+                      stream);
+    }
+}
+
+void latent_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                     const Microbatch& batch, const LatentActivations& kept,
+                     const AttentionStatistics& statistics, ConstMatrix x, ConstMatrix dvalues,
+                     GradientSink& gradients, Matrix dx) {
+    const LatentWeights& w = *weights.layer(layer).latent;
+    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const Sizes sizes(weights);
+    const AttentionShape shape = attention_shape(weights);
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    const std::int64_t rows = x.rows;
+    const std::int64_t unit = sizes.latent.nope_dim + sizes.latent.value_dim;
+
+    // Each head's rows of kv_b: W_k's, then W_v's.
+    const GradientSlot kv_b = gradients.slot(ids.kv_b);
+    const Matrix dfound = compute.matrix(rows, sizes.heads * sizes.latent.kv_rank);
+    for (std::int64_t head = 0; head < sizes.heads; ++head) {
+        const Range found = Sizes::of_head(head, sizes.latent.kv_rank);
+        const ConstMatrix dy = dvalues.col_range(Sizes::of_head(head, sizes.latent.value_dim));
+        device.weight_gradient(
+            {.dy = dy,
+             .x = kept.found.col_range(found),
+             .dw = kv_b.matrix.row_range({head * unit + sizes.nope.end, (head + 1) * unit}),
+             .output = kv_b.output},
+            stream);
+        device.matmul({.x = dy,
+                       .w = w.v_up_back[static_cast<std::size_t>(head)],
+                       .y = dfound.col_range(found)},
+                      stream);
+    }
+
+    const Matrix dabsorbed = compute.matrix(rows, kept.absorbed.cols);
+    const Matrix dkey = compute.matrix(rows, kept.key.cols);
+    const Matrix dvalue = compute.matrix(rows, sizes.latent.kv_rank);
+    device.segment_attention_backward({.q = kept.absorbed,
+                                       .k = kept.key,
+                                       .v = kept.key.col_range(sizes.compressed),
+                                       .out = kept.found,
+                                       .dout = dfound,
+                                       .maximum = statistics.maximum,
+                                       .denominator = statistics.denominator,
+                                       .heads = shape.heads,
+                                       .kv_heads = shape.kv_heads,
+                                       .head_order = weights.contractions().heads,
+                                       .segments = batch.segments,
+                                       .scale = shape.scale,
+                                       .dq = dabsorbed,
+                                       .dk = dkey,
+                                       .dv = dvalue},
+                                      stream);
+    device.add({.from = dvalue, .to = dkey.col_range(sizes.compressed)}, stream);
+    rotate(compute, weights, batch.positions, dkey.col_range(sizes.rope_key), true);
+
+    const Matrix dq = compute.matrix(rows, kept.q.cols);
+    for (std::int64_t head = 0; head < sizes.heads; ++head) {
+        const ConstMatrix dy = dabsorbed.col_range(sizes.absorbed_of(head));
+        device.weight_gradient(
+            {.dy = kept.q.col_range(sizes.nope_of(head)),
+             .x = dy,
+             .dw = kv_b.matrix.row_range({head * unit, head * unit + sizes.nope.end}),
+             .output = kv_b.output},
+            stream);
+        device.matmul({.x = dy,
+                       .w = w.k_up_back[static_cast<std::size_t>(head)],
+                       .y = dq.col_range(sizes.nope_of(head))},
+                      stream);
+    }
+    const Matrix back = heads_as_rows(dq, sizes.heads).col_range(sizes.rope);
+    compute.copy_rows(heads_as_rows(dabsorbed, sizes.heads).col_range(sizes.rope_key), back);
+    rotate(compute, weights, repeated(batch.positions, sizes.heads), back, true);
+
+    queries_backward(compute, weights, ids, w, batch, kept, x, dq, gradients, dx);
+    keys_backward(compute, ids, w, sizes, batch, kept, dkey, gradients);
+    linear_gradients(compute, std::array{Linear{ids.kv_a, -1, {0, dkey.cols}}}, dkey, x, gradients);
+    device.matmul({.x = dkey, .w = w.kv_a_back, .y = dx, .output = Output::add}, stream);
+}
+
+}  // namespace rankwise::model
