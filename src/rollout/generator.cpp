@@ -120,8 +120,8 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
                                        const SamplingOptions& sampling, WorkSource& work,
                                        std::int64_t policy_version, const Callbacks& callbacks) {
     prepare_pool(requests, sampling);
-    prepare_groups(requests);
     const Held held(compute_, weights_, !in_step_);
+    prepare_groups(requests);  // may look up prompts' rows of the embedding
     std::vector<Trajectory> done;
     const auto drop_finished = [&](Group& group) {
         for (Slot& slot : group.active) {

@@ -91,6 +91,15 @@ class SleepingDevice final : public kernels::Device {
         own_.swiglu_backward(a, s);
     }
     void add(const kernels::AddArgs& a, S& s) override { own_.add(a, s); }
+    void fill(const kernels::FillArgs& a, S& s) override { own_.fill(a, s); }
+    void gating(const kernels::GatingArgs& a, S& s) override { own_.gating(a, s); }
+    void gating_backward(const kernels::GatingBackwardArgs& a, S& s) override {
+        own_.gating_backward(a, s);
+    }
+    void combine_rows(const kernels::CombineRowsArgs& a, S& s) override { own_.combine_rows(a, s); }
+    void combine_rows_backward(const kernels::CombineRowsBackwardArgs& a, S& s) override {
+        own_.combine_rows_backward(a, s);
+    }
     void round(const kernels::RoundArgs& a, S& s) override { own_.round(a, s); }
     void gather_rows(const kernels::GatherRowsArgs& a, S& s) override { own_.gather_rows(a, s); }
     void scatter_rows(const kernels::ScatterRowsArgs& a, S& s) override { own_.scatter_rows(a, s); }
