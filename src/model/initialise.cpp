@@ -108,11 +108,12 @@ std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range
     return whole;
 }
 
-/// Rows of a whole parameter on rank 0 of both axes, nothing elsewhere. Collective over the tensor
-/// and pipeline axes.
+/// Rows of a whole parameter on rank 0 of all axes, nothing elsewhere. Collective over the ranks
+/// that share the model.
 std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
                               Compute& compute) {
     std::vector<float> values = rows_where_held(weights, id, rows, compute);
+    if (weights.sharded() && weights.shards().rank() > 0) return {};  // the first has their rows
     const PipelinePart& part = weights.pipeline_part();
     if (!part.split() || weights.part().place.rank != 0) return values;
     const int holder = pipeline_holder(weights.config(), weights.parameters(), id, part.place);
