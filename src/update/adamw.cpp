@@ -60,8 +60,7 @@ double gradient_norm(const sums::GradientOwners& gradients, const model::Weights
     over_ranks([&](parallel::Communicator& axis) {
         largest = axis.all_reduce_max("gradient norm", largest);
     });
-    if (largest == 0.0) return 0.0;
-    const int exponent = scale_exponent(largest);
+    const int exponent = largest > 0.0 ? scale_exponent(largest) : 0;
     UInt128 total;
     for (const double sum : sums) total += to_fixed(sum, exponent);
     over_ranks(
