@@ -19,6 +19,10 @@ struct ShardPiece {
     Range rows;
     std::int64_t offset = 0;
     std::int64_t size = 0;  ///< elements
+    /// Where it lies in the whole parameter, of which the map's shape is the part at `part`.
+    [[nodiscard]] Box box_in(const Box& part) const {
+        return {{part.rows.begin + rows.begin, part.rows.begin + rows.end}, part.cols};
+    }
     friend bool operator==(const ShardPiece&, const ShardPiece&) = default;
 };
 

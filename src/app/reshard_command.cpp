@@ -43,13 +43,7 @@ int run_reshard(const Arguments& arguments) {
         problems.push_back(std::move(problem));
     if (!problems.empty()) throw Problems(std::move(problems));
 
-    io::Path checkpoint = arguments.positional.at(0);
-    const RunPaths run{checkpoint};
-    if (fs->exists(run.checkpoints())) {  // a run directory stands for its newest checkpoint
-        const io::Found found = io::find_latest(*fs, run.checkpoints(), io::Check::sizes);
-        require(found.path.has_value(), "{} has no whole checkpoint yet", checkpoint.string());
-        checkpoint = *found.path;
-    }
+    const io::Path checkpoint = checkpoint_at(*fs, arguments.positional.at(0));
     io::CheckpointReader reader(*fs, checkpoint);
     const io::Path directory = arguments.positional.at(1);
     const io::Path target = directory / io::step_name(reader.state().step);

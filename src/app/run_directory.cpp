@@ -23,6 +23,14 @@ io::Path RunPaths::log(int rank) const {
     return root / "logs" / fmt::format("rank_{:05}.log", rank);
 }
 
+io::Path checkpoint_at(io::FileSystem& fs, const io::Path& path) {
+    const RunPaths run{path};
+    if (!fs.exists(run.checkpoints())) return path;
+    const io::Found found = io::find_latest(fs, run.checkpoints(), io::Check::sizes);
+    require(found.path.has_value(), "{} has no whole checkpoint yet", path.string());
+    return *found.path;
+}
+
 io::Path default_directory(const io::Path& recipe_file) {
     return io::Path("runs") / recipe_file.stem();
 }

@@ -75,6 +75,10 @@ class RunDirectory {
     std::vector<std::string> tidied_;
 };
 
+/// The checkpoint that a path of a command stands for: a run directory for its newest whole one.
+/// @throws BadInput if the run has none yet.
+[[nodiscard]] io::Path checkpoint_at(io::FileSystem& fs, const io::Path& path);
+
 /// The directory of a run without [run] directory: runs/<recipe's name>.
 [[nodiscard]] io::Path default_directory(const io::Path& recipe_file);
 

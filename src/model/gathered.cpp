@@ -7,7 +7,6 @@ namespace {
 
 using kernels::ConstMatrix;
 using kernels::Matrix;
-using parallel::ShardPiece;
 
 /// Parameters of a layer, which are consecutive in the table.
 Range ids_of_layer(const ParameterTable& table, std::int64_t layer) {

@@ -45,8 +45,7 @@ DeviceSpan<float> moments_of(const update::Adamw& optimizer, DeviceSpan<float> m
 
 /// Where rows of this rank's part of a parameter lie in the whole.
 Box box_of(const ShardPiece& piece, const model::Weights& weights) {
-    const Box& part = weights.part_box(piece.parameter);
-    return {{part.rows.begin + piece.rows.begin, part.rows.begin + piece.rows.end}, part.cols};
+    return piece.box_in(weights.part_box(piece.parameter));
 }
 
 /// Calls `each(piece)` for what this rank saves of a model's weights, or of their moments: the rows

@@ -70,10 +70,8 @@ std::vector<std::pair<ParameterId, Box>> boxes_of(const Saved& model,
     const parallel::ShardMap owners(shapes, shape.data);
     for (const parallel::ShardPiece& piece : owners.pieces(at.data)) {
         if (!model::part_counts(model.table[piece.parameter], leaves, place)) continue;
-        const Box& part = parts[static_cast<std::size_t>(piece.parameter)];
-        boxes.emplace_back(
-            piece.parameter,
-            Box{{part.rows.begin + piece.rows.begin, part.rows.begin + piece.rows.end}, part.cols});
+        boxes.emplace_back(piece.parameter,
+                           piece.box_in(parts[static_cast<std::size_t>(piece.parameter)]));
     }
     return boxes;
 }

@@ -90,10 +90,7 @@ struct Environment {
 
     [[nodiscard]] parallel::Communicator& data() const { return mesh.axis(parallel::Axis::data); }
     /// Ranks that split the models; null: each holds the whole of them.
-    [[nodiscard]] parallel::Communicator* tensor() const {
-        return mesh.degree(parallel::Axis::tensor) > 1 ? &mesh.axis(parallel::Axis::tensor)
-                                                       : nullptr;
-    }
+    [[nodiscard]] parallel::Communicator* tensor() const { return model_axes().tensor; }
     [[nodiscard]] model::ModelAxes model_axes() const { return stages::model_axes(mesh, physical); }
     /// Ranks that the models' layers are dealt to.
     [[nodiscard]] model::PipelineAxis pipeline() const { return model_axes().pipeline; }

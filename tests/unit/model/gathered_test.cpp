@@ -2,8 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "parallel/thread_world.hpp"
-#include "src/model/decoder.hpp"
-#include "tests/support/small_model.hpp"
+#include "tests/support/pass_gradients.hpp"
 #include "tests/support/throws.hpp"
 
 namespace rankwise::model {
@@ -83,60 +82,23 @@ TEST(ShardedWeights, ScoresAreThoseOfOneRankAlsoWhereOthersHaveNothingToScore) {
     }
 }
 
-/// Whole gradients of a pass.
-class Sink final : public GradientSink {
-  public:
-    explicit Sink(Rank& rank) : rank_(rank) {
-        for (const Shape shape : rank.weights.shapes()) {
-            buffers_.emplace_back(*rank.device, shape.size());
-            rank.device->zero(cast_span<std::byte>(buffers_.back().span()), rank.device.stream());
-        }
-    }
-    GradientSlot slot(ParameterId id) override {
-        const Shape shape = rank_.weights.shape(id);
-        return {{buffers_[static_cast<std::size_t>(id)].span(), shape.rows, shape.cols},
-                kernels::Output::add};
-    }
-    void layer_done(std::int64_t /*layer*/) override {}
-    void head_done() override {}
-    void embedding(std::span<const TokenId> /*unique*/, kernels::ConstMatrix /*rows*/) override {}
-    [[nodiscard]] std::vector<std::vector<float>> values() const {
-        std::vector<std::vector<float>> all;
-        for (const auto& buffer : buffers_)
-            all.push_back(rank_.device.get(DeviceSpan<const float>(buffer.span())));
-        return all;
-    }
-
-  private:
-    Rank& rank_;
-    std::vector<kernels::DeviceBuffer<float>> buffers_;
-};
-
-void run_backward(Rank& rank, const Microbatch& batch, bool recompute, Sink& sink) {
-    std::vector<float> coefficient;
-    for (std::size_t i = 0; i < batch.head.size(); ++i)
-        coefficient.push_back(0.1F * static_cast<float>(i) - 0.4F);
-    TrainingPass pass(rank.compute, rank.weights, {.ids = 36}, batch, recompute);
-    pass.backward(coefficient, sink);
-}
-
 TEST(ShardedWeights, GradientsAreThoseOfOneRankAlsoWhereOthersHaveNoChunk) {
     const Texts texts;
     for (const ModelConfig& config : configs()) {
         Rank alone(config, nullptr);
-        Sink expected(alone);
-        run_backward(alone, texts.batch, false, expected);
+        test::PassGradients expected(alone);
+        test::run_backward(alone, {.ids = 36}, texts.batch, false, expected);
         for (const bool recompute : {false, true}) {
             on_several_ranks(config, [&](Communicator& data) {
                 Rank rank(config, &data);
-                Sink sink(rank);
+                test::PassGradients sink(rank);
                 if (data.rank() == 1) {
                     follow_forward(rank.compute, rank.weights, rank.stage());
                     rank.weights.gather_head(rank.compute, Copies::backward);
                     for (std::int64_t layer = config.layers; layer-- > 0;)
                         gather_backward(rank.compute, rank.weights, rank.stage(), layer, recompute);
                 } else {
-                    run_backward(rank, texts.batch, recompute, sink);
+                    test::run_backward(rank, {.ids = 36}, texts.batch, recompute, sink);
                     EXPECT_EQ(sink.values(), expected.values());
                 }
             });

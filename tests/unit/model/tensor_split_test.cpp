@@ -4,8 +4,7 @@
 #include <mutex>
 
 #include "parallel/thread_world.hpp"
-#include "src/model/decoder.hpp"
-#include "tests/support/small_model.hpp"
+#include "tests/support/pass_gradients.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -96,63 +95,20 @@ TEST(TensorSplit, LogprobsAndEntropiesAreThoseOfOneRankBitForBit) {
     }
 }
 
-/// Gradients of a pass: of each parameter this rank's part.
-class Sink final : public GradientSink {
-  public:
-    explicit Sink(Rank& rank) : rank_(rank) {
-        for (const Shape shape : rank.weights.shapes()) {
-            buffers_.emplace_back(*rank.device, shape.size());
-            rank.device->zero(cast_span<std::byte>(buffers_.back().span()), rank.device.stream());
-        }
-    }
-    GradientSlot slot(ParameterId id) override {
-        const Shape shape = rank_.weights.shape(id);
-        return {{buffers_[static_cast<std::size_t>(id)].span(), shape.rows, shape.cols},
-                kernels::Output::add};
-    }
-    void layer_done(std::int64_t /*layer*/) override {}
-    void head_done() override {}
-    void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override {
-        const kernels::Matrix all = slot(rank_.weights.parameters().embedding).matrix;
-        for (std::size_t u = 0; u < unique.size(); ++u) {
-            const auto from = static_cast<std::int64_t>(u);
-            rank_.device->add({.from = rows.row_range({from, from + 1}),
-                               .to = all.row_range({unique[u], unique[u] + 1})},
-                              rank_.device.stream());
-        }
-    }
-    [[nodiscard]] std::vector<float> values(ParameterId id) const {
-        return rank_.device.get(
-            DeviceSpan<const float>(buffers_[static_cast<std::size_t>(id)].span()));
-    }
-
-  private:
-    Rank& rank_;
-    std::vector<kernels::DeviceBuffer<float>> buffers_;
-};
-
-void run_backward(Rank& rank, const HeadOptions& head, const Microbatch& batch, Sink& sink) {
-    std::vector<float> coefficient;
-    for (std::size_t i = 0; i < batch.head.size(); ++i)
-        coefficient.push_back(0.1F * static_cast<float>(i) - 0.4F);
-    TrainingPass pass(rank.compute, rank.weights, head, batch, false);
-    pass.backward(coefficient, sink);
-}
-
 TEST(TensorSplit, GradientsAreThoseOfOneRankBitForBit) {
     const Texts texts;
     for (const ModelConfig& config : configs()) {
         const HeadOptions head{.ids = config.vocab_size - 1, .block_bytes = 4096};
         Rank alone(config, nullptr);
-        Sink expected(alone);
-        run_backward(alone, head, texts.batch, expected);
+        test::PassGradients expected(alone);
+        test::run_backward(alone, head, texts.batch, false, expected);
         std::vector<std::vector<float>> whole;
         for (ParameterId id = 0; id < alone.weights.table().count(); ++id)
             whole.push_back(expected.values(id));
         on_every_degree(config, [&](Communicator& axis) {
             Rank rank(config, &axis);
-            Sink sink(rank);
-            run_backward(rank, head, texts.batch, sink);
+            test::PassGradients sink(rank);
+            test::run_backward(rank, head, texts.batch, false, sink);
             for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
                 const Box box = rank.weights.box(id);
                 const Parameter& parameter = rank.weights.table()[id];
@@ -193,8 +149,8 @@ TEST(TensorSplit, BytesSentAreThoseOfTheFormula) {
         parallel::ThreadWorld world(narrow<int>(degree));
         world.run([&](Communicator& axis) {
             Rank rank(config, &axis);
-            Sink sink(rank);
-            run_backward(rank, {.ids = config.vocab_size}, texts.batch, sink);
+            test::PassGradients sink(rank);
+            test::run_backward(rank, {.ids = config.vocab_size}, texts.batch, false, sink);
         });
         std::int64_t sent = 0;
         for (int rank = 0; rank < degree; ++rank) sent += world.instruments(rank).traffic->bytes();
