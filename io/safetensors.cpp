@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "io/safetensors_names.hpp"
 #include "src/base/unique_handle.hpp"
 
 namespace rankwise::io {
@@ -20,8 +21,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // what the format's own library accepts
 
 void close_descriptor(int descriptor) {

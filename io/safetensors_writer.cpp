@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "io/safetensors_names.hpp"
 #include "src/base/checked.hpp"
 
 namespace rankwise::io {
@@ -10,8 +11,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
 constexpr std::int64_t kAlignment = 8;  // of the data, so that mapped tensors are aligned
 
 std::int64_t bytes_of_tensor(const SafetensorsWriter::Tensor& tensor) {

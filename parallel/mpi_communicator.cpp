@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/index.hpp"
 #include "parallel/reduce.hpp"
 #include "src/base/checked.hpp"
 #include "src/base/error.hpp"
@@ -18,10 +19,6 @@ namespace {
 // meet.
 constexpr int kCollectiveTag = 1;
 constexpr int kMessageTag = 2;
-
-std::size_t index(std::int64_t value) {
-    return static_cast<std::size_t>(value);
-}
 
 template <int kind>
 void reduce_uint128(void* in, void* inout, int* length, MPI_Datatype* /*type*/) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "parallel/index.hpp"
 #include "src/base/error.hpp"
 
 namespace rankwise::parallel {
@@ -12,10 +13,6 @@ std::vector<Shape> shapes_of(const ParameterTable& table) {
     std::vector<Shape> shapes;
     for (const Parameter& parameter : table.rows()) shapes.push_back(parameter.shape);
     return shapes;
-}
-
-std::size_t index(std::int64_t value) {
-    return static_cast<std::size_t>(value);
 }
 
 }  // namespace

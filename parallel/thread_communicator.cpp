@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "parallel/index.hpp"
 #include "parallel/reduce.hpp"
 #include "src/base/error.hpp"
 
@@ -19,10 +20,6 @@ Message message_of(std::span<const std::byte> bytes) {
 
 void copy(std::span<const std::byte> from, std::span<std::byte> to) {
     if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
-}
-
-std::size_t index(std::int64_t value) {
-    return static_cast<std::size_t>(value);
 }
 
 }  // namespace

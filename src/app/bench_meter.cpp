@@ -120,8 +120,8 @@ void Meter::part(const std::string& name, double seconds) {
     place->second.push_back(seconds);
 }
 
-Measured Meter::measured() const {
-    Measured measured{.rounds = static_cast<std::int64_t>(seconds_.size()), .limit = limit_};
+Timed Meter::measured() const {
+    Timed measured{.rounds = static_cast<std::int64_t>(seconds_.size()), .limit = limit_};
     if (seconds_.empty()) return measured;
     measured.seconds = quantile(seconds_, 0.5);
     measured.seconds_low = quantile(seconds_, 0.25);

@@ -48,7 +48,7 @@ class DeviceLimits {
 };
 
 /// What a meter measured: medians, and the quartiles around them.
-struct Measured {
+struct Timed {
     std::int64_t rounds = 0;
     double seconds = 0.0, seconds_low = 0.0, seconds_high = 0.0;
     double limit_seconds = 0.0;  ///< the least that the limits allow; 0: none is known
@@ -99,7 +99,7 @@ class Meter {
     /// Seconds of a named part of the last round.
     void part(const std::string& name, double seconds);
 
-    [[nodiscard]] Measured measured() const;
+    [[nodiscard]] Timed measured() const;
     /// Medians.
     [[nodiscard]] std::vector<std::pair<std::string, double>> parts() const;
 

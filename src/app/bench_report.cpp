@@ -48,7 +48,7 @@ std::string rate_text(const BenchResult& result) {
 }
 
 json json_of(const BenchResult& result) {
-    const Measured& measured = result.measured;
+    const Timed& measured = result.measured;
     json row = {{"name", result.name},
                 {"rounds", measured.rounds},
                 {"seconds", measured.seconds},
@@ -98,7 +98,7 @@ std::string table_head(bool compared) {
 }
 
 std::string table_line(const BenchResult& result, const BenchResult* before) {
-    const Measured& measured = result.measured;
+    const Timed& measured = result.measured;
     if (measured.rounds == 0) return fmt::format("{:<34} nothing to measure here\n", result.name);
     const double spread =
         measured.seconds > 0.0

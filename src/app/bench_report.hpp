@@ -14,7 +14,7 @@ namespace rankwise::app {
 /// A row with what was measured.
 struct BenchResult {
     std::string name;
-    Measured measured;
+    Timed measured;
     RowFacts facts;
     std::vector<std::pair<std::string, double>> parts;  ///< seconds of named parts
 };

@@ -16,7 +16,7 @@ namespace rankwise::app {
 namespace {
 
 // Sizes in SVG units, of which the page shows one as a pixel where it is wide enough.
-constexpr double kWidth = 1146;
+constexpr double kRowWidth = 1146;
 constexpr std::size_t kMostColumns = 6;
 constexpr double kGap = 32;
 constexpr double kBoxHeight = 124;
@@ -45,8 +45,9 @@ class Layout {
         : chain_(chain),
           rows_((chain.size() + kMostColumns - 1) / kMostColumns),
           columns_((chain.size() + rows_ - 1) / rows_),
-          box_width_(std::min(kMostBoxWidth, (kWidth - kGap * static_cast<double>(columns_ - 1)) /
-                                                 static_cast<double>(columns_))),
+          box_width_(
+              std::min(kMostBoxWidth, (kRowWidth - kGap * static_cast<double>(columns_ - 1)) /
+                                          static_cast<double>(columns_))),
           lanes_(rows_) {
         collect();
         give_ports();
@@ -378,7 +379,7 @@ std::string chain_svg(std::span<const ChainStage> chain, std::span<const MetricR
         "d=\"M0 0.5L7 4L0 7.5z\"/></marker><marker id=\"data-tip\" viewBox=\"0 0 8 8\" "
         "refX=\"6\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path "
         "class=\"tip data\" d=\"M0 0.5L7 4L0 7.5z\"/></marker></defs>\n",
-        kWidth, layout.height());
+        kRowWidth, layout.height());
     for (const Arrow& arrow : layout.arrows()) {
         svg +=
             fmt::format("<path class=\"arrow{}\" marker-end=\"url(#{}tip)\" d=\"{}\"/>\n",

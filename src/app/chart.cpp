@@ -12,8 +12,8 @@ namespace rankwise::app {
 namespace {
 
 // Sizes in SVG units; the page scales the whole.
-constexpr double kWidth = 360;
-constexpr double kHeight = 190;
+constexpr double kChartWidth = 360;
+constexpr double kChartHeight = 190;
 constexpr double kLeft = 46;
 constexpr double kRight = 10;
 constexpr double kTop = 30;
@@ -26,10 +26,11 @@ struct Frame {
     double y_low;
     double y_high;
     [[nodiscard]] double x(double value) const {
-        return kLeft + (value - x_low) / (x_high - x_low) * (kWidth - kLeft - kRight);
+        return kLeft + (value - x_low) / (x_high - x_low) * (kChartWidth - kLeft - kRight);
     }
     [[nodiscard]] double y(double value) const {
-        return kHeight - kBottom - (value - y_low) / (y_high - y_low) * (kHeight - kTop - kBottom);
+        return kChartHeight - kBottom -
+               (value - y_low) / (y_high - y_low) * (kChartHeight - kTop - kBottom);
     }
 };
 
@@ -114,16 +115,16 @@ std::string axes(const Frame& frame) {
         svg += fmt::format(
             "<path class=\"rule\" d=\"M{:.1f} {:.1f}H{:.1f}\"/>"
             "<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
-            kLeft, frame.y(value), kWidth - kRight, kLeft - 6, frame.y(value) + 3.5,
+            kLeft, frame.y(value), kChartWidth - kRight, kLeft - 6, frame.y(value) + 3.5,
             tick_text(value, y_distance));
     }
     const std::vector<double> xs = round_ticks(frame.x_low, frame.x_high, 6);
     for (const double value : xs) {
-        const bool at_edge = frame.x(value) > kWidth - kRight - 12;
+        const bool at_edge = frame.x(value) > kChartWidth - kRight - 12;
         svg += fmt::format(
             "<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>",
-            at_edge ? kWidth - 4 : frame.x(value), kHeight - 8, at_edge ? "end" : "middle",
-            tick_text(value, 1.0));
+            at_edge ? kChartWidth - 4 : frame.x(value), kChartHeight - 8,
+            at_edge ? "end" : "middle", tick_text(value, 1.0));
     }
     return svg;
 }
@@ -189,11 +190,11 @@ std::string to_svg(const Chart& chart) {
         "<svg class=\"chart\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\" "
         "data-points=\"{}\" "
         "data-x=\"{}\">",
-        kWidth, kHeight, escape_html(chart.title), data, chart.x_name);
+        kChartWidth, kChartHeight, escape_html(chart.title), data, chart.x_name);
     svg +=
         fmt::format("<text class=\"title\" x=\"8\" y=\"17\">{}</text>", escape_html(chart.title));
     svg += fmt::format("<text class=\"last\" x=\"{}\" y=\"17\" text-anchor=\"end\">{}</text>",
-                       kWidth - kRight, number_text(chart.points.back().second));
+                       kChartWidth - kRight, number_text(chart.points.back().second));
     svg += axes(frame);
     const bool smooth = !chart.markers && points.size() >= 20;
     if (smooth) {

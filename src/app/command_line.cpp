@@ -18,9 +18,9 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr std::size_t kWidth = 80;
+constexpr std::size_t kColumns = 80;
 
-/// `text` in lines of at most kWidth columns that begin with `indent` spaces; line ends stay.
+/// `text` in lines of at most kColumns columns that begin with `indent` spaces; line ends stay.
 std::string wrapped(std::string_view text, std::size_t indent) {
     std::string out;
     std::istringstream paragraphs{std::string(text)};
@@ -29,7 +29,7 @@ std::string wrapped(std::string_view text, std::size_t indent) {
         std::string line(indent, ' ');
         bool empty = true;
         for (std::string word; words >> word;) {
-            if (!empty && line.size() + 1 + word.size() > kWidth) {
+            if (!empty && line.size() + 1 + word.size() > kColumns) {
                 out += line + "\n";
                 line.assign(indent, ' ');
                 empty = true;

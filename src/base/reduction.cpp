@@ -63,7 +63,7 @@ ReductionTree reduction_tree(std::int64_t heads, std::int64_t kv_heads) {
 
 Range leaf_range(std::int64_t size, int leaves, int leaf, std::int64_t unit) {
     const Range units = split(ceil_div(size, unit), leaves, leaf);
-    return intersect({units.begin * unit, units.end * unit}, {0, size});
+    return intersect(Range{units.begin * unit, units.end * unit}, Range{0, size});
 }
 
 std::vector<Range> leaf_ranges(std::int64_t size, int leaves, std::int64_t unit) {

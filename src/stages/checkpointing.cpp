@@ -6,11 +6,6 @@
 #include "parallel/shard_map.hpp"
 
 namespace rankwise::stages {
-namespace {
-
-using parallel::ShardPiece;
-
-constexpr const char* kOptimizerSteps = "optimizer_steps";
 
 /// Host copies of what this rank saves; items refer to them.
 class Collected {
@@ -31,6 +26,12 @@ class Collected {
     std::vector<io::ShardItem> boxes_;
     std::vector<std::vector<float>> copies_;
 };
+
+namespace {
+
+using parallel::ShardPiece;
+
+constexpr const char* kOptimizerSteps = "optimizer_steps";
 
 /// The moments of rows `piece` among those that an optimizer holds.
 DeviceSpan<float> moments_of(const update::Adamw& optimizer, DeviceSpan<float> moments,

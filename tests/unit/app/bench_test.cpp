@@ -100,7 +100,7 @@ TEST(Bench, EveryRowOfTheTableRunsOnTinySizes) {
         names.push_back(row.name);
         Meter meter(context.limits(), context.world(), context.clock(), options.meter);
         const RowFacts facts = row.run(context, meter);
-        const Measured measured = meter.measured();
+        const Timed measured = meter.measured();
         EXPECT_GE(measured.rounds, 2);
         EXPECT_GT(measured.seconds, 0.0);
         EXPECT_GE(measured.seconds_high, measured.seconds_low);

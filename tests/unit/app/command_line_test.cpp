@@ -33,7 +33,7 @@ std::vector<Command> some_commands() {
              .alone = nothing}};
 }
 
-std::vector<std::string> problems_of(const std::vector<std::string>& words) {
+std::vector<std::string> wrong_words(const std::vector<std::string>& words) {
     try {
         (void)parse_command_line(words, some_commands());
     } catch (const Problems& problems) {
@@ -69,14 +69,14 @@ TEST(CommandLine, OwnOptionsTakeValuesInBothSpellings) {
 }
 
 TEST(CommandLine, UnknownCommandNamesTheNearest) {
-    EXPECT_THAT(problems_of({"trian"}),
+    EXPECT_THAT(wrong_words({"trian"}),
                 ElementsAre("there is no command trian; did you mean train? (commands: train, "
                             "compare, grade)"));
 }
 
 TEST(CommandLine, AllProblemsAreReportedAtOnce) {
     const auto problems =
-        problems_of({"grade", "x", "y", "--outptu=z", "--run.seed", "3", "--a.b"});
+        wrong_words({"grade", "x", "y", "--outptu=z", "--run.seed", "3", "--a.b"});
     ASSERT_EQ(problems.size(), 4U);
     EXPECT_THAT(problems[0], HasSubstr("--a.b needs a value"));
     EXPECT_THAT(problems[1], HasSubstr("rankwise grade has no option --run.seed"));
@@ -85,12 +85,12 @@ TEST(CommandLine, AllProblemsAreReportedAtOnce) {
 }
 
 TEST(CommandLine, TooFewWordsSayWhatIsNeeded) {
-    EXPECT_THAT(problems_of({"compare", "a"})[0], HasSubstr("rankwise compare needs A B; found a"));
-    EXPECT_THAT(problems_of({"train"})[0], HasSubstr("needs RECIPE; found nothing"));
+    EXPECT_THAT(wrong_words({"compare", "a"})[0], HasSubstr("rankwise compare needs A B; found a"));
+    EXPECT_THAT(wrong_words({"train"})[0], HasSubstr("needs RECIPE; found nothing"));
 }
 
 TEST(CommandLine, OptionWithoutItsValueIsAProblem) {
-    EXPECT_THAT(problems_of({"grade", "--output"})[0], HasSubstr("output"));
+    EXPECT_THAT(wrong_words({"grade", "--output"})[0], HasSubstr("output"));
 }
 
 TEST(CommandLine, HelpFitsIntoEightyColumnsForEveryCommand) {

@@ -10,17 +10,14 @@
 #include "src/app/live_display.hpp"
 #include "src/app/rate.hpp"
 #include "src/app/terminal_text.hpp"
+#include "tests/support/hand_clock.hpp"
 
 namespace rankwise::app {
 namespace {
 
+using test::HandClock;
 using testing::HasSubstr;
 using testing::Not;
-
-struct HandClock final : Clock {
-    double now = 100.0;
-    [[nodiscard]] double now_s() const override { return now; }
-};
 
 /// A terminal of so many columns that follows what is written: enough of a VT100 for what the
 /// display uses (carriage return, line feed, cursor up, clear to the end of line and of screen).

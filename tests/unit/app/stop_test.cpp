@@ -5,14 +5,12 @@
 #include <csignal>
 
 #include "parallel/thread_world.hpp"
+#include "tests/support/hand_clock.hpp"
 
 namespace rankwise::app {
 namespace {
 
-struct HandClock final : Clock {
-    double now = 0.0;
-    [[nodiscard]] double now_s() const override { return now; }
-};
+using test::HandClock;
 
 class Stop : public testing::Test {
   protected:
@@ -57,7 +55,7 @@ TEST_F(Stop, AllRanksAgreeOnTheLargestReasonOfAny) {
         const StopConditions stop(ranks.rank() == 1 ? 1.0 : 100.0, clock_);
         EXPECT_EQ(stop.agreed(ranks), StopReason::none);
         ranks.barrier("test");
-        if (ranks.rank() == 0) clock_->now = 2.0;
+        if (ranks.rank() == 0) clock_->now += 2.0;
         ranks.barrier("test");
         EXPECT_EQ(stop.agreed(ranks), StopReason::time_limit);
     });

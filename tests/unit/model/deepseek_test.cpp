@@ -44,7 +44,7 @@ std::string v2_lite(const std::string& more = {}) {
            more + "}";
 }
 
-ModelConfig read(const std::string& text) {
+ModelConfig config_of(const std::string& text) {
     return config_from_json(text, "config.json");
 }
 
@@ -61,15 +61,15 @@ std::int64_t elements(const ModelConfig& config, bool itself) {
 }
 
 TEST(DeepSeek, ParametersOfTheRealModelsAreCountedToTheLast) {
-    EXPECT_EQ(elements(read(v3()), true), 671'026'419'200);
+    EXPECT_EQ(elements(config_of(v3()), true), 671'026'419'200);
     // One more layer with experts, two norms and what joins them; copies of embedding and head.
     const std::int64_t copies = 2 * std::int64_t{129280} * 7168;
-    EXPECT_NEAR(static_cast<double>(elements(read(v3()), false) - copies), 11.61e9, 0.01e9);
-    EXPECT_EQ(elements(read(v2_lite()), true), 15'706'484'224);
+    EXPECT_NEAR(static_cast<double>(elements(config_of(v3()), false) - copies), 11.61e9, 0.01e9);
+    EXPECT_EQ(elements(config_of(v2_lite()), true), 15'706'484'224);
 }
 
 TEST(DeepSeek, OnlyLayersBehindTheFirstDenseOnesHaveExperts) {
-    const ModelConfig config = read(v3());
+    const ModelConfig config = config_of(v3());
     EXPECT_FALSE(config.has_experts(2));
     EXPECT_TRUE(config.has_experts(3));
     const DecoderParameters parameters = decoder_parameters(config);
@@ -80,24 +80,25 @@ TEST(DeepSeek, OnlyLayersBehindTheFirstDenseOnesHaveExperts) {
     EXPECT_TRUE(parameters.table.has("model.layers.3.mlp.experts.255.down_proj.weight"));
     EXPECT_FALSE(parameters.table[parameters.layers[3].router_bias].trained);
     EXPECT_FALSE(parameters.table[parameters.table.id("model.layers.61.eh_proj.weight")].trained);
-    const ModelConfig every_third = read(v3(R"(,"moe_layer_freq":3)"));
+    const ModelConfig every_third = config_of(v3(R"(,"moe_layer_freq":3)"));
     EXPECT_TRUE(every_third.has_experts(3));
     EXPECT_FALSE(every_third.has_experts(4));
 }
 
 TEST(DeepSeek, SumsAreTreesOverTheHeads) {
-    EXPECT_EQ(read(v3()).tree().radices, (std::vector<int>{2, 2, 2}));
-    EXPECT_EQ(read(v2_lite()).tree().radices, (std::vector<int>{2, 2, 2}));
-    EXPECT_EQ(tensor_degrees(read(v3())), (std::vector<int>{1}));
+    EXPECT_EQ(config_of(v3()).tree().radices, (std::vector<int>{2, 2, 2}));
+    EXPECT_EQ(config_of(v2_lite()).tree().radices, (std::vector<int>{2, 2, 2}));
+    EXPECT_EQ(tensor_degrees(config_of(v3())), (std::vector<int>{1}));
 }
 
 TEST(DeepSeek, ConfigurationsReadBackToTheBit) {
     for (const std::string& text : {v3(), v2_lite(), v2_lite(R"(,"n_routed_experts":null)")}) {
-        const ModelConfig config = read(text);
-        EXPECT_EQ(read(to_json(config)), config) << to_json(config);
+        const ModelConfig config = config_of(text);
+        EXPECT_EQ(config_of(to_json(config)), config) << to_json(config);
     }
-    EXPECT_THAT(differences(read(v3()), read(v3(R"(,"topk_group":3,"kv_lora_rank":256)"))),
-                ElementsAre("kv_lora_rank is 512 and 256", "topk_group is 4 and 3"));
+    EXPECT_THAT(
+        differences(config_of(v3()), config_of(v3(R"(,"topk_group":3,"kv_lora_rank":256)"))),
+        ElementsAre("kv_lora_rank is 512 and 256", "topk_group is 4 and 3"));
 }
 
 TEST(DeepSeek, ScoresAreScaledByTheSizeOfAQueryAndYarnsMscale) {
@@ -111,31 +112,31 @@ TEST(DeepSeek, ScoresAreScaledByTheSizeOfAQueryAndYarnsMscale) {
         const test::DeviceUnderTest device(test::plain_device());
         return attention_shape(Weights(*device, config, Passes::forward)).scale;
     };
-    EXPECT_NEAR(scale(read(v3())), 0.1352338, 1e-7);
-    EXPECT_NEAR(scale(read(v2_lite())), 0.1147214, 1e-7);
+    EXPECT_NEAR(scale(config_of(v3())), 0.1352338, 1e-7);
+    EXPECT_NEAR(scale(config_of(v2_lite())), 0.1147214, 1e-7);
 }
 
 TEST(DeepSeek, WhatIsNotKnownIsRefusedByName) {
-    EXPECT_THROW_WITH(read(v3(R"(,"attention_bias":true)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"attention_bias":true)")), BadInput,
                       "attention_bias is true, which is not known");
-    EXPECT_THROW_WITH(read(v3(R"(,"rope_interleave":false)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"rope_interleave":false)")), BadInput,
                       "rope_interleave is false");
-    EXPECT_THROW_WITH(read(v3(R"(,"topk_method":"random")")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"topk_method":"random")")), BadInput,
                       "unknown topk_method \"random\"; known: greedy, group_limited_greedy, "
                       "noaux_tc");
-    EXPECT_THROW_WITH(read(v3(R"(,"scoring_func":"relu")")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"scoring_func":"relu")")), BadInput,
                       "unknown scoring_func \"relu\"; known: softmax, sigmoid");
-    EXPECT_THROW_WITH(read(v2_lite(R"(,"norm_topk_prob":true)")), BadInput, "norm_topk_prob");
-    EXPECT_THROW_WITH(read(v3(R"(,"n_group":7)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v2_lite(R"(,"norm_topk_prob":true)")), BadInput, "norm_topk_prob");
+    EXPECT_THROW_WITH(config_of(v3(R"(,"n_group":7)")), BadInput,
                       "n_routed_experts 256 is no multiple of n_group 7");
-    EXPECT_THROW_WITH(read(v3(R"(,"topk_group":9)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"topk_group":9)")), BadInput,
                       "topk_group 9 is more than n_group 8");
-    EXPECT_THROW_WITH(read(v3(R"(,"num_experts_per_tok":129)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"num_experts_per_tok":129)")), BadInput,
                       "num_experts_per_tok 129 is more than the 128 experts of topk_group 4");
-    EXPECT_THROW_WITH(read(v3(R"(,"kv_lora_rank":0)")), BadInput, "kv_lora_rank is 0");
-    EXPECT_THROW_WITH(read(v3(R"(,"qk_rope_head_dim":63)")), BadInput,
+    EXPECT_THROW_WITH(config_of(v3(R"(,"kv_lora_rank":0)")), BadInput, "kv_lora_rank is 0");
+    EXPECT_THROW_WITH(config_of(v3(R"(,"qk_rope_head_dim":63)")), BadInput,
                       "qk_rope_head_dim 63 is odd");
-    EXPECT_THROW_WITH(read(v3(R"(,"v_head_dim":"wide")")), BadInput, "\"v_head_dim\"");
+    EXPECT_THROW_WITH(config_of(v3(R"(,"v_head_dim":"wide")")), BadInput, "\"v_head_dim\"");
 }
 
 TEST(DeepSeek, RowsAreSortedByExpertAndThenByToken) {

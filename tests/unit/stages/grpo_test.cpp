@@ -18,7 +18,7 @@ constexpr std::int64_t kGroup = 3;
 constexpr std::int64_t kLongest = 6;
 
 /// The reward is a function of an answer's length alone: 0 for one token, -1 for six.
-GrpoOptions options() {
+GrpoOptions options_of_grpo() {
     GrpoOptions options;
     options.steps = 4;
     options.num_prompts_per_step = kPrompts;
@@ -84,7 +84,7 @@ Texts first_that_pass(ToyRun& run, std::int64_t& cursor, std::int64_t index) {
 }
 
 TEST(Grpo, DynamicSamplingKeepsTheFirstGroupsThatDifferWhoeverFinishesFirst) {
-    GrpoOptions dynamic = options();
+    GrpoOptions dynamic = options_of_grpo();
     dynamic.dynamic_sampling = true;
     dynamic.optimizer.learning_rate = 0.0;  // so that every step draws from the same weights
     std::vector<Texts> expected;
@@ -129,7 +129,7 @@ TEST(Grpo, DynamicSamplingKeepsTheFirstGroupsThatDifferWhoeverFinishesFirst) {
 
 TEST(Grpo, BeginsAtItsFirstPromptAndGoesOnFromThere) {
     test::on_one_rank([](ToyRun& run) {
-        GrpoOptions later = options();
+        GrpoOptions later = options_of_grpo();
         later.first_prompt = 500;
         const auto stage = make_grpo(run.environment, later);
         EXPECT_EQ(stage->step(0).rollouts.front().prompt_id, 1500U);
@@ -138,7 +138,7 @@ TEST(Grpo, BeginsAtItsFirstPromptAndGoesOnFromThere) {
 }
 
 TEST(Grpo, DynamicSamplingGivesUpAfterItsRounds) {
-    GrpoOptions hopeless = options();
+    GrpoOptions hopeless = options_of_grpo();
     hopeless.dynamic_sampling = true;
     hopeless.max_sampling_rounds = 2;
     hopeless.rewards.reward_funcs = {"tag_count"};
@@ -167,10 +167,10 @@ double first_loss(std::span<const Trajectory> answers, bool filter) {
 }
 
 TEST(Grpo, OverlongFilteringTakesCutOffAnswersOutOfTheLossAndItsNormaliser) {
-    GrpoOptions filtered = options();
+    GrpoOptions filtered = options_of_grpo();
     filtered.mask_truncated_completions = true;
     std::vector<double> norms;
-    for (const GrpoOptions& some : {options(), filtered}) {
+    for (const GrpoOptions& some : {options_of_grpo(), filtered}) {
         test::on_one_rank([&](ToyRun& run) {
             const auto answers = draw(run, 0, kPrompts, 0);
             const bool filter = some.mask_truncated_completions;
@@ -187,7 +187,7 @@ TEST(Grpo, OverlongFilteringTakesCutOffAnswersOutOfTheLossAndItsNormaliser) {
 }
 
 TEST(Grpo, WhereEveryAnswerIsCutOffAFilteredStepLearnsNothing) {
-    GrpoOptions filtered = options();
+    GrpoOptions filtered = options_of_grpo();
     filtered.mask_truncated_completions = true;
     filtered.sampling.max_completion_length = 1;
     filtered.sampling.top_k = 1;
@@ -208,7 +208,7 @@ TEST(Grpo, OnlyTheFirstMinibatchOfFreshAnswersHasRatiosOfOne) {
         std::int64_t iterations;
     };
     for (const Case c : {Case{1, 1}, Case{2, 1}, Case{1, 2}, Case{4, 3}}) {
-        GrpoOptions some = options();
+        GrpoOptions some = options_of_grpo();
         some.num_minibatches = c.minibatches;
         some.num_iterations = c.iterations;
         some.num_prompts_per_step = 12;
@@ -228,7 +228,7 @@ TEST(Grpo, OnlyTheFirstMinibatchOfFreshAnswersHasRatiosOfOne) {
 }
 
 TEST(Grpo, TheReferenceBecomesThePolicyEveryKSteps) {
-    GrpoOptions some = options();
+    GrpoOptions some = options_of_grpo();
     some.beta = 0.1;
     some.ref_model_sync_steps = 2;
     test::on_one_rank([&](ToyRun& run) {
@@ -250,7 +250,7 @@ TEST(Grpo, TheReferenceBecomesThePolicyEveryKSteps) {
 }
 
 TEST(Grpo, WithoutSynchronisationTheReferenceStaysTheFirstPolicyAndGoesWithTheStage) {
-    GrpoOptions some = options();
+    GrpoOptions some = options_of_grpo();
     some.beta = 0.1;
     test::on_one_rank([&](ToyRun& run) {
         const UInt128 first = run.digest("policy");
@@ -264,7 +264,7 @@ TEST(Grpo, WithoutSynchronisationTheReferenceStaysTheFirstPolicyAndGoesWithTheSt
 }
 
 TEST(Grpo, GroupsOfEqualRewardsGiveNoAdvantageNoLossAndFiniteMetrics) {
-    GrpoOptions some = options();
+    GrpoOptions some = options_of_grpo();
     // -1 for any length, weighed: the mean of three times -0.1 is not -0.1 in double.
     some.rewards.reward_funcs = {"soft_overlong(max_length=1 cache=1)"};
     some.rewards.reward_weights = {0.1};
@@ -289,7 +289,7 @@ TEST(Grpo, GroupsOfEqualRewardsGiveNoAdvantageNoLossAndFiniteMetrics) {
 }
 
 TEST(Grpo, MetricsRolloutsAndWeightsAreTheSameOnAnyNumberOfRanks) {
-    GrpoOptions some = options();
+    GrpoOptions some = options_of_grpo();
     some.num_minibatches = 2;
     some.num_iterations = 2;
     some.beta = 0.05;

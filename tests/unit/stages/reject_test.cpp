@@ -16,7 +16,7 @@ using test::metric;
 using test::ToyRun;
 
 /// Answers of one token, of which three words are right (think_format); they never end.
-RejectOptions options() {
+RejectOptions reject_options() {
     RejectOptions options;
     options.num_prompts = 10;
     options.num_prompts_per_step = 4;
@@ -67,7 +67,7 @@ class Rejection : public testing::Test {
 TEST_F(Rejection, KeepsDifferentRightAnswersAndCountsWhatItDropped) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "one");
-        const io::MetricLine last = run_steps(run, options(), 0, 3);
+        const io::MetricLine last = run_steps(run, reject_options(), 0, 3);
         const std::string rows = text("one");
         const auto lines = std::count(rows.begin(), rows.end(), '\n');
         EXPECT_GT(lines, 3);
@@ -97,7 +97,7 @@ TEST_F(Rejection, WritesTheSameBytesWithAnyNumberOfRanksAndAfterARestart) {
         world.run([&](parallel::Communicator& communicator) {
             ToyRun run(communicator);
             prepare(run, fmt::format("ranks_{}", ranks));
-            (void)run_steps(run, options(), 0, 3);
+            (void)run_steps(run, reject_options(), 0, 3);
         });
     }
     EXPECT_FALSE(text("ranks_1").empty());
@@ -107,11 +107,11 @@ TEST_F(Rejection, WritesTheSameBytesWithAnyNumberOfRanksAndAfterARestart) {
     two.run([&](parallel::Communicator& communicator) {
         ToyRun run(communicator);
         prepare(run, "again");
-        (void)run_steps(run, options(), 0, 2);
+        (void)run_steps(run, reject_options(), 0, 2);
     });
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "again");
-        (void)run_steps(run, options(), 2, 3);
+        (void)run_steps(run, reject_options(), 2, 3);
     });
     EXPECT_EQ(text("again"), text("ranks_1"));
 }
@@ -119,7 +119,7 @@ TEST_F(Rejection, WritesTheSameBytesWithAnyNumberOfRanksAndAfterARestart) {
 TEST_F(Rejection, BeginsAtItsFirstPrompt) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "first");
-        RejectOptions four = options();
+        RejectOptions four = reject_options();
         four.num_prompts = 4;
         four.first_prompt = 500;
         const auto stage = make_reject(run.environment, four);
@@ -133,7 +133,7 @@ TEST_F(Rejection, BeginsAtItsFirstPrompt) {
 TEST_F(Rejection, OfTooManyKeepsTheHardest) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "few");
-        RejectOptions few = options();
+        RejectOptions few = reject_options();
         few.max_kept = 3;
         const io::MetricLine last = run_steps(run, few, 0, 3);
         EXPECT_EQ(metric(last, "kept"), 3.0);
@@ -144,7 +144,7 @@ TEST_F(Rejection, OfTooManyKeepsTheHardest) {
 TEST_F(Rejection, WithNothingToLearnFromItNamesThePrompts) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "none");
-        RejectOptions strict = options();
+        RejectOptions strict = reject_options();
         strict.min_score = 2.0;
         EXPECT_THROW_WITH((void)run_steps(run, strict, 0, 3), BadNumbers,
                           "none of 60 answers to 10 prompts (\"go\", \"go 8\"");
@@ -155,14 +155,14 @@ TEST_F(Rejection, WithNothingToLearnFromItNamesThePrompts) {
 TEST_F(Rejection, RefusesFiltersWithoutValues) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "bad");
-        RejectOptions bad = options();
+        RejectOptions bad = reject_options();
         bad.filter_funcs = {"format", "nonsense"};
         bad.filter_min = {1.0};
         EXPECT_THROW_WITH((void)make_reject(run.environment, bad), BadInput,
                           "filter_funcs names 2 filters, but filter_min has 1 values");
         bad.filter_min = {1.0, 1.0};
         EXPECT_THROW_WITH((void)make_reject(run.environment, bad), BadInput, "nonsense");
-        bad = options();
+        bad = reject_options();
         bad.mix_demonstrations = 1.0;
         EXPECT_THROW_WITH((void)make_reject(run.environment, bad), BadInput, "no worked examples");
     });
