@@ -5,7 +5,7 @@
 #include <set>
 
 #include "io/checkpoint.hpp"
-#include "io/checksum.hpp"
+#include "io/hdf5_file.hpp"
 
 namespace rankwise::io {
 namespace {
@@ -115,27 +115,11 @@ const std::vector<CheckpointReader::Place>& CheckpointReader::places(const std::
     return found;
 }
 
-void CheckpointReader::assume_verified(std::int64_t index) {
-    shards_.at(static_cast<std::size_t>(index)).verified = true;
-}
-
-void CheckpointReader::verify(std::int64_t index) {
-    Shard& shard = shards_.at(static_cast<std::size_t>(index));
-    if (shard.verified) return;
-    const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
-    const Path path = path_ / entry.file;
-    if (!fs_.exists(path)) corrupt(entry.file, "the file is missing");
-    const auto file = fs_.open(path, OpenMode::read);
-    const std::int64_t size = file->size();
-    const UInt128 found = checksum_of(*file);
-    if (size == entry.bytes && found == entry.checksum) {
-        shard.verified = true;
-        return;
-    }
+void CheckpointReader::refuse_anothers(const ShardEntry& entry) const {
     // A whole shard of another checkpoint is a mix-up of files, not damage: say so.
     std::string owner;
     try {
-        owner = Hdf5File::open(fs_, path).text_attribute("/", "checkpoint");
+        owner = Hdf5File::open(fs_, path_ / entry.file).text_attribute("/", "checkpoint");
     } catch (const CorruptFile&) {
         owner.clear();
     }
@@ -144,35 +128,43 @@ void CheckpointReader::verify(std::int64_t index) {
                 fmt::format("the file belongs to another checkpoint (expected id {}, found {})",
                             to_hex(manifest_.id), owner));
     }
-    if (size != entry.bytes) {
-        corrupt(entry.file, fmt::format("{} bytes were written, {} are there", entry.bytes, size));
+}
+
+void CheckpointReader::finish() {
+    for (std::size_t i = 0; i < shards_.size(); ++i) finish(static_cast<std::int64_t>(i));
+}
+
+void CheckpointReader::finish(std::int64_t index) {
+    Shard& shard = shards_[static_cast<std::size_t>(index)];
+    if (!shard.file || shard.verified) return;
+    const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
+    const UInt128 found = shard.file->finish();
+    if (found == entry.checksum) {
+        shard.verified = true;
+        return;
     }
+    refuse_anothers(entry);
     corrupt(entry.file, fmt::format("checksum differs (expected {}, found {})",
                                     to_hex(entry.checksum), to_hex(found)));
 }
 
-CheckpointReader::Shard& CheckpointReader::open(std::int64_t index) {
+VerifiedFile& CheckpointReader::open(std::int64_t index) {
     Shard& shard = shards_[static_cast<std::size_t>(index)];
-    if (shard.file) return shard;
+    if (shard.file) return *shard.file;
     const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
-    verify(index);
-    if (!fs_.exists(path_ / entry.file)) corrupt(entry.file, "the file is missing");
-    auto file = std::make_unique<Hdf5File>(Hdf5File::open(fs_, path_ / entry.file));
-    if (const auto owner = file->text_attribute("/", "checkpoint"); owner != to_hex(manifest_.id)) {
-        corrupt(entry.file,
-                fmt::format("the file belongs to another checkpoint (expected id {}, found {})",
-                            to_hex(manifest_.id), owner));
+    const Path path = path_ / entry.file;
+    if (!fs_.exists(path)) corrupt(entry.file, "the file is missing");
+    auto file = std::make_unique<VerifiedFile>(fs_.open(path, OpenMode::read));
+    if (const std::int64_t size = file->size(); size != entry.bytes) {
+        refuse_anothers(entry);
+        corrupt(entry.file, fmt::format("{} bytes were written, {} are there", entry.bytes, size));
     }
     for (const ShardContent& content : entry.contents) {
-        const auto& boxes = entry.box_lists[static_cast<std::size_t>(content.boxes)];
-        if (read_box_table(*file, content) != boxes) {
-            corrupt(entry.file, fmt::format("the table of boxes in {} is not the manifest's",
-                                            group_of(content)));
-        }
-        shard.offsets.push_back(box_offsets(boxes));
+        shard.offsets.push_back(
+            box_offsets(entry.box_lists[static_cast<std::size_t>(content.boxes)]));
     }
     shard.file = std::move(file);
-    return shard;
+    return *shard.file;
 }
 
 std::int64_t CheckpointReader::files_opened() const {
@@ -204,25 +196,29 @@ void CheckpointReader::read(const std::string& model, const std::string& kind,
         if (part.empty()) continue;
         require(content.dtype == dtype, "{}: {}/{}, parameter {} was saved as {}, not {}",
                 path_.string(), model, kind, parameter, name_of(content.dtype), name_of(dtype));
-        Shard& shard = open(place->file);
-        const std::int64_t offset = shard.offsets[static_cast<std::size_t>(place->content)]
-                                                 [static_cast<std::size_t>(place->box)];
-        const std::string data = group_of(content) + "/data";
+        VerifiedFile& file = open(place->file);
+        const std::int64_t offset =
+            shards_[static_cast<std::size_t>(place->file)].offsets[static_cast<std::size_t>(
+                place->content)][static_cast<std::size_t>(place->box)];
         const std::int64_t width = source.cols.size();
-        const auto element_offset = [&](std::int64_t row) {
-            return offset + (row - source.rows.begin) * width;
+        const auto read_rows = [&](std::int64_t row, std::span<std::byte> into) {
+            const std::int64_t first = offset + (row - source.rows.begin) * width;
+            const std::int64_t read = file.read_at(content.data + first * element, into);
+            if (read != static_cast<std::int64_t>(into.size())) {
+                corrupt(entry.file, "the file ends before the data that the manifest lists");
+            }
         };
         if (part.cols == source.cols && part.cols == box.cols) {  // contiguous here and there
             const auto first = (part.rows.begin - box.rows.begin) * width * element;
-            shard.file->read_part(data, element_offset(part.rows.begin), stored_as(dtype),
-                                  bytes.subspan(static_cast<std::size_t>(first),
-                                                static_cast<std::size_t>(part.size() * element)));
+            read_rows(part.rows.begin,
+                      bytes.subspan(static_cast<std::size_t>(first),
+                                    static_cast<std::size_t>(part.size() * element)));
         } else {
             const std::int64_t block = std::max<std::int64_t>(1, kBufferBytes / (width * element));
             for (std::int64_t row = part.rows.begin; row < part.rows.end; row += block) {
                 const Range rows = intersect(part.rows, Range{row, row + block});
                 buffer.resize(static_cast<std::size_t>(rows.size() * width * element));
-                shard.file->read_part(data, element_offset(row), stored_as(dtype), buffer);
+                read_rows(row, buffer);
                 copy_rows(source, buffer, rows, part, box, bytes, element);
             }
         }

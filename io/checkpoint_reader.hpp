@@ -10,13 +10,16 @@
 #include <vector>
 
 #include "io/fs.hpp"
-#include "io/hdf5_file.hpp"
 #include "io/manifest.hpp"
+#include "io/verified_file.hpp"
 
 namespace rankwise::io {
 
-/// A verified checkpoint. A shard is opened when a box of it is first wanted; its size, checksum,
-/// id and table of boxes are checked then, once. Not for use by several threads at a time.
+/// A checkpoint that is verified while it is read. A shard is opened when a box of it is first
+/// wanted; its size is checked then, its checksum by finish(), which reads what nobody asked for.
+/// Nothing that was read may be used before finish() has returned. Where the data lies is in the
+/// manifest, so that HDF5 never looks into a file that may be damaged. Not for use by several
+/// threads at a time.
 ///
 /// Errors are CorruptFile (a shard missing, cut short, altered, of another checkpoint), each naming
 /// file, what was expected and found, and the newest whole checkpoint before this one; BadInput for
@@ -41,11 +44,8 @@ class CheckpointReader {
     void read(const std::string& model, const std::string& kind, ParameterId parameter,
               const Box& box, DType dtype, std::span<std::byte> bytes);
 
-    /// Verifies file `index` of the manifest now. To share the work, ranks verify a part each,
-    /// agree, and then call assume_verified for the files of others; size, id and table are still
-    /// checked.
-    void verify(std::int64_t index);
-    void assume_verified(std::int64_t index);
+    /// Compares the checksums of all files that were opened since the last call.
+    void finish();
     /// Files that a read has opened so far.
     [[nodiscard]] std::int64_t files_opened() const;
 
@@ -57,12 +57,15 @@ class CheckpointReader {
         std::int32_t box = 0;
     };
     struct Shard {
+        std::unique_ptr<VerifiedFile> file;
         bool verified = false;
-        std::unique_ptr<Hdf5File> file;
         std::vector<std::vector<std::int64_t>> offsets;  ///< per content, per box
     };
     const std::vector<Place>& places(const std::string& model, const std::string& kind);
-    Shard& open(std::int64_t index);
+    VerifiedFile& open(std::int64_t index);
+    void finish(std::int64_t index);
+    /// If a file that is not as it was written is another checkpoint's, that is the error.
+    void refuse_anothers(const ShardEntry& entry) const;
     [[noreturn]] void corrupt(const std::string& file, const std::string& what) const;
 
     FileSystem& fs_;

@@ -14,8 +14,9 @@ namespace rankwise::io {
 /// Bytes of a block; the last block of a file may be shorter.
 inline constexpr std::int64_t kChecksumBlock = std::int64_t{1} << 20U;
 
-/// Follows the writes to one file. Blocks that one write covers are hashed from memory; only the
-/// others (file headers, seams between tensors) are read back at the end.
+/// Follows the writes to one file. A block that one write covers is hashed from memory, and so is
+/// one that writes fill piece by piece from its beginning; only the others (file headers that are
+/// written again) are read back at the end.
 class FileChecksum {
   public:
     void wrote(std::int64_t offset, std::span<const std::byte> bytes);
@@ -28,8 +29,16 @@ class FileChecksum {
         UInt128 hash;
         bool known = false;
     };
+    void wrote_part(std::int64_t offset, std::span<const std::byte> bytes, std::int64_t index);
+
     std::vector<Block> blocks_;
+    std::vector<std::byte> filling_;  ///< the beginning of block `filled_`, as written so far
+    std::int64_t filled_ = -1;
 };
+
+/// Of one block, and of a file from those of its blocks in order.
+[[nodiscard]] UInt128 checksum_of_block(std::span<const std::byte> block);
+[[nodiscard]] UInt128 checksum_of_blocks(std::span<const UInt128> blocks);
 
 /// The checksum of a file by reading it all.
 [[nodiscard]] UInt128 checksum_of(File& file);

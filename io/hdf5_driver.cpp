@@ -96,10 +96,16 @@ herr_t write(H5FD_t* file, H5FD_mem_t /*type*/, hid_t /*transfer*/, haddr_t addr
              std::size_t size, const void* buffer) {
     OpenFile& self = open_file(file);
     guarded(*self.target, [&] {
-        const std::span bytes(static_cast<const std::byte*>(buffer), size);
-        const auto offset = static_cast<std::int64_t>(address);
-        self.target->file->write_at(offset, bytes);
-        if (self.target->checksum != nullptr) self.target->checksum->wrote(offset, bytes);
+        // A block at a time, so that it is hashed while it is in the cache.
+        std::span bytes(static_cast<const std::byte*>(buffer), size);
+        for (auto offset = static_cast<std::int64_t>(address); !bytes.empty();) {
+            const auto left = static_cast<std::size_t>(kChecksumBlock - offset % kChecksumBlock);
+            const auto piece = bytes.first(std::min(bytes.size(), left));
+            self.target->file->write_at(offset, piece);
+            if (self.target->checksum != nullptr) self.target->checksum->wrote(offset, piece);
+            offset += static_cast<std::int64_t>(piece.size());
+            bytes = bytes.subspan(piece.size());
+        }
     });
     self.end = std::max(self.end, address + size);
     return 0;

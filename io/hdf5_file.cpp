@@ -350,7 +350,11 @@ Hdf5File Hdf5File::create(FileSystem& fs, const Path& path, std::int64_t reserve
 }
 
 Hdf5File Hdf5File::open(FileSystem& fs, const Path& path) {
-    auto state = std::make_unique<State>(path, fs.open(path, OpenMode::read), false);
+    return open(fs.open(path, OpenMode::read), path);
+}
+
+Hdf5File Hdf5File::open(std::unique_ptr<File> file, const Path& path) {
+    auto state = std::make_unique<State>(path, std::move(file), false);
     const Library library;
     const auto access = state->checked<ListHandle>(H5Pcreate(H5P_FILE_ACCESS), "the file", "open");
     state->checked(use_driver(access.get(), &state->target), "the file", "open");
@@ -361,14 +365,7 @@ Hdf5File Hdf5File::open(FileSystem& fs, const Path& path) {
 }
 
 Hdf5File Hdf5File::open_bytes(std::vector<std::byte> bytes, const Path& path) {
-    auto state =
-        std::make_unique<State>(path, std::make_unique<MemoryFile>(std::move(bytes)), false);
-    const Library library;
-    const auto access = state->checked<ListHandle>(H5Pcreate(H5P_FILE_ACCESS), "the file", "open");
-    state->checked(use_driver(access.get(), &state->target), "the file", "open");
-    state->id = state->checked<FileHandle>(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()),
-                                           "the file", "open");
-    return Hdf5File(std::move(state));
+    return open(std::make_unique<MemoryFile>(std::move(bytes)), path);
 }
 
 Hdf5File::Written Hdf5File::close() {
@@ -401,6 +398,14 @@ void Hdf5File::write_raw(std::string_view name, Element element, std::span<const
 void Hdf5File::create_dataset(std::string_view name, Element element, std::int64_t size) {
     const Library library;
     state_->create(name, file_type(element), state_->line(size), state_->flat_layout(name));
+}
+
+std::int64_t Hdf5File::data_offset(std::string_view name) {
+    const Library library;
+    const auto set = state_->dataset(name);
+    const haddr_t offset = H5Dget_offset(set.get());
+    if (offset == HADDR_UNDEF) state_->fail(name, "find the data of");
+    return static_cast<std::int64_t>(offset);
 }
 
 void Hdf5File::write_part(std::string_view name, std::int64_t offset, Element element,

@@ -105,6 +105,8 @@ class Hdf5File {
                    Storage storage);
     /// Makes a flat dataset to be filled by write_part.
     void create_dataset(std::string_view name, Element element, std::int64_t size);
+    /// Where a flat dataset that is not empty begins in the file, bytes.
+    [[nodiscard]] std::int64_t data_offset(std::string_view name);
     void write_part(std::string_view name, std::int64_t offset, Element element,
                     std::span<const std::byte> bytes);
     /// UTF-8 strings, as a fixed-length dataset padded with NULs (compresses, h5dump shows it) and
@@ -145,6 +147,7 @@ class Hdf5File {
   private:
     struct State;
     explicit Hdf5File(std::unique_ptr<State> state);
+    static Hdf5File open(std::unique_ptr<File> file, const Path& path);
     std::unique_ptr<State> state_;
 };
 

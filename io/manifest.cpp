@@ -318,6 +318,10 @@ Manifest read_manifest(FileSystem& fs, const Path& directory) {
         throw CorruptFile(fmt::format("{}: checksum differs (expected {}, found {})", path.string(),
                                       to_hex(header->hash), to_hex(found)));
     }
+    require(header->format >= kCheckpointFormat,
+            "{}: format {} is older than this program reads ({}); let the program that wrote it "
+            "export the model (rankwise export), and start from that folder",
+            path.string(), header->format, kCheckpointFormat);
     require(
         header->format <= kCheckpointFormat,
         "{}: format {} is newer than this program reads ({}); use the program that wrote it, or "

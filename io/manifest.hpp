@@ -17,7 +17,7 @@
 
 namespace rankwise::io {
 
-inline constexpr std::int64_t kCheckpointFormat = 1;
+inline constexpr std::int64_t kCheckpointFormat = 2;
 
 /// A named scalar of a run's state: cursors, counters, running means. Kept exactly.
 using StateValue = std::variant<std::int64_t, double, std::string>;

@@ -111,33 +111,6 @@ std::vector<std::int64_t> box_offsets(std::span<const ShardBox> boxes) {
     return offsets;
 }
 
-std::vector<ShardBox> read_box_table(Hdf5File& file, const ShardContent& content) {
-    const std::string group = group_of(content);
-    const auto parameter = file.read<std::int64_t>(group + "/parameter");
-    const auto row_begin = file.read<std::int64_t>(group + "/row_begin");
-    const auto row_end = file.read<std::int64_t>(group + "/row_end");
-    const auto column_begin = file.read<std::int64_t>(group + "/column_begin");
-    const auto column_end = file.read<std::int64_t>(group + "/column_end");
-    const auto offset = file.read<std::int64_t>(group + "/offset");
-    const std::size_t count = parameter.size();
-    std::vector<ShardBox> boxes;
-    bool whole = row_begin.size() == count && row_end.size() == count &&
-                 column_begin.size() == count && column_end.size() == count &&
-                 offset.size() == count;
-    for (std::size_t i = 0; whole && i < count; ++i) {
-        whole = std::in_range<ParameterId>(parameter[i]);
-        boxes.push_back({static_cast<ParameterId>(parameter[i]),
-                         {{row_begin[i], row_end[i]}, {column_begin[i], column_end[i]}}});
-    }
-    if (!whole || table_of(boxes).offset != offset) {
-        throw CorruptFile(
-            fmt::format("{}: the table of boxes in {} contradicts itself; the file is "
-                        "damaged or not one of this program's",
-                        file.path().string(), group));
-    }
-    return boxes;
-}
-
 std::string shard_name(std::int64_t index) {
     return fmt::format("shard_{:05}.h5", index);
 }
@@ -155,7 +128,7 @@ ShardEntry write_shard(FileSystem& fs, const Path& directory, UInt128 checkpoint
         std::vector<ShardBox> boxes;
         for (const ShardItem* item : group_items) boxes.push_back({item->parameter, item->box});
         const auto offsets = box_offsets(boxes);
-        const ShardContent content{model, kind, dtype, 0};
+        const ShardContent content{model, kind, dtype};
         const std::string group = group_of(content);
         const std::string data = group + "/data";
         file.create_dataset(data, stored_as(dtype), offsets.back());
@@ -166,6 +139,7 @@ ShardEntry write_shard(FileSystem& fs, const Path& directory, UInt128 checkpoint
         write_table(file, group, table_of(boxes));
         entry.contents.push_back(content);
         entry.contents.back().boxes = add_boxes(entry, std::move(boxes));
+        entry.contents.back().data = file.data_offset(data);
     }
     const auto written = file.close();
     entry.bytes = written.bytes;
@@ -197,6 +171,7 @@ std::vector<std::byte> encode(const ShardEntry& entry) {
         out.put(content.kind);
         out.put(std::string(name_of(content.dtype)));
         out.put_size(content.boxes);
+        out.put_size(content.data);
     }
     return out.take();
 }
@@ -237,6 +212,7 @@ ShardEntry decode_shard_entry(std::span<const std::byte> bytes, const std::strin
             in.fail(problem.what());
         }
         content.boxes = in.get_size();
+        content.data = in.get_size();
         if (content.boxes >= static_cast<std::int64_t>(entry.box_lists.size())) {
             in.fail("a list of boxes is missing");
         }

@@ -40,6 +40,7 @@ struct ShardContent {
     DType dtype = DType::f32;
     std::int64_t boxes =
         0;  ///< index into ShardEntry::box_lists; equal lists (weights and moments) are kept once
+    std::int64_t data = 0;  ///< where the first element lies in the file, bytes
     friend bool operator==(const ShardContent&, const ShardContent&) = default;
 };
 
@@ -62,10 +63,6 @@ struct ShardEntry {
 /// Where each box of a list begins in its flat dataset (elements), and at the end the size of the
 /// dataset.
 [[nodiscard]] std::vector<std::int64_t> box_offsets(std::span<const ShardBox> boxes);
-
-/// Reads a content's own table of boxes back. @throws CorruptFile if it is damaged or its offsets
-/// are not box_offsets().
-[[nodiscard]] std::vector<ShardBox> read_box_table(Hdf5File& file, const ShardContent& content);
 
 /// "shard_00007.h5"
 [[nodiscard]] std::string shard_name(std::int64_t index);

@@ -46,6 +46,9 @@ struct Command {
     int (*alone)(const Arguments&) = nullptr;
     /// Runs on every rank.
     int (*on_ranks)(const Arguments&, Session&) = nullptr;
+    /// On several ranks: what they wait for is reported when nothing has moved for five minutes
+    /// (train has options of its own for that, and ends such a job).
+    bool reports_stalls = false;
 };
 
 /// A command line that was understood, or what to print instead.

@@ -294,12 +294,15 @@ std::optional<Difference> compare_checkpoints(io::FileSystem& fs, const io::Path
         }
     }
     // Weights first: they are what people look for.
+    std::optional<Difference> found;
     for (const bool weights : {true, false}) {
         for (const auto& [kind, parameters] : saved_a) {
-            if ((kind.kind == "weights") != weights) continue;
-            if (auto found = compare_kind(reader_a, reader_b, kind, parameters)) return found;
+            if (found || (kind.kind == "weights") != weights) continue;
+            found = compare_kind(reader_a, reader_b, kind, parameters);
         }
     }
+    for (io::CheckpointReader* reader : {&reader_a, &reader_b}) reader->finish();
+    if (found) return found;
     const io::RunState& state_a = reader_a.state();
     const io::RunState& state_b = reader_b.state();
     if (state_a.values != state_b.values || state_a.policy_version != state_b.policy_version) {

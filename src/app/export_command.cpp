@@ -92,6 +92,7 @@ int run_export(const Arguments& arguments) {
         source.read_rows(table[id], id, rows, values);
     };
     model::export_folder(source.config(), read, *fs, folder.temporary(), options);
+    source.finish();
     if (source.tokenizer()) {
         for (const auto& [name, text] : source.tokenizer()->files())
             io::replace_file(*fs, folder.temporary() / name, io::bytes_of(text));

@@ -22,6 +22,8 @@
 namespace rankwise::app {
 namespace {
 
+constexpr double kStallSeconds = 300.0;
+
 int code_of(ExitCode code) {
     return static_cast<int>(code);
 }
@@ -93,6 +95,9 @@ int run_on_ranks(const Command& command, const Arguments& arguments, int argc, c
         session = std::make_unique<Session>(*world, mpi.get());
         session->require_same("program", binary_digest(),
                               "install one build on all nodes and start again");
+        std::unique_ptr<parallel::Watchdog> watchdog;
+        if (command.reports_stalls && session->size() > 1)
+            watchdog = session->start_watchdog(kStallSeconds, 0.0, print_error);
         const int code = command.on_ranks(arguments, *session);
         std::fflush(stdout);
         return code;

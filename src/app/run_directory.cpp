@@ -68,7 +68,7 @@ ResumePoint RunDirectory::choose(const ResumeOptions& resume) const {
     ResumePoint point{.notes = tidied_};
     if (resume.step >= 0) {
         const io::Path path = paths_.checkpoints() / io::step_name(resume.step);
-        if (const auto problem = io::problem_of(fs_, path, io::Check::checksums)) {
+        if (const auto problem = io::problem_of(fs_, path, io::Check::sizes)) {
             throw CorruptFile(
                 fmt::format("{}: {}; {}", path.string(), *problem, io::way_out(fs_, path)));
         }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "parallel/shard_map.hpp"
+#include "src/base/host_buffer.hpp"
 
 namespace rankwise::stages {
 
@@ -12,19 +13,16 @@ class Collected {
   public:
     void add(model::Compute& compute, const std::string& model, const char* kind, ParameterId id,
              const Box& box, DeviceSpan<const float> values) {
-        copies_.push_back(compute.device.kernels::Memory::download<float>(values, compute.stream));
-        boxes_.push_back({.model = model, .kind = kind, .parameter = id, .box = box});
+        const HostBuffer& copy = copies_.emplace_back(values.size_bytes());
+        compute.device.download(cast_span<const std::byte>(values), copy.bytes(), compute.stream);
+        items_.push_back(
+            {.model = model, .kind = kind, .parameter = id, .box = box, .bytes = copy.bytes()});
     }
-    [[nodiscard]] std::vector<io::ShardItem> items() const {
-        std::vector<io::ShardItem> items = boxes_;
-        for (std::size_t i = 0; i < items.size(); ++i)
-            items[i].bytes = std::as_bytes(std::span(copies_[i]));
-        return items;
-    }
+    [[nodiscard]] std::span<const io::ShardItem> items() const { return items_; }
 
   private:
-    std::vector<io::ShardItem> boxes_;
-    std::vector<std::vector<float>> copies_;
+    std::vector<io::ShardItem> items_;
+    std::vector<HostBuffer> copies_;  // what they hold stays where it is
 };
 
 namespace {
@@ -196,19 +194,51 @@ void Checkpointer::commit() {
     world.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
 }
 
+namespace {
+
+/// Values of a checkpoint on their way to the device, some rows at a time.
+class Loader {
+  public:
+    Loader(io::CheckpointReader& reader, model::Compute& compute)
+        : reader_(reader), compute_(compute) {}
+
+    void load(const std::string& model, const char* kind, ParameterId id, const Box& box,
+              DeviceSpan<float> to) {
+        const std::int64_t cols = box.cols.size();
+        const std::int64_t most = std::max<std::int64_t>(1, kLoadedAtOnce / cols);
+        for (std::int64_t row = box.rows.begin; row < box.rows.end; row += most) {
+            const Range rows{row, std::min(box.rows.end, row + most)};
+            const std::int64_t size = rows.size() * cols;
+            values_.resize(std::max(values_.size(), static_cast<std::size_t>(size)));
+            const auto values = std::span(values_).first(static_cast<std::size_t>(size));
+            reader_.read(model, kind, id, {rows, box.cols}, DType::f32,
+                         std::as_writable_bytes(values));
+            compute_.device.kernels::Memory::upload<float>(
+                std::span<const float>(values), to.subspan((row - box.rows.begin) * cols, size),
+                compute_.stream);
+        }
+    }
+
+  private:
+    static constexpr std::int64_t kLoadedAtOnce = std::int64_t{1} << 20;  // elements: in a cache
+    io::CheckpointReader& reader_;
+    model::Compute& compute_;
+    std::vector<float> values_;
+};
+
+}  // namespace
+
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
     reader.require_same_model(name, weights.table());
     const model::OnDevice here(compute, weights);
+    Loader loader(reader, compute);
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
         const Box& box = weights.box(id);
         if (box.empty()) continue;
-        std::vector<float> values(static_cast<std::size_t>(box.size()));
-        reader.read(name, kWeightsKind, id, box, DType::f32,
-                    std::as_writable_bytes(std::span(values)));
-        compute.device.kernels::Memory::upload<float>(std::span<const float>(values),
-                                                      weights.master_span(id), compute.stream);
+        loader.load(name, kWeightsKind, id, box, weights.master_span(id));
     }
+    reader.finish();
     weights.pack(compute);
 }
 
@@ -219,14 +249,11 @@ void restore_stage(io::CheckpointReader& reader, const Environment& environment,
     const auto& saved = reader.state().values;
     for (const OptimizerState& state : stage.optimizers()) {
         const model::Weights& weights = environment.models.at(state.model);
+        Loader loader(reader, environment.compute);
         const auto read = [&](const char* kind, DeviceSpan<float> moments) {
             for (const ShardPiece& piece : state.optimizer->pieces()) {
-                std::vector<float> values(static_cast<std::size_t>(piece.size));
-                reader.read(state.model, kind, piece.parameter, box_of(piece, weights), DType::f32,
-                            std::as_writable_bytes(std::span(values)));
-                environment.compute.device.kernels::Memory::upload<float>(
-                    std::span<const float>(values), moments.subspan(piece.offset, piece.size),
-                    environment.compute.stream);
+                loader.load(state.model, kind, piece.parameter, box_of(piece, weights),
+                            moments.subspan(piece.offset, piece.size));
             }
         };
         read(kFirstMomentKind, state.optimizer->first_moments());
@@ -234,6 +261,7 @@ void restore_stage(io::CheckpointReader& reader, const Environment& environment,
         state.optimizer->set_steps(
             std::get<std::int64_t>(saved.at(state.model + "." + kOptimizerSteps)));
     }
+    reader.finish();
     std::map<std::string, io::StateValue> own;
     constexpr std::string_view kPrefix = "stage.";
     for (const auto& [name, value] : saved) {

@@ -147,6 +147,10 @@ void ModelSource::read_rows(const Parameter& parameter, ParameterId id, Range ro
     }
 }
 
+void ModelSource::finish() const {
+    if (checkpoint_) checkpoint_->finish();
+}
+
 void require_same_tokens(const text::Tokenizer& a, const std::string& a_name,
                          const text::Tokenizer& b, const std::string& b_name) {
     const std::int64_t common = std::min(a.vocab_size(), b.vocab_size());

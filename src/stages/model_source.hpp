@@ -50,6 +50,9 @@ class ModelSource {
     /// Rows of a parameter of decoder_parameters(config()), as floats, row by row.
     void read_rows(const Parameter& parameter, ParameterId id, Range rows,
                    std::span<float> values) const;
+    /// After the last read_rows(): whether what was read is what was saved.
+    /// @throws CorruptFile if not.
+    void finish() const;
 
   private:
     ModelSource(io::FileSystem& fs, io::Path path, std::vector<std::string> notes);

@@ -112,6 +112,7 @@ io::Path reshard(io::FileSystem& fs, io::CheckpointReader& reader, const io::Pat
         manifest.files.push_back(io::write_shard(fs, folder, manifest.id, rank, items));
         if (written) written(rank + 1);
     }
+    reader.finish();
     return io::commit(fs, directory, manifest);
 }
 

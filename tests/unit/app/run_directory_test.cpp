@@ -169,14 +169,9 @@ TEST_F(RunDirectoryTest, StepThatIsNotThereOrDamagedIsRefusedWithTheWayOut) {
             ExitCode::corrupt_file);
     };
     EXPECT_THAT(ask(15), HasSubstr("step_00000015"));
-    // One bit of a shard.
+    // Cut short; a flipped bit is found when the file is read.
     const auto shard = root_ / "checkpoints/step_00000020/shard_00000.h5";
-    std::fstream file(shard, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekg(-1, std::ios::end);
-    const char last = static_cast<char>(file.get() ^ 1);
-    file.seekp(-1, std::ios::end);
-    file.put(last);
-    file.close();
+    std::filesystem::resize_file(shard, std::filesystem::file_size(shard) - 1);
     EXPECT_THAT(ask(20), HasSubstr("resume with --resume.step=10"));
 }
 

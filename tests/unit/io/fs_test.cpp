@@ -7,6 +7,7 @@
 #include <csignal>
 
 #include "io/checksum.hpp"
+#include "io/verified_file.hpp"
 #include "tests/unit/io/scratch.hpp"
 
 namespace rankwise::io {
@@ -156,6 +157,68 @@ TEST_F(Files, AChecksumFollowedThroughWritesEqualsOneFromReading) {
     checksum.truncated(4 * kChecksumBlock + 1);
     EXPECT_EQ(checksum.finish(*file), checksum_of(*file));
     EXPECT_NE(checksum.finish(*file), followed);
+}
+
+/// Counts what is read of a file.
+class CountedFile final : public File {
+  public:
+    explicit CountedFile(File& file) : file_(file) {}
+    std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
+        const std::int64_t read = file_.read_at(offset, bytes);
+        read_ += read;
+        return read;
+    }
+    void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
+        file_.write_at(offset, bytes);
+    }
+    void truncate(std::int64_t size) override { file_.truncate(size); }
+    std::int64_t size() override { return file_.size(); }
+    void sync() override { file_.sync(); }
+    [[nodiscard]] std::int64_t bytes_read() const { return read_; }
+
+  private:
+    File& file_;
+    std::int64_t read_ = 0;
+};
+
+TEST_F(Files, PiecesOneAfterTheOtherAreNotReadBackForTheChecksum) {
+    const auto file = fs_->open(scratch_ / "a", OpenMode::create);
+    FileChecksum checksum;
+    std::int64_t at = 0;
+    for (int i = 0; i < 50; ++i) {
+        const std::string piece(100'003, static_cast<char>(i));
+        file->write_at(at, bytes_of(piece));
+        checksum.wrote(at, bytes_of(piece));
+        at += static_cast<std::int64_t>(piece.size());
+    }
+    CountedFile counted(*file);
+    EXPECT_EQ(checksum.finish(counted), checksum_of(*file));
+    EXPECT_EQ(counted.bytes_read(), 0);
+}
+
+TEST_F(Files, AFileThatIsVerifiedIsReadOnceWhateverIsAskedFor) {
+    const Path path = scratch_ / "a";
+    const std::int64_t size = 5 * kChecksumBlock + 1234;
+    std::string whole(static_cast<std::size_t>(size), 0);
+    for (std::size_t i = 0; i < whole.size(); ++i) whole[i] = static_cast<char>(i * i >> 3U);
+    test::put(path, whole);
+    const auto file = fs_->open(path, OpenMode::read);
+    const UInt128 expected = checksum_of(*file);
+    auto counting = std::make_unique<CountedFile>(*file);
+    const CountedFile& counted = *counting;
+    VerifiedFile verified(std::move(counting));
+    std::string part(static_cast<std::size_t>(3 * kChecksumBlock), 0);
+    for (const std::int64_t from : {std::int64_t{7}, kChecksumBlock / 2, 2 * kChecksumBlock}) {
+        const std::int64_t read = verified.read_at(from, std::as_writable_bytes(std::span(part)));
+        EXPECT_EQ(read, static_cast<std::int64_t>(part.size()));
+        EXPECT_EQ(part, whole.substr(static_cast<std::size_t>(from), part.size()));
+    }
+    // Beyond the end there is nothing.
+    EXPECT_EQ(verified.read_at(size - 4, std::as_writable_bytes(std::span(part))), 4);
+    EXPECT_EQ(verified.read_at(size + 4, std::as_writable_bytes(std::span(part))), 0);
+    const std::int64_t before = counted.bytes_read();
+    EXPECT_EQ(verified.finish(), expected);
+    EXPECT_EQ(counted.bytes_read(), before);  // all had passed already
 }
 
 }  // namespace

@@ -121,6 +121,7 @@ inline bool holds_sample(FileSystem& fs, const Path& path, std::int64_t salt) {
         }
         ++kind_salt;
     }
+    reader.finish();
     return same;
 }
 
