@@ -149,7 +149,7 @@ class Checkpoint(program.Case):
 
     def test_a_newer_format_is_refused_by_name_and_an_older_step_still_goes_on(self):
         subprocess.run([NEWER_FORMAT, str(self.newest("manifest.h5"))], check=True)
-        self.assert_refused(self.train(ranks=2), 2, self.newest("manifest.h5"), "format 2 is newer", "--resume.step")
+        self.assert_refused(self.train(ranks=2), 2, self.newest("manifest.h5"), "is newer than this program reads", "--resume.step")
         self.assert_goes_on(f"--resume.step={LAST - 1}", from_step=LAST - 1)
 
     # ---- what unfinished writers leave
