@@ -33,8 +33,12 @@ const std::vector<Command>& all_commands() {
              "largest of these figures at its start, does not begin where there is less memory "
              "([run] memory_check), and writes what was measured beside what was planned to "
              "memory.jsonl.",
-         .options = {{"ranks", "N", "ranks to plan for; none is started; default 1"}},
+         .options = {{"ranks", "N", "ranks to plan for; none is started; default 1"},
+                     {"memory-gb", "G",
+                      "memory of a rank: lists every layout of these ranks with what it takes and "
+                      "sends, and proposes the one that fits and splits least"}},
          .examples = {"rankwise plan configs/countdown.ini --ranks 2",
+                      "rankwise plan configs/countdown.ini --ranks 16 --memory-gb 80",
                       "rankwise plan configs/countdown.ini --ranks 8 --update.recompute layer"},
          .takes_settings = true,
          .alone = run_plan},

@@ -54,6 +54,7 @@ void add_traffic(std::vector<PhaseTraffic>& sent, std::string_view phase, double
 /// As `rank` of the run.
 StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
                           const stages::Environment& environment, const parallel::MeshShape& shape,
+                          const stages::PhysicalOptions& physical,
                           const model::ModelConfig& config) {
     StageMemory memory;
     kernels::PlanDevice device(environment.compute.device);
@@ -63,10 +64,10 @@ StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
     const auto world =
         parallel::make_mirror_world(shape, rank, kernels::PlanDevice::owns, {.traffic = traffic});
     const parallel::Mesh mesh(*world, shape);
-    const model::Weights& policy = models.add(
-        "policy",
-        std::make_unique<model::Weights>(device, config, model::Passes::forward_and_backward,
-                                         stages::model_axes(mesh, environment.physical)));
+    const model::Weights& policy =
+        models.add("policy", std::make_unique<model::Weights>(device, config,
+                                                              model::Passes::forward_and_backward,
+                                                              stages::model_axes(mesh, physical)));
     memory.policy = device.bytes_in_use();
     // Scratch memory is counted apart: as it grows it holds more than it needs.
     kernels::PlanDevice scratch(environment.compute.device);
@@ -80,7 +81,7 @@ StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
         .log = environment.log,
         .clock = environment.clock,
         .seed = environment.seed,
-        .physical = environment.physical,
+        .physical = physical,
         .enter_phase = [](std::string_view, std::int64_t) {},
         .stage = environment.stage,
         .data_before = environment.data_before,
@@ -116,7 +117,8 @@ StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
 }  // namespace
 
 StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environment& environment,
-                     const parallel::MeshShape& shape, const model::ModelConfig& config) {
+                     const parallel::MeshShape& shape, const stages::PhysicalOptions& physical,
+                     const model::ModelConfig& config) {
     const parallel::Coordinates at =
         parallel::coordinates_of(shape, environment.mesh.world().rank());
     StageMemory most;
@@ -124,7 +126,7 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     for (int stage = 0; stage < shape.pipeline; ++stage) {
         const StageMemory memory =
             rehearse_rank(parallel::rank_of(shape, at.data, stage, at.tensor), recipe, environment,
-                          shape, config);
+                          shape, physical, config);
         if (stage == at.pipeline) own = memory.reserve;
         if (stage == 0 || memory.bytes() > most.bytes()) most = memory;
     }

@@ -41,10 +41,11 @@ struct StageMemory {
 /// Builds the stage on a kernels::PlanDevice, over a mirror of the run's ranks, and goes through
 /// the largest allocations of a step. Answers are taken to be as long as they may become. Of
 /// pipeline ranks the one that needs most.
-/// @param environment  of the run: its task, options and names are used, its device for layouts
+/// @param environment  of the run: its task and names are used, its device for layouts
 [[nodiscard]] StageMemory rehearse(const stages::StageRecipe& recipe,
                                    const stages::Environment& environment,
                                    const parallel::MeshShape& shape,
+                                   const stages::PhysicalOptions& physical,
                                    const model::ModelConfig& config);
 
 /// The stage that needs most.

@@ -1,6 +1,11 @@
 // rankwise plan: what a recipe will need on some ranks, without starting them.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <span>
+#include <tuple>
+#include <vector>
+
 #include "io/fs.hpp"
 #include "kernels/plan_device.hpp"
 #include "parallel/mirror_communicator.hpp"
@@ -14,14 +19,80 @@
 #include "src/base/log.hpp"
 
 namespace rankwise::app {
+namespace {
+
+/// A layout and what it would take.
+struct Candidate {
+    Layout layout;
+    std::int64_t bytes = 0;  ///< of a rank, program included
+    double sent = 0.0;       ///< by a rank in a step, bytes; the stage that sends most
+};
+
+double most_sent(std::span<const StageMemory> plan) {
+    double most = 0.0;
+    for (const StageMemory& stage : plan) {
+        double sent = 0.0;
+        for (const PhaseTraffic& row : stage.sent) sent += row.bytes;
+        most = std::max(most, sent);
+    }
+    return most;
+}
+
+/// What splits least comes first: copies of the layers are shared by as few ranks as may be, among
+/// those by pipeline ranks (which send least) rather than tensor ranks, and data ranks share out
+/// their optimizer before their weights. `layouts` come in that order but for `zero`.
+std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t program) {
+    std::vector<Candidate> found;
+    for (const Layout& layout : engine.layouts(ranks)) {
+        const std::vector<StageMemory> plan = engine.plan_memory(0, layout);
+        found.push_back({layout, largest(plan).bytes() + program, most_sent(plan)});
+    }
+    const auto order = [](const Candidate& candidate) {
+        const auto& [shape, zero] = candidate.layout;
+        return std::tuple(shape.pipeline * shape.tensor, zero == 0 ? 2 : zero, shape.tensor);
+    };
+    std::ranges::stable_sort(found, {}, order);
+    return found;
+}
+
+std::string proposal(std::span<const Candidate> all, std::int64_t limit) {
+    std::string text = fmt::format(
+        "layouts of these ranks, what splits least first; * fits in {} MB a rank\n  {:>6} {:>8} "
+        "{:>6} {:>4} {:>10} {:>12}\n",
+        megabytes(limit), "data", "pipeline", "tensor", "zero", "MB a rank", "MB sent");
+    const Candidate* proposed = nullptr;
+    const Candidate* smallest = nullptr;
+    for (const Candidate& candidate : all) {
+        const auto& [shape, zero] = candidate.layout;
+        const bool fits = candidate.bytes <= limit;
+        text += fmt::format("{} {:>6} {:>8} {:>6} {:>4} {:>10} {:>12.3f}\n", fits ? '*' : ' ',
+                            shape.data, shape.pipeline, shape.tensor, zero,
+                            megabytes(candidate.bytes), candidate.sent / 1e6);
+        if (fits && proposed == nullptr) proposed = &candidate;
+        if (smallest == nullptr || candidate.bytes < smallest->bytes) smallest = &candidate;
+    }
+    if (proposed != nullptr) {
+        const auto& [shape, zero] = proposed->layout;
+        return text + fmt::format("proposed: [parallel] pipeline = {}, tensor = {}, zero = {}\n",
+                                  shape.pipeline, shape.tensor, zero);
+    }
+    return text + fmt::format(
+                      "none fits: the smallest takes {} MB; give more ranks, fewer [generation] "
+                      "slots, a smaller chunk_tokens, or [update] recompute = layer\n",
+                      megabytes(smallest->bytes));
+}
+
+}  // namespace
 
 int run_plan(const Arguments& arguments) {
     const std::int64_t program = program_bytes();
     const io::Path file = arguments.positional.at(0);
     std::int64_t ranks = 1;
+    double memory_gb = 0.0;
     std::vector<std::string> problems;
     OptionList own;
     own.logical("ranks", &ranks, "ranks to plan for").at_least(1);
+    own.logical("memory-gb", &memory_gb, "memory of a rank").at_least(0);
     read_options(arguments, own, problems);
     TrainRecipe recipe;
     Recipe text = Recipe::read(file, arguments.settings);
@@ -41,13 +112,18 @@ int run_plan(const Arguments& arguments) {
     const SteadyClock clock;
     const RunPaths paths{recipe.run.directory.empty() ? default_directory(file)
                                                       : io::Path(recipe.run.directory)};
-    TrainEngine engine(recipe, paths, *fs, session, log, clock,
-                       [](std::string_view, std::int64_t) {});
+    TrainEngine engine(
+        recipe, paths, *fs, session, log, clock, [](std::string_view, std::int64_t) {},
+        TrainEngine::Purpose::plan);
     engine.check_stages(session, 0);
     const std::vector<StageMemory> plan = engine.plan_memory(0);
     fmt::print("{}: {} rank{}, {}\n{}", file.string(), ranks, ranks == 1 ? "" : "s",
                to_string(engine.shape()), memory_table(plan, program));
     fmt::print("{}{}\n", traffic_table(plan), memory_line(plan, program));
+    if (memory_gb > 0.0) {
+        const std::vector<Candidate> all = candidates(engine, narrow<int>(ranks), program);
+        fmt::print("{}", proposal(all, static_cast<std::int64_t>(memory_gb * 1e9)));
+    }
     return static_cast<int>(ExitCode::done);
 }
 

@@ -9,6 +9,8 @@
 
 #include <fmt/ranges.h>
 
+#include "kernels/plan_device.hpp"
+
 namespace rankwise::app {
 namespace {
 
@@ -39,11 +41,11 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
 
 TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::FileSystem& fs,
                          Session& session, const Log& log, const Clock& clock,
-                         EnterPhase enter_phase)
+                         EnterPhase enter_phase, Purpose purpose)
     : recipe_(recipe), paths_(paths), fs_(fs) {
     session.start_together([&] {
         enter_phase("build", 0);
-        build(session.size());
+        build(session.size(), purpose);
     });
     mesh_ = std::make_unique<parallel::Mesh>(session.world(), shape_);
     session.start_together([&] { use_model_of(0); });
@@ -70,11 +72,15 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
              model::name_of(policy().config().family), policy().table().elements());
 }
 
-void TrainEngine::build(int ranks) {
+void TrainEngine::build(int ranks, Purpose purpose) {
     shape_ = recipe_.parallel.shape(ranks);
     const std::vector<std::string> problems = parallel::check_shape(shape_, ranks);
     if (!problems.empty()) throw Problems(problems);
     device_ = recipe_.device.make();
+    if (purpose == Purpose::plan) {
+        planned_for_ = std::move(device_);
+        device_ = std::make_unique<kernels::PlanDevice>(*planned_for_);
+    }
     stream_ = device_->make_stream();
     arena_ = std::make_unique<kernels::Arena>(*device_);
     compute_ = std::make_unique<model::Compute>(model::Compute{*device_, *stream_, *arena_});
@@ -93,37 +99,42 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
         recipe_.model_of(name).config(task_->tokenizer, source ? &*source : nullptr);
     if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
         config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
-    require((shape_.tensor == 1 && shape_.pipeline == 1) || !config.latent.used(),
+    require_fits(name, config, {shape_, recipe_.parallel.zero});
+    return config;
+}
+
+void TrainEngine::require_fits(const std::string& name, const model::ModelConfig& config,
+                               const Layout& layout) const {
+    const parallel::MeshShape& shape = layout.shape;
+    require((shape.tensor == 1 && shape.pipeline == 1) || !config.latent.used(),
             "[parallel] tensor = {}, pipeline = {}: [model.{}] is a {} model, which is not split "
             "over ranks yet: set both to 1; data ranks can be as many as you like",
-            shape_.tensor, shape_.pipeline, name, model::name_of(config.family));
+            shape.tensor, shape.pipeline, name, model::name_of(config.family));
     require(
-        recipe_.parallel.zero != 3 || !config.latent.used(),
+        layout.zero != 3 || !config.latent.used(),
         "[parallel] zero = 3: [model.{}] is a {} model, whose weights are not shared out over the "
         "data ranks yet: set zero = 1",
         name, model::name_of(config.family));
     const std::vector<int> degrees = model::tensor_degrees(config);
-    require(std::find(degrees.begin(), degrees.end(), shape_.tensor) != degrees.end(),
+    require(std::find(degrees.begin(), degrees.end(), shape.tensor) != degrees.end(),
             "[parallel] tensor = {}: [model.{}] has {} heads, {} KV heads and the reduction list "
             "{}, whose sums can be split over {} ranks",
-            shape_.tensor, name, config.heads, config.kv_heads,
+            shape.tensor, name, config.heads, config.kv_heads,
             fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
     const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
     const int stretches = parallel::virtual_stages_of(schedule);
     const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
     require(
-        shape_.pipeline <= most,
+        shape.pipeline <= most,
         "[parallel] pipeline = {}: [model.{}] has {} layers, which with schedule {} ({} on each "
         "rank at least) are enough for at most {} pipeline rank{}",
-        shape_.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
+        shape.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
         most == 1 ? "" : "s");
     require(
-        shape_.pipeline == 1 || recipe_.parallel.zero != 3 ||
-            recipe_.generation.weights == "resident",
+        shape.pipeline == 1 || layout.zero != 3 || recipe_.generation.weights == "resident",
         "[generation] weights = streamed with [parallel] zero = 3 needs pipeline = 1: ranks that "
         "stream go step by step together, and those of a pipeline one behind another; set "
         "weights = resident");
-    return config;
 }
 
 const TrainEngine::Described& TrainEngine::described(const std::string& name) {
@@ -239,12 +250,18 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
 }
 
 std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first) {
+    return plan_memory(first, {shape_, recipe_.parallel.zero});
+}
+
+std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first, const Layout& layout) {
+    stages::PhysicalOptions physical = physical_options(recipe_);
+    physical.zero = layout.zero;
     std::vector<StageMemory> plan;
     for (std::size_t i = first; i < recipe_.stages.size(); ++i) {
         name_stage(i);
         const NamedStage& stage = *recipe_.stages[i];
-        StageMemory memory =
-            rehearse(stage.recipe, *environment_, shape_, described(stage.model).config);
+        StageMemory memory = rehearse(stage.recipe, *environment_, layout.shape, physical,
+                                      described(stage.model).config);
         memory.stage = stage.name;
         memory.kind = stage.kind;
         memory.model = stage.model;
@@ -252,6 +269,34 @@ std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first) {
     }
     held_.reset();
     return plan;
+}
+
+std::vector<Layout> TrainEngine::layouts(int ranks) {
+    const auto fits = [&](const Layout& layout) {
+        if (!parallel::check_shape(layout.shape, ranks).empty()) return false;
+        try {
+            for (const auto& stage : recipe_.stages)
+                require_fits(stage->model, described(stage->model).config, layout);
+        } catch (const BadInput&) {
+            return false;
+        }
+        return true;
+    };
+    std::vector<Layout> found;
+    for (int split = 1; split <= ranks; ++split) {  // ranks that share one copy of the layers
+        if (ranks % split != 0) continue;
+        for (int pipeline = 1; pipeline <= split; ++pipeline) {
+            if (split % pipeline != 0) continue;
+            for (const std::int64_t zero : {0, 1, 3}) {
+                const Layout layout{
+                    {.data = ranks / split, .pipeline = pipeline, .tensor = split / pipeline},
+                    zero};
+                if (layout.shape.data == 1 && zero != 1) continue;  // nothing to share out
+                if (fits(layout)) found.push_back(layout);
+            }
+        }
+    }
+    return found;
 }
 
 void TrainEngine::check_stages(Session& session, std::size_t first) {

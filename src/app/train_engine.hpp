@@ -24,8 +24,17 @@
 
 namespace rankwise::app {
 
+/// How the ranks of a run are shared out over axes, and what data ranks hold.
+struct Layout {
+    parallel::MeshShape shape;
+    std::int64_t zero = 1;
+};
+
 class TrainEngine {
   public:
+    /// What it is made for: runs, or plans alone, which need no memory for models.
+    enum class Purpose : std::uint8_t { run, plan };
+
     using EnterPhase = std::function<void(std::string_view phase, std::int64_t step)>;
 
     /// Collective. The policy's weights have their sizes and no values yet.
@@ -33,7 +42,8 @@ class TrainEngine {
     /// @param enter_phase  told of every phase of every stage
     /// @throws StartRefused on all ranks with what any of them cannot do.
     TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::FileSystem& fs,
-                Session& session, const Log& log, const Clock& clock, EnterPhase enter_phase);
+                Session& session, const Log& log, const Clock& clock, EnterPhase enter_phase,
+                Purpose purpose = Purpose::run);
     TrainEngine(const TrainEngine&) = delete;
     TrainEngine& operator=(const TrainEngine&) = delete;
 
@@ -56,6 +66,10 @@ class TrainEngine {
     /// Most memory that each stage from `first` on needs, by kind: the stages are rehearsed on a
     /// device that computes nothing.
     [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first);
+    /// Of another layout than the recipe's.
+    [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first, const Layout& layout);
+    /// Every layout of so many ranks that all models of the recipe can be split over.
+    [[nodiscard]] std::vector<Layout> layouts(int ranks);
     /// Holds a stage's scratch memory in one piece before it begins.
     void reserve(const StageMemory& memory) { arena_->reserve(memory.reserve); }
 
@@ -66,7 +80,7 @@ class TrainEngine {
     [[nodiscard]] const stages::Environment& environment() const { return *environment_; }
 
   private:
-    void build(int ranks);
+    void build(int ranks, Purpose purpose);
     /// A model of [model.NAME] as the recipe describes it.
     struct Described {
         std::optional<stages::ModelSource> source;  ///< nothing: random
@@ -75,6 +89,9 @@ class TrainEngine {
     [[nodiscard]] const Described& described(const std::string& model);
     [[nodiscard]] model::ModelConfig config_of(
         const std::string& name, const std::optional<stages::ModelSource>& source) const;
+    /// @throws BadInput if a model cannot be laid out so.
+    void require_fits(const std::string& name, const model::ModelConfig& config,
+                      const Layout& layout) const;
     /// Tells stages their name, and those before them.
     void name_stage(std::size_t stage);
     void use_model_of(std::size_t stage);
@@ -90,6 +107,7 @@ class TrainEngine {
     const RunPaths& paths_;
     io::FileSystem& fs_;
     parallel::MeshShape shape_;
+    std::unique_ptr<kernels::Device> planned_for_;  ///< of Purpose::plan: what `device_` is like
     std::unique_ptr<kernels::Device> device_;
     std::unique_ptr<kernels::Stream> stream_;
     std::unique_ptr<kernels::Arena> arena_;

@@ -36,6 +36,29 @@ class Memory(program.Case):
         self.assertLess(megabytes("--ranks", 8), few)
         self.assertLess(megabytes("--ranks", 1, "--update.recompute", "layer"), few)
 
+    def test_of_the_layouts_that_fit_the_one_that_splits_least_is_proposed(self):
+        recipe = CONFIGS / "matrix.ini"
+        def layouts(gigabytes):
+            lines = self.plan(recipe, "--ranks", 8, "--memory-gb", gigabytes).out.splitlines()
+            begin = next(i for i, line in enumerate(lines) if line.startswith("layouts"))
+            return [line.split() for line in lines[begin + 2:-1]], lines[-1]
+        rows, proposed = layouts(1)
+        self.assertEqual(proposed, "proposed: [parallel] pipeline = 1, tensor = 1, zero = 1")
+        self.assertTrue(all(row[0] == "*" for row in rows))
+        shapes = {tuple(row[1:5]) for row in rows}
+        self.assertEqual(len(shapes), len(rows))
+        for shape in (("8", "1", "1", "3"), ("2", "2", "2", "1"), ("1", "8", "1", "1"), ("1", "1", "8", "1")):
+            self.assertIn(shape, shapes)
+        # What is listed is what the plan of that layout says.
+        whole = self.plan(recipe, "--ranks", 8, "--parallel.pipeline", 2, "--parallel.zero", 3).out
+        listed = next(row for row in rows if row[1:5] == ["4", "2", "1", "3"])
+        self.assertIn(f"at most {listed[5]} MB a rank", whole)
+        # Less memory: more is split; too little: it says what the least is.
+        least = min(int(row[5]) for row in rows)
+        _, proposed = layouts(1.05 * least / 1000)
+        self.assertNotIn("pipeline = 1, tensor = 1", proposed)
+        self.assertIn("none fits: the smallest takes", layouts(0.001)[1])
+
     def test_a_recipe_that_needs_more_than_there_is_is_refused_with_the_table(self):
         result = self.train("--generation.slots", 4_000_000, ranks=2)
         message = self.assert_refused(result, 6, "MB for the 2 ranks of this node", "MB are free", "KV cache", "memory_check")
