@@ -126,7 +126,11 @@ void rehearse_update(const Environment& environment, update::Trainer& trainer,
              },
          .loss = [](std::int64_t, std::span<const float>, std::span<const float>,
                     std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
-        0.0, [&] { rehearsed(environment, "update", static_cast<double>(chunk.waves * updates)); });
+        0.0, [&] {
+            // Of all waves, what was sent in those that were gone through.
+            const double times = static_cast<double>(chunk.waves * updates);
+            rehearsed(environment, "update", times / static_cast<double>(waves));
+        });
     rehearsed(environment, "optimizer", static_cast<double>(updates));
 }
 
