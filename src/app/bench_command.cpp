@@ -109,8 +109,16 @@ int run_bench(const Arguments& arguments, Session& session) {
         return static_cast<int>(ExitCode::done);
     }
     std::unique_ptr<BenchContext> context;
-    session.start_together(
-        [&] { context = std::make_unique<BenchContext>(session, asked.options, asked.sizes); });
+    session.start_together([&] {
+        context = std::make_unique<BenchContext>(session, asked.options, asked.sizes);
+        const bool split = context->mesh().degree(parallel::Axis::tensor) > 1;
+        for (const BenchRow& row : rows) {
+            require(!split || row.name.starts_with("update/") || row.name.starts_with("canonical/"),
+                    "[parallel] tensor: {} is measured on data ranks alone; add --only "
+                    "update,canonical",
+                    row.name);
+        }
+    });
     BenchReport report{.machine = this_machine(),
                        .program = fmt::format("{} {}", build_facts().version, build_facts().commit),
                        .device = context->device().description() +

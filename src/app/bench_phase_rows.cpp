@@ -18,57 +18,118 @@ std::vector<TokenId> some_tokens(std::int64_t count, std::int64_t vocabulary, st
     return tokens;
 }
 
+/// Forward, backward and AdamW over a model's usual sequences.
+class Update {
+  public:
+    Update(BenchContext& context, const BenchModel& model, model::Weights& policy)
+        : model_(model),
+          data_(context.mesh().axis(parallel::Axis::data)),
+          trainer_(context.compute(), policy, data_,
+                   {.head = {.ids = model.config.vocab_size,
+                             .block_bytes = context.physical().head_bytes},
+                    .recompute = context.physical().recompute,
+                    .zero = narrow<int>(context.physical().zero)},
+                   {}),
+          plan_options_{
+              .chunk_tokens = 2048, .chunk_multiple = data_.size(), .share_prompts = false} {
+        // Every token but the first is predicted.
+        std::vector<update::SampleSize> sizes;
+        for (std::int64_t i = 0; i < model.update_rows; ++i) {
+            sequences_.push_back(some_tokens(model.update_tokens, model.config.vocab_size, i));
+            sizes.push_back(
+                {.group = i, .prompt_tokens = 1, .answer_tokens = model.update_tokens - 1});
+        }
+        plan_ = update::plan_minibatch(sizes, plan_options_);
+    }
+
+    [[nodiscard]] update::Trainer& trainer() { return trainer_; }
+
+    void step() {
+        const double weight =
+            -1.0 / static_cast<double>(model_.update_rows * (model_.update_tokens - 1));
+        const update::MinibatchCallbacks callbacks{
+            .text =
+                [&](std::int64_t sample) {
+                    const std::span<const TokenId> all =
+                        sequences_[static_cast<std::size_t>(sample)];
+                    return update::SampleText{all.first(1), all.subspan(1)};
+                },
+            .loss =
+                [&](std::int64_t, std::span<const float>, std::span<const float>,
+                    std::span<float> coefficient) {
+                    std::fill(coefficient.begin(), coefficient.end(), static_cast<float>(weight));
+                }};
+        (void)trainer_.step(plan_, plan_options_, callbacks, 1e-5);
+    }
+
+    /// Of one step, on this rank.
+    [[nodiscard]] BenchWork work(const BenchContext& context) const {
+        BenchWork work = update_work(model_.config, static_cast<double>(model_.update_rows),
+                                     static_cast<double>(model_.update_tokens));
+        work.flop /= context.world().size();
+        return work;
+    }
+    [[nodiscard]] RowFacts facts(const BenchContext& context) const {
+        return {.work = work(context),
+                .units = static_cast<double>(model_.update_rows * model_.update_tokens),
+                .unit = "tokens"};
+    }
+
+  private:
+    const BenchModel& model_;
+    parallel::Communicator& data_;
+    update::Trainer trainer_;
+    update::PlanOptions plan_options_;
+    std::vector<std::vector<TokenId>> sequences_;
+    update::MinibatchPlan plan_;
+};
+
 BenchRow update_row(const BenchModel& model) {
-    return {
-        .name = "update/" + model.name,
-        .what = fmt::format("forward, backward and AdamW over {} sequences of {} tokens",
-                            model.update_rows, model.update_tokens),
-        .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
-            model::Weights& policy = context.models(model).at("policy");
-            parallel::Communicator& data = context.mesh().axis(parallel::Axis::data);
-            update::Trainer trainer(context.compute(), policy, data,
-                                    {.head = {.ids = model.config.vocab_size,
-                                              .block_bytes = context.physical().head_bytes},
-                                     .recompute = context.physical().recompute,
-                                     .zero = narrow<int>(context.physical().zero)},
-                                    {});
-            // Every token but the first is predicted.
-            std::vector<std::vector<TokenId>> sequences;
-            std::vector<update::SampleSize> sizes;
-            for (std::int64_t i = 0; i < model.update_rows; ++i) {
-                sequences.push_back(some_tokens(model.update_tokens, model.config.vocab_size, i));
-                sizes.push_back(
-                    {.group = i, .prompt_tokens = 1, .answer_tokens = model.update_tokens - 1});
-            }
-            const update::PlanOptions plan_options{
-                .chunk_tokens = 2048, .chunk_multiple = data.size(), .share_prompts = false};
-            const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
-            const double weight =
-                -1.0 / static_cast<double>(model.update_rows * (model.update_tokens - 1));
-            const update::MinibatchCallbacks callbacks{
-                .text =
-                    [&](std::int64_t sample) {
-                        const std::span<const TokenId> all =
-                            sequences[static_cast<std::size_t>(sample)];
-                        return update::SampleText{all.first(1), all.subspan(1)};
-                    },
-                .loss =
-                    [&](std::int64_t, std::span<const float>, std::span<const float>,
-                        std::span<float> coefficient) {
-                        std::fill(coefficient.begin(), coefficient.end(),
-                                  static_cast<float>(weight));
-                    }};
-            const auto step = [&] { (void)trainer.step(plan, plan_options, callbacks, 1e-5); };
-            BenchWork work = update_work(model.config, static_cast<double>(model.update_rows),
-                                         static_cast<double>(model.update_tokens));
-            work.flop /= data.size();
-            meter.expect({work});
-            step();  // memory grows to its size
-            while (meter.more()) meter.time(step);
-            return {.work = work,
-                    .units = static_cast<double>(model.update_rows * model.update_tokens),
-                    .unit = "tokens"};
-        }};
+    return {.name = "update/" + model.name,
+            .what = fmt::format("forward, backward and AdamW over {} sequences of {} tokens",
+                                model.update_rows, model.update_tokens),
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                Update update(context, model, context.models(model).at("policy"));
+                meter.expect({update.work(context)});
+                update.step();  // memory grows to its size
+                while (meter.more()) meter.time([&] { update.step(); });
+                return update.facts(context);
+            }};
+}
+
+/// What one answer for every layout costs: the same update with as few leaves as the tensor ranks
+/// leave, and chunks not added in their order. The share is that of the plain one's time.
+BenchRow canonical_row(const BenchModel& model) {
+    return {.name = "canonical/" + model.name,
+            .what =
+                "an update with sums in canonical order, beside plain ones: a leaf a tensor "
+                "rank, chunks as they come",
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                BenchModel plain = model;
+                plain.config.reduction = {context.mesh().degree(parallel::Axis::tensor)};
+                model::Weights& policy = context.models(model).at("policy");
+                model::Weights plain_policy(context.device(), plain.config,
+                                            model::Passes::forward_and_backward,
+                                            stages::model_axes(context.mesh(), context.physical()));
+                fill_for_bench(plain_policy, context.compute());
+                Update ours(context, model, policy);
+                Update theirs(context, plain, plain_policy);
+                theirs.trainer().gradient_owners().break_order(true);
+                const auto timed = [&](Update& update) {
+                    context.world().barrier("bench");
+                    const double begin_s = context.clock().now_s();
+                    update.step();
+                    context.world().barrier("bench");
+                    return context.clock().now_s() - begin_s;
+                };
+                (void)timed(ours);
+                (void)timed(theirs);
+                while (meter.more()) {
+                    const double ours_s = timed(ours);
+                    meter.sample_against(ours_s, timed(theirs), "plain sums");
+                }
+                return ours.facts(context);
+            }};
 }
 
 /// Prompts that differ, each with some samples.
@@ -225,6 +286,7 @@ BenchRow decode_row(const BenchModel& model, std::int64_t batch) {
 void append_phase_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
     for (const BenchModel& model : sizes.models) {
         rows.push_back(update_row(model));
+        if (model.config.tree().leaves() > 1) rows.push_back(canonical_row(model));
         rows.push_back(prefill_row(model, sizes.prefill_prompts, sizes.prefill_tokens));
         rows.push_back(generation_row(model));
         for (const std::int64_t batch : sizes.decode_batches)

@@ -65,8 +65,9 @@ BenchContext::BenchContext(Session& session, const BenchOptions& options, const 
       limits_(std::make_unique<DeviceLimits>(*device_, *stream_, *clock_, sizes.stream_bytes)),
       mesh_(std::make_unique<parallel::Mesh>(session.world(),
                                              options.parallel.shape(session.size()))) {
-    require(mesh_->shape().data == session.size(),
-            "rankwise bench measures data ranks only: leave out the other axes of [parallel]");
+    require(mesh_->shape().data * mesh_->shape().tensor == session.size(),
+            "rankwise bench measures data and tensor ranks: leave out the other axes of "
+            "[parallel]");
 }
 
 BenchContext::~BenchContext() = default;
@@ -87,7 +88,8 @@ model::ModelSet& BenchContext::models(const BenchModel& model) {
     model_ = model.name;
     model::Weights& policy =
         models_->add("policy", std::make_unique<model::Weights>(
-                                   *device_, model.config, model::Passes::forward_and_backward));
+                                   *device_, model.config, model::Passes::forward_and_backward,
+                                   stages::model_axes(*mesh_, physical())));
     fill_for_bench(policy, *compute_);
     return *models_;
 }
