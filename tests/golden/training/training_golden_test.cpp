@@ -4,57 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "parallel/self_communicator.hpp"
-#include "src/model/initialise.hpp"
-#include "src/update/trainer.hpp"
-#include "tests/support/devices.hpp"
-#include "tests/support/test_data.hpp"
+#include "tests/golden/training/goldens.hpp"
 
 namespace rankwise::update {
 namespace {
 
 using Json = nlohmann::json;
-
-struct Golden {
-    std::string name;
-    Json json;
-    std::vector<std::vector<TokenId>> sequences;
-};
-
-std::vector<Golden> goldens() {
-    std::vector<Golden> found;
-    const auto folder = test::data_folder();
-    if (!folder) return found;
-    for (const auto& entry : std::filesystem::directory_iterator(*folder / "training_goldens")) {
-        if (entry.path().extension() != ".json") continue;
-        std::ifstream file(entry.path());
-        Golden golden{entry.path().stem().string(), Json::parse(file), {}};
-        golden.sequences = golden.json.at("sequences").get<std::vector<std::vector<TokenId>>>();
-        found.push_back(std::move(golden));
-    }
-    return found;
-}
-
-/// A model on one rank, loaded from its folder.
-struct Model {
-    Model(const test::DeviceCase& device_case, const Golden& golden)
-        : device(device_case),
-          arena(*device),
-          compute{*device, device.stream(), arena},
-          config(model::read_config(*test::data_folder() / "models" / golden.name)),
-          weights(*device, config, model::Passes::forward_and_backward) {
-        model::load_folder(weights, *test::data_folder() / "models" / golden.name, compute);
-    }
-    test::DeviceUnderTest device;
-    kernels::Arena arena;
-    model::Compute compute;
-    model::ModelConfig config;
-    model::Weights weights;
-    std::unique_ptr<parallel::Communicator> self = parallel::make_self_communicator({}, "data");
-};
+using test::Golden;
+using Model = test::GoldenModel;
 
 class TrainingGoldens : public testing::TestWithParam<test::DeviceCase> {};
 
@@ -63,7 +22,7 @@ double logprob_bound(const Golden& golden) {
 }
 
 TEST_P(TrainingGoldens, LogprobsAndEntropiesAgree) {
-    const auto all = goldens();
+    const auto all = test::training_goldens();
     if (all.empty()) GTEST_SKIP() << "no test data folder";
     for (const Golden& golden : all) {
         SCOPED_TRACE(golden.name);
@@ -110,60 +69,27 @@ Digest digest_of(std::span<const float> values, const Json& indices) {
 }
 
 TEST_P(TrainingGoldens, GradientsAndThreeStepsOfAdamwAgree) {
-    const auto all = goldens();
+    const auto all = test::training_goldens();
     if (all.empty()) GTEST_SKIP() << "no test data folder";
     for (const Golden& golden : all) {
         SCOPED_TRACE(golden.name);
         Model m(GetParam(), golden);
-        const Json& adam = golden.json.at("optimizer");
-        Trainer trainer(
-            m.compute, m.weights, *m.self,
-            {.head = {.ids = m.config.vocab_size}, .recompute = golden.name.size() % 2 == 0},
-            {.beta1 = adam.at("betas")[0],
-             .beta2 = adam.at("betas")[1],
-             .eps = adam.at("eps"),
-             .weight_decay = adam.at("weight_decay"),
-             .decay_vectors = true,
-             .max_grad_norm = adam.at("clip_global_norm")});
-        std::vector<SampleSize> sizes;
-        double tokens = 0.0;
-        for (std::size_t s = 0; s < golden.sequences.size(); ++s) {
-            const auto size = static_cast<std::int64_t>(golden.sequences[s].size());
-            sizes.push_back({static_cast<std::int64_t>(s), 1, size - 1});
-            tokens += static_cast<double>(size - 1);
-        }
-        // Several chunks, so that the order of chunks is used.
-        const PlanOptions options{.chunk_tokens = 16, .chunk_multiple = 2, .share_prompts = false};
-        const MinibatchPlan plan = plan_minibatch(sizes, options);
-        double loss = 0.0;
-        const MinibatchCallbacks callbacks{
-            .text =
-                [&](std::int64_t sample) {
-                    const std::span<const TokenId> all_tokens(
-                        golden.sequences[static_cast<std::size_t>(sample)]);
-                    return SampleText{all_tokens.first(1), all_tokens.subspan(1)};
-                },
-            .loss =
-                [&](std::int64_t, std::span<const float> logprob, std::span<const float>,
-                    std::span<float> coefficient) {
-                    for (std::size_t i = 0; i < logprob.size(); ++i) {
-                        loss -= static_cast<double>(logprob[i]) / tokens;
-                        coefficient[i] = static_cast<float>(-1.0 / tokens);
-                    }
-                }};
+        const auto self = parallel::make_self_communicator({}, "data");
+        test::GoldenUpdate update(
+            m, golden, *self,
+            {.head = {.ids = m.config.vocab_size}, .recompute = golden.name.size() % 2 == 0});
         for (std::size_t step = 0; step < 3; ++step) {
-            loss = 0.0;
-            const double norm = trainer.step(plan, options, callbacks, adam.at("lr"));
+            const double norm = update.step();
             const double expected = golden.json.at("step_loss")[step];
             const double expected_norm = golden.json.at("step_grad_norm_before_clip")[step];
-            EXPECT_NEAR(loss, expected, 1e-6 * expected + logprob_bound(golden));
+            EXPECT_NEAR(update.loss(), expected, 1e-6 * expected + logprob_bound(golden));
             EXPECT_NEAR(norm, expected_norm, 1e-5 * expected_norm);
             if (step > 0) continue;
             for (const auto& [name, parameter] : golden.json.at("parameters").items()) {
                 SCOPED_TRACE(name);
                 const Json& grad = parameter.at("grad");
-                const auto values =
-                    floats_of(m.device, trainer.gradients().whole(m.weights.table().id(name)));
+                const auto values = floats_of(
+                    m.device, update.trainer().gradients().whole(m.weights.table().id(name)));
                 const Digest got = digest_of(values, parameter.at("idx"));
                 const double l2 = grad.at("l2");
                 const double relative = parameter.at("f32").at("grad_rel_l2").is_null()
