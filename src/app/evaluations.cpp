@@ -11,7 +11,7 @@
 namespace rankwise::app {
 namespace {
 
-constexpr std::array<Measure, 14> kMeasures{{
+constexpr std::array<Measure, 15> kMeasures{{
     {"eval/pass@1", "right", "an answer is right (pass@1)"},
     {"eval/cons@", "vote", "the most frequent of k answers is right (cons@k)"},
     {"eval/pass@", "one", "at least one of k answers is right (pass@k)"},
@@ -23,7 +23,8 @@ constexpr std::array<Measure, 14> kMeasures{{
     {"eval/restarts", "restarts", "new tries after a wrong sum or an unfinished try, an answer",
      false},
     {"eval/reflections", "reflections", "words such as “wait” and “check”, an answer", false},
-    {"eval/repeat_rate", "repeated tries", "tries that were made before"},
+    {"eval/repeated_tries", "repeated tries", "tries that were made before, an answer", false},
+    {"eval/repeat_rate", "share repeated", "tries that were made before, of all tries"},
     {"eval/repeated_lines", "repeated lines", "lines that were there before, an answer", false},
     {"eval/sum_error_rate", "wrong sums", "sums that are wrong"},
     {"eval/check_rate", "checked tries", "tries whose result is compared with the target"},

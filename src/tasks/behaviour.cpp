@@ -101,6 +101,7 @@ void add_countdown(const Problem& problem, const Answer& answer, Counts& counts)
                    {"sums", trace.sums},
                    {"wrong_sums", trace.wrong_sums},
                    {"repeats", trace.repeats},
+                   {"repeated_tries", trace.repeats},
                    {"checks", trace.checks},
                    {"restarts", trace.restarts},
                    {"tried_again", tried_again},

@@ -43,7 +43,8 @@ struct Marker {
 [[nodiscard]] Counts text_behaviour(const Problem& problem, const Answer& answer);
 
 /// text_behaviour(), then the counts of the problem's task. "countdown", of the thought: tries,
-/// sums, wrong_sums, repeats (tries that were made before), checks (tries whose result is then
+/// sums, wrong_sums, repeats and repeated_tries (tries that were made before: as a share, and as a
+/// count), checks (tries whose result is then
 /// compared, " vs "), restarts (tries begun after one that had a wrong sum in it, or that was left
 /// unfinished at " wait "), tried_again (1 if more than one try), self_corrected (1 if right with
 /// more than one try).
