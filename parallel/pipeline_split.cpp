@@ -15,11 +15,15 @@ struct Quality {
 
 }  // namespace
 
-std::vector<Range> split_layers(std::int64_t layers, std::int64_t stages, const StageCosts& costs) {
+std::vector<Range> split_layers(const StageCosts& costs, std::int64_t stages) {
+    const std::int64_t layers = std::ssize(costs.layers);
     ensure(stages >= 1 && stages <= layers, "{} layers over {} stages", layers, stages);
-    const auto cost = [&](std::int64_t stage, std::int64_t size) {
-        return size * costs.layer + (stage == 0 ? costs.first : 0) +
-               (stage + 1 == stages ? costs.last : 0);
+    std::vector<std::int64_t> before{0};  // what the layers before one cost together
+    for (const std::int64_t layer : costs.layers) before.push_back(before.back() + layer);
+    // Of a stage whose last layer is n - 1.
+    const auto cost = [&](std::int64_t stage, std::int64_t size, std::int64_t n) {
+        return before[static_cast<std::size_t>(n)] - before[static_cast<std::size_t>(n - size)] +
+               (stage == 0 ? costs.first : 0) + (stage + 1 == stages ? costs.last : 0);
     };
     // best[s][n]: of n layers over stages 0 … s, and how many of them the last of these has.
     const auto width = static_cast<std::size_t>(layers + 1);
@@ -34,12 +38,12 @@ std::vector<Range> split_layers(std::int64_t layers, std::int64_t stages, const 
             const std::int64_t most = stage == 0 ? n : n - stage;
             // Larger last parts first: of equals those with fewer layers before it stay.
             for (std::int64_t size = most; size >= (stage == 0 ? n : 1); --size) {
-                const std::int64_t here = cost(stage, size);
-                Quality before{0, 0.0};
-                if (stage > 0) before = best[s - 1][static_cast<std::size_t>(n - size)];
+                const std::int64_t here = cost(stage, size, n);
+                Quality others{0, 0.0};
+                if (stage > 0) others = best[s - 1][static_cast<std::size_t>(n - size)];
                 const Quality quality{
-                    std::max(before.dearest, here),
-                    before.squares + static_cast<double>(here) * static_cast<double>(here)};
+                    std::max(others.dearest, here),
+                    others.squares + static_cast<double>(here) * static_cast<double>(here)};
                 if (quality < best[s][at]) {
                     best[s][at] = quality;
                     own[s][at] = size;

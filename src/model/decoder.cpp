@@ -125,6 +125,7 @@ StagePass::StagePass(Compute& compute, const Weights& weights, const HeadOptions
       tokens_(weights, batch),
       x_(compute.kept_matrix(tokens_.mine().size(), weights.config().hidden)) {
     if (weights.pipeline_part().split()) gradient_ = compute.kept_matrix(x_.rows, x_.cols);
+    kept_.reserve(static_cast<std::size_t>(stage.layers.size()));  // what is put off refers to it
 }
 
 void StagePass::forward() {

@@ -248,49 +248,6 @@ void gathered_norm_gradient(Compute& compute, const Weights& weights, const Toke
     add_blocks(compute, all, slot);
 }
 
-/// Where gradients of weights go: at once to their sink, or later, when what they read is kept.
-class WeightGradients {
-  public:
-    WeightGradients(Compute& compute, GradientSink* now, WeightWork* later)
-        : compute_(compute), now_(now), later_(later) {}
-
-    /// @param work  (GradientSink&)
-    template <class Work>
-    void add(Work work) {
-        if (later_ != nullptr) {
-            later_->emplace_back(std::move(work));
-        } else {
-            work(*now_);
-        }
-    }
-    /// The sink, for blocks whose gradients cannot come later.
-    [[nodiscard]] GradientSink& now() const {
-        ensure(now_ != nullptr, "gradients of latent attention or experts were to come later");
-        return *now_;
-    }
-    /// A matrix that such work reads.
-    [[nodiscard]] Matrix matrix(std::int64_t rows, std::int64_t cols) const {
-        return later_ != nullptr ? compute_.kept_matrix(rows, cols) : compute_.matrix(rows, cols);
-    }
-    /// What such work reads of a matrix that will be written again.
-    [[nodiscard]] ConstMatrix as_it_is(ConstMatrix matrix) const {
-        if (later_ == nullptr) return matrix;
-        const Matrix copy = compute_.kept_matrix(matrix.rows, matrix.cols);
-        compute_.copy_rows(matrix, copy);
-        return copy;
-    }
-
-    /// Memory like `matrix`, which such work has read: the same unless it is still to come.
-    [[nodiscard]] Matrix again(Matrix matrix) const {
-        return later_ != nullptr ? compute_.kept_matrix(matrix.rows, matrix.cols) : matrix;
-    }
-
-  private:
-    Compute& compute_;
-    GradientSink* now_;
-    WeightWork* later_;
-};
-
 void norm_backward(Compute& compute, const Weights& weights, const TokenSplit& tokens,
                    ConstMatrix dy, ConstMatrix x, DeviceSpan<const float> weight,
                    DeviceSpan<const float> inv_rms, std::span<const std::int64_t> blocks,
@@ -461,8 +418,8 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     });
     const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden);
     if (w.experts != nullptr) {
-        experts_backward(compute, weights, layer, kept.experts, kept.normed_post, dout,
-                         gradients.now(), dnormed_post);
+        experts_backward(compute, weights, layer, kept.experts, kept.normed_post, dout, gradients,
+                         dnormed_post);
     } else {
         row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
                          w.gate_up_back, {}, Output::store, dnormed_post);
@@ -473,14 +430,16 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     // Attention: x_mid = x_in + o(attention(norm(x_in))).
     const ConstMatrix dmid = all_of_dx();
     add_linears(std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid, kept.attention);
-    const Matrix dattention = compute.matrix(rows, part.attention_size());
+    // With latent attention a gradient reads it too.
+    const Matrix dattention = w.latent != nullptr ? gradients.matrix(rows, part.attention_size())
+                                                  : compute.matrix(rows, part.attention_size());
     device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
     // Of the same size: read before, unless that is put off.
     const Matrix dnormed_in = gradients.again(dnormed_post);
     if (w.latent != nullptr) {
         latent_backward(compute, weights, layer, batch, kept.latent,
                         {.maximum = kept.maximum, .denominator = kept.denominator}, kept.normed_in,
-                        dattention, gradients.now(), dnormed_in);
+                        dattention, gradients, dnormed_in);
     } else {
         attention_backward(compute, weights, layer, batch, tokens, kept, dattention, gradients,
                            dnormed_in);

@@ -49,11 +49,8 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
                     const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
                     GradientSink& gradients);
 
-/// Gradients of weights that are computed later: each a call with their sink, in order. What they
-/// read lies among what the pass keeps, as do `kept`, and lives as long.
-using WeightWork = std::vector<std::function<void(GradientSink&)>>;
-
-/// The same in two halves: dx now, for which others wait, and the rest when `later` is called.
+/// The same in two halves: dx now, for which others wait, and the rest when `later` is called, for
+/// which `kept` stays where it is.
 void layer_backward_input(Compute& compute, const Weights& weights, std::int64_t layer,
                           const Microbatch& batch, const LayerActivations& kept, kernels::Matrix dx,
                           WeightWork& later);

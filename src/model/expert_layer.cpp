@@ -155,7 +155,7 @@ void experts_forward(Compute& compute, const Weights& weights, std::int64_t laye
 
 void experts_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                       const ExpertActivations& kept, ConstMatrix x, ConstMatrix dy,
-                      GradientSink& gradients, Matrix dx) {
+                      WeightGradients& gradients, Matrix dx) {
     const ModelConfig& config = weights.config();
     const ExpertsConfig& experts = config.experts;
     const ExpertWeights& w = *weights.layer(layer).experts;
@@ -165,8 +165,7 @@ void experts_backward(Compute& compute, const Weights& weights, std::int64_t lay
     const std::int64_t tokens = x.rows;
     const std::int64_t taken = tokens * experts.chosen;
 
-    gradients.expert_load(layer, kept.rows.experts);
-    const Matrix doutput = compute.matrix(taken, config.hidden);
+    const Matrix doutput = gradients.matrix(taken, config.hidden);
     const Matrix dweights = compute.matrix(tokens, experts.chosen);
     device.combine_rows_backward({.dto = dy,
                                   .from = kept.output,
@@ -182,35 +181,41 @@ void experts_backward(Compute& compute, const Weights& weights, std::int64_t lay
                        .y = dactivated.row_range(own)},
                       stream);
     });
-    const Matrix dgate_up = compute.matrix(taken, 2 * experts.intermediate);
+    const Matrix dgate_up = gradients.matrix(taken, 2 * experts.intermediate);
     device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
                            stream);
-    const Matrix input = dispatch(compute, x, kept.rows);
-    const Matrix dinput = compute.matrix(taken, config.hidden);
-    for (std::size_t expert = 0; expert < kept.rows.experts.size(); ++expert) {
-        const Range own = kept.rows.experts[expert];
-        if (own.empty()) {
-            no_gradients(compute, ids.experts[expert], gradients);
-            continue;
+    gradients.add([&compute, &ids, &kept, layer, x, dgate_up, doutput](GradientSink& sink) {
+        sink.expert_load(layer, kept.rows.experts);
+        const Matrix input = dispatch(compute, x, kept.rows);
+        for (std::size_t expert = 0; expert < kept.rows.experts.size(); ++expert) {
+            const Range own = kept.rows.experts[expert];
+            if (own.empty()) {
+                no_gradients(compute, ids.experts[expert], sink);
+                continue;
+            }
+            mlp_gradients(compute, ids.experts[expert], input.row_range(own),
+                          kept.activated.row_range(own), dgate_up.row_range(own),
+                          doutput.row_range(own), sink);
         }
-        mlp_gradients(compute, ids.experts[expert], input.row_range(own),
-                      kept.activated.row_range(own), dgate_up.row_range(own),
-                      doutput.row_range(own), gradients);
+    });
+    const Matrix dinput = compute.matrix(taken, config.hidden);
+    for_experts(kept.rows, [&](std::size_t expert, Range own) {
         device.matmul({.x = dgate_up.row_range(own),
                        .w = w.routed[expert].gate_up_back,
                        .y = dinput.row_range(own)},
                       stream);
-    }
+    });
 
-    const Matrix dlogits = compute.matrix(tokens, experts.routed);
+    const Matrix dlogits = gradients.matrix(tokens, experts.routed);
     device.gating_backward({.scores = kept.scores,
                             .dweights = dweights,
                             .experts = kept.chosen,
                             .routing = routing_of(experts),
                             .dlogits = dlogits},
                            stream);
-    linear_gradients(compute, std::array{Linear{ids.router, -1, {0, experts.routed}}}, dlogits, x,
-                     gradients);
+    gradients.add([&compute, id = ids.router, dlogits, x](GradientSink& sink) {
+        linear_gradients(compute, std::array{Linear{id, -1, {0, dlogits.cols}}}, dlogits, x, sink);
+    });
     device.matmul({.x = dlogits, .w = w.router_back, .y = dx}, stream);
     device.combine_rows({.from = dinput,
                          .weights = {},
@@ -221,10 +226,13 @@ void experts_backward(Compute& compute, const Weights& weights, std::int64_t lay
     if (experts.shared == 0) return;
     const Matrix dshared = compute.matrix(tokens, experts.shared_intermediate());
     device.matmul({.x = dy, .w = w.shared.down_back, .y = dshared}, stream);
-    const Matrix dshared_gate_up = compute.matrix(tokens, 2 * experts.shared_intermediate());
+    const Matrix dshared_gate_up = gradients.matrix(tokens, 2 * experts.shared_intermediate());
     device.swiglu_backward(
         {.gate_up = kept.shared_gate_up, .dout = dshared, .dgate_up = dshared_gate_up}, stream);
-    mlp_gradients(compute, ids.shared, x, kept.shared_activated, dshared_gate_up, dy, gradients);
+    gradients.add([&compute, mlp = ids.shared, x, activated = kept.shared_activated,
+                   dshared_gate_up, dy](GradientSink& sink) {
+        mlp_gradients(compute, mlp, x, activated, dshared_gate_up, dy, sink);
+    });
     device.matmul(
         {.x = dshared_gate_up, .w = w.shared.gate_up_back, .y = dx, .output = Output::add}, stream);
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "src/model/gradients.hpp"
+#include "src/model/weight_gradients.hpp"
 #include "src/model/weights.hpp"
 
 namespace rankwise::model {
@@ -45,10 +45,11 @@ void experts_forward(Compute& compute, const Weights& weights, std::int64_t laye
                      kernels::ConstMatrix x, ExpertActivations& at, kernels::Matrix y);
 
 /// dy: gradient of the output. dx is overwritten with the gradient of x: the router's, experts
-/// ascending, the shared experts'. An expert without tokens gives its weights nothing: a gradient
-/// that is stored for others to add is -0, which changes no sum.
+/// ascending, the shared experts'. Parameter gradients go to `gradients`, for which `kept` and
+/// the matrices given stay as they are. An expert without tokens gives its weights nothing: a
+/// gradient that is stored for others to add is -0, which changes no sum.
 void experts_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                       const ExpertActivations& kept, kernels::ConstMatrix x,
-                      kernels::ConstMatrix dy, GradientSink& gradients, kernels::Matrix dx);
+                      kernels::ConstMatrix dy, WeightGradients& gradients, kernels::Matrix dx);
 
 }  // namespace rankwise::model

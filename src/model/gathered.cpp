@@ -8,6 +8,8 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
+constexpr std::int64_t kAlign = 64;  // bytes of a cache line, at which each copy begins
+
 /// Parameters of a layer, which are consecutive in the table.
 Range ids_of_layer(const ParameterTable& table, std::int64_t layer) {
     Range ids{table.count(), 0};
@@ -56,21 +58,42 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
       table_(device,
              std::max(size_of(shapes, parameters.embedding), size_of(shapes, parameters.head))),
       final_norm_(device, size_of(shapes, parameters.final_norm)) {
-    ensure(!specs.latent && !specs.experts, "rows of a model with experts are not shared out");
     if (part.has_head) head_ = PackedCopy(device, head, take_from_device(head_memory_));
     std::int64_t largest = 0;
-    for (std::size_t l = 0; l < parameters.layers.size(); ++l) {
-        const Range ids = ids_of_layer(parameters.table, static_cast<std::int64_t>(l));
+    std::array<std::int64_t, 2> copies{};  // bytes of a dense layer's, and of one with experts
+    for (std::int64_t l = 0; l < std::ssize(parameters.layers); ++l) {
+        const Range ids = ids_of_layer(parameters.table, l);
         largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
+        std::int64_t& bytes = copies[has_experts(l) ? 1 : 0];
+        if (bytes == 0 && part.holds_layer(l)) bytes = packed_bytes(has_experts(l), passes);
     }
     for (Slot& slot : slots_) {
         slot.rows = kernels::DeviceBuffer<float>(device, largest);
-        slot.packed = std::make_unique<PackedLayer>(device, specs, false, passes,
-                                                    take_from_device(slot.memory));
+        slot.memory =
+            kernels::DeviceBuffer<std::byte>(device, std::max(copies.front(), copies.back()));
+        for (const bool experts : {false, true}) {
+            if (copies[experts ? 1 : 0] == 0) continue;
+            std::int64_t at = 0;
+            slot.packed[experts ? 1 : 0] = std::make_unique<PackedLayer>(
+                device, specs, experts, passes, [&](std::int64_t bytes) {
+                    const std::int64_t begin = at;
+                    at += round_up(bytes, kAlign);
+                    return slot.memory.span().subspan(begin, bytes);
+                });
+        }
     }
 }
 
 Gathered::~Gathered() = default;
+
+std::int64_t Gathered::packed_bytes(bool experts, Passes passes) const {
+    std::int64_t bytes = 0;
+    const PackedLayer counted(device_, specs_, experts, passes, [&](std::int64_t size) {
+        bytes += round_up(size, kAlign);
+        return DeviceSpan<std::byte>(nullptr, size);
+    });
+    return bytes;
+}
 
 Take Gathered::take_from_device(std::vector<kernels::DeviceBuffer<std::byte>>& memory) {
     return
@@ -145,19 +168,19 @@ void Gathered::layer(Compute& compute, std::int64_t layer, Copies copies,
     bool& made = copies == Copies::forward ? slot.forward : slot.backward;
     if (made) return;
     if (copies == Copies::forward) {
-        slot.packed->pack_forward(compute, ids, rows_of(slot));
+        packed(slot).pack_forward(compute, ids, rows_of(slot));
     } else {
-        slot.packed->pack_backward(compute, ids, rows_of(slot));
+        packed(slot).pack_backward(compute, ids, rows_of(slot));
     }
     made = true;
 }
 
 const LayerWeights& Gathered::view(std::int64_t layer) const {
     if (holds_all()) return resident_[static_cast<std::size_t>(part_.local_layer(layer))].view();
-    const Slot* const slot = const_cast<Gathered*>(this)->find(layer);
+    Slot* const slot = const_cast<Gathered*>(this)->find(layer);
     ensure(slot != nullptr && (slot->forward || slot->backward), "layer {} was not gathered",
            layer);
-    return slot->packed->view();
+    return packed(*slot).view();
 }
 
 void Gathered::gather(Compute& compute, ParameterId id, DeviceSpan<float> to) {
@@ -214,7 +237,7 @@ void Gathered::hold_all(Compute& compute) {
                 vector = copy;
             }
         }
-        all.emplace_back(device_, specs_, false, Passes::forward, take)
+        all.emplace_back(device_, specs_, has_experts(l), Passes::forward, take)
             .pack_forward(compute, parameters_.layers[static_cast<std::size_t>(l)],
                           [&](ParameterId id) {
                               return std::span<const ConstMatrix>(

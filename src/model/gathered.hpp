@@ -74,11 +74,20 @@ class Gathered {
         parallel::Request arrival;
         kernels::DeviceBuffer<float> rows;                      ///< of all ranks, in rank order
         std::vector<std::vector<kernels::ConstMatrix>> pieces;  ///< of each parameter of the group
-        std::vector<kernels::DeviceBuffer<std::byte>> memory;
-        std::unique_ptr<PackedLayer> packed;
+        kernels::DeviceBuffer<std::byte> memory;                ///< of the copies
+        /// A dense layer's, and those of one with experts, in the same memory.
+        std::array<std::unique_ptr<PackedLayer>, 2> packed;
     };
 
+    /// Bytes of a layer's copies.
+    [[nodiscard]] std::int64_t packed_bytes(bool experts, Passes passes) const;
     [[nodiscard]] Take take_from_device(std::vector<kernels::DeviceBuffer<std::byte>>& memory);
+    [[nodiscard]] bool has_experts(std::int64_t layer) const {
+        return parameters_.layers[static_cast<std::size_t>(layer)].router >= 0;
+    }
+    [[nodiscard]] PackedLayer& packed(Slot& slot) const {
+        return *slot.packed[has_experts(slot.layer) ? 1 : 0];
+    }
     [[nodiscard]] Slot* find(std::int64_t layer);
     Slot& start(Compute& compute, std::int64_t layer);
     Slot& arrived(Compute& compute, std::int64_t layer);

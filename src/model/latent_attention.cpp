@@ -91,52 +91,75 @@ void queries(Compute& compute, const Weights& weights, const LatentWeights& w, C
     compute.device.matmul({.x = at.q_normed, .w = w.q, .y = at.q}, compute.stream);
 }
 
+/// The gradient of a matrix y = x W^T.
+void linear_gradients(Compute& compute, ParameterId id, ConstMatrix dy, ConstMatrix x,
+                      WeightGradients& gradients) {
+    gradients.add([&compute, id, dy, x](GradientSink& sink) {
+        linear_gradients(compute, std::array{Linear{id, -1, {0, dy.cols}}}, dy, x, sink);
+    });
+}
+
+/// Of the norm of compressed queries or latents: dx, the gradient of what it gives in, of what it
+/// takes out.
+void inner_norm_backward(Compute& compute, ParameterId id, DeviceSpan<const float> weight,
+                         const Microbatch& batch, ConstMatrix x, DeviceSpan<const float> inv_rms,
+                         Matrix dx, WeightGradients& gradients) {
+    gradients.add(
+        [&compute, &batch, id, x, inv_rms, dy = gradients.as_it_is(dx)](GradientSink& sink) {
+            const GradientSlot slot = sink.slot(id);
+            compute.device.rms_norm_weight_gradient({.dy = dy,
+                                                     .x = x,
+                                                     .inv_rms = inv_rms,
+                                                     .blocks = batch.norm_blocks,
+                                                     .dw = slot.vector(),
+                                                     .output = slot.output},
+                                                    compute.stream);
+        });
+    compute.device.rms_norm_backward(
+        {.dy = dx, .x = x, .weight = weight, .inv_rms = inv_rms, .dx = dx}, compute.stream);
+}
+
 /// dx = the gradient of the normed input through the queries.
 void queries_backward(Compute& compute, const Weights& weights, const LayerIds& ids,
                       const LatentWeights& w, const Microbatch& batch,
                       const LatentActivations& kept, ConstMatrix x, ConstMatrix dq,
-                      GradientSink& gradients, Matrix dx) {
-    const Range all{0, dq.cols};
+                      WeightGradients& gradients, Matrix dx) {
     if (weights.config().latent.q_rank == 0) {
-        linear_gradients(compute, std::array{Linear{ids.q, -1, all}}, dq, x, gradients);
+        linear_gradients(compute, ids.q, dq, x, gradients);
         compute.device.matmul({.x = dq, .w = w.q_back, .y = dx}, compute.stream);
         return;
     }
-    linear_gradients(compute, std::array{Linear{ids.q_b, -1, all}}, dq, kept.q_normed, gradients);
-    const Matrix dq_a = compute.matrix(dq.rows, kept.q_a.cols);
+    linear_gradients(compute, ids.q_b, dq, kept.q_normed, gradients);
+    const Matrix dq_a = gradients.matrix(dq.rows, kept.q_a.cols);
     compute.device.matmul({.x = dq, .w = w.q_back, .y = dq_a}, compute.stream);
-    const GradientSlot norm = gradients.slot(ids.q_a_norm);
-    compute.device.rms_norm_weight_gradient({.dy = dq_a,
-                                             .x = kept.q_a,
-                                             .inv_rms = kept.inv_rms_q,
-                                             .blocks = batch.norm_blocks,
-                                             .dw = norm.vector(),
-                                             .output = norm.output},
-                                            compute.stream);
-    compute.device.rms_norm_backward(
-        {.dy = dq_a, .x = kept.q_a, .weight = w.q_a_norm, .inv_rms = kept.inv_rms_q, .dx = dq_a},
-        compute.stream);
-    linear_gradients(compute, std::array{Linear{ids.q_a, -1, {0, dq_a.cols}}}, dq_a, x, gradients);
+    inner_norm_backward(compute, ids.q_a_norm, w.q_a_norm, batch, kept.q_a, kept.inv_rms_q, dq_a,
+                        gradients);
+    linear_gradients(compute, ids.q_a, dq_a, x, gradients);
     compute.device.matmul({.x = dq_a, .w = w.q_a_back, .y = dx}, compute.stream);
 }
 
-/// dkey: the gradient of the keys in, of what kv_a gives out.
-void keys_backward(Compute& compute, const LayerIds& ids, const LatentWeights& w,
-                   const Sizes& sizes, const Microbatch& batch, const LatentActivations& kept,
-                   Matrix dkey, GradientSink& gradients) {
-    const Matrix dlatent = dkey.col_range(sizes.compressed);
-    const ConstMatrix raw = kept.kv_a.col_range(sizes.compressed);
-    const GradientSlot norm = gradients.slot(ids.kv_a_norm);
-    compute.device.rms_norm_weight_gradient({.dy = dlatent,
-                                             .x = raw,
-                                             .inv_rms = kept.inv_rms_kv,
-                                             .blocks = batch.norm_blocks,
-                                             .dw = norm.vector(),
-                                             .output = norm.output},
-                                            compute.stream);
-    compute.device.rms_norm_backward(
-        {.dy = dlatent, .x = raw, .weight = w.kv_a_norm, .inv_rms = kept.inv_rms_kv, .dx = dlatent},
-        compute.stream);
+/// The gradient of kv_b: each head's rows are W_k's, then W_v's.
+void up_gradients(Compute& compute, ParameterId id, const Sizes& sizes,
+                  const LatentActivations& kept, ConstMatrix dabsorbed, ConstMatrix dvalues,
+                  WeightGradients& gradients) {
+    gradients.add([&compute, id, sizes, q = kept.q, found = kept.found, dabsorbed,
+                   dvalues](GradientSink& sink) {
+        const GradientSlot kv_b = sink.slot(id);
+        const std::int64_t unit = sizes.latent.nope_dim + sizes.latent.value_dim;
+        const auto add = [&](ConstMatrix dy, ConstMatrix x, Range rows) {
+            compute.device.weight_gradient(
+                {.dy = dy, .x = x, .dw = kv_b.matrix.row_range(rows), .output = kv_b.output},
+                compute.stream);
+        };
+        for (std::int64_t head = 0; head < sizes.heads; ++head) {
+            const std::int64_t values = head * unit + sizes.nope.end;
+            add(q.col_range(sizes.nope_of(head)), dabsorbed.col_range(sizes.absorbed_of(head)),
+                {head * unit, values});
+            add(dvalues.col_range(Sizes::of_head(head, sizes.latent.value_dim)),
+                found.col_range(Sizes::of_head(head, sizes.latent.kv_rank)),
+                {values, (head + 1) * unit});
+        }
+    });
 }
 
 }  // namespace
@@ -204,7 +227,7 @@ void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer
 void latent_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                      const Microbatch& batch, const LatentActivations& kept,
                      const AttentionStatistics& statistics, ConstMatrix x, ConstMatrix dvalues,
-                     GradientSink& gradients, Matrix dx) {
+                     WeightGradients& gradients, Matrix dx) {
     const LatentWeights& w = *weights.layer(layer).latent;
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
     const Sizes sizes(weights);
@@ -212,28 +235,17 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const std::int64_t rows = x.rows;
-    const std::int64_t unit = sizes.latent.nope_dim + sizes.latent.value_dim;
 
-    // Each head's rows of kv_b: W_k's, then W_v's.
-    const GradientSlot kv_b = gradients.slot(ids.kv_b);
     const Matrix dfound = compute.matrix(rows, sizes.heads * sizes.latent.kv_rank);
     for (std::int64_t head = 0; head < sizes.heads; ++head) {
-        const Range found = Sizes::of_head(head, sizes.latent.kv_rank);
-        const ConstMatrix dy = dvalues.col_range(Sizes::of_head(head, sizes.latent.value_dim));
-        device.weight_gradient(
-            {.dy = dy,
-             .x = kept.found.col_range(found),
-             .dw = kv_b.matrix.row_range({head * unit + sizes.nope.end, (head + 1) * unit}),
-             .output = kv_b.output},
-            stream);
-        device.matmul({.x = dy,
+        device.matmul({.x = dvalues.col_range(Sizes::of_head(head, sizes.latent.value_dim)),
                        .w = w.v_up_back[static_cast<std::size_t>(head)],
-                       .y = dfound.col_range(found)},
+                       .y = dfound.col_range(Sizes::of_head(head, sizes.latent.kv_rank))},
                       stream);
     }
 
-    const Matrix dabsorbed = compute.matrix(rows, kept.absorbed.cols);
-    const Matrix dkey = compute.matrix(rows, kept.key.cols);
+    const Matrix dabsorbed = gradients.matrix(rows, kept.absorbed.cols);
+    const Matrix dkey = gradients.matrix(rows, kept.key.cols);
     const Matrix dvalue = compute.matrix(rows, sizes.latent.kv_rank);
     device.segment_attention_backward({.q = kept.absorbed,
                                        .k = kept.key,
@@ -254,16 +266,10 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     device.add({.from = dvalue, .to = dkey.col_range(sizes.compressed)}, stream);
     rotate(compute, weights, batch.positions, dkey.col_range(sizes.rope_key), true);
 
-    const Matrix dq = compute.matrix(rows, kept.q.cols);
+    up_gradients(compute, ids.kv_b, sizes, kept, dabsorbed, dvalues, gradients);
+    const Matrix dq = gradients.matrix(rows, kept.q.cols);
     for (std::int64_t head = 0; head < sizes.heads; ++head) {
-        const ConstMatrix dy = dabsorbed.col_range(sizes.absorbed_of(head));
-        device.weight_gradient(
-            {.dy = kept.q.col_range(sizes.nope_of(head)),
-             .x = dy,
-             .dw = kv_b.matrix.row_range({head * unit, head * unit + sizes.nope.end}),
-             .output = kv_b.output},
-            stream);
-        device.matmul({.x = dy,
+        device.matmul({.x = dabsorbed.col_range(sizes.absorbed_of(head)),
                        .w = w.k_up_back[static_cast<std::size_t>(head)],
                        .y = dq.col_range(sizes.nope_of(head))},
                       stream);
@@ -273,8 +279,10 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     rotate(compute, weights, repeated(batch.positions, sizes.heads), back, true);
 
     queries_backward(compute, weights, ids, w, batch, kept, x, dq, gradients, dx);
-    keys_backward(compute, ids, w, sizes, batch, kept, dkey, gradients);
-    linear_gradients(compute, std::array{Linear{ids.kv_a, -1, {0, dkey.cols}}}, dkey, x, gradients);
+    inner_norm_backward(compute, ids.kv_a_norm, w.kv_a_norm, batch,
+                        kept.kv_a.col_range(sizes.compressed), kept.inv_rms_kv,
+                        dkey.col_range(sizes.compressed), gradients);
+    linear_gradients(compute, ids.kv_a, dkey, x, gradients);
     device.matmul({.x = dkey, .w = w.kv_a_back, .y = dx, .output = Output::add}, stream);
 }
 

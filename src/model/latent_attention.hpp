@@ -6,8 +6,8 @@
 #include <span>
 
 #include "src/model/attention_pass.hpp"
-#include "src/model/gradients.hpp"
 #include "src/model/microbatch.hpp"
+#include "src/model/weight_gradients.hpp"
 
 namespace rankwise::model {
 
@@ -41,11 +41,12 @@ struct AttentionStatistics {
 
 /// dvalues: gradient of the values. dx [T, hidden] is overwritten with the gradient of the normed
 /// input: queries first, then what kv_a gives is added (each a finished sum, rounded). The latent's
-/// gradient: as key, then as value is added (N5). Parameter gradients go to `gradients`; those of
-/// kv_b are W_k's of its queries and W_v's of its values.
+/// gradient: as key, then as value is added (N5). Parameter gradients go to `gradients`, for which
+/// `kept` and the matrices given stay as they are; those of kv_b are W_k's of its queries and W_v's
+/// of its values.
 void latent_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                      const Microbatch& batch, const LatentActivations& kept,
                      const AttentionStatistics& statistics, kernels::ConstMatrix x,
-                     kernels::ConstMatrix dvalues, GradientSink& gradients, kernels::Matrix dx);
+                     kernels::ConstMatrix dvalues, WeightGradients& gradients, kernels::Matrix dx);
 
 }  // namespace rankwise::model

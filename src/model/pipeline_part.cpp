@@ -7,11 +7,31 @@
 namespace rankwise::model {
 namespace {
 
+/// Multiplications of a token in attention's matrices; of latent attention in their absorbed form.
+std::int64_t attention_cost(const ModelConfig& config) {
+    if (!config.latent.used()) return config.hidden * 2 * (config.q_size() + config.kv_size());
+    const LatentConfig& latent = config.latent;
+    const std::int64_t queries = latent.q_rank > 0
+                                     ? latent.q_rank * (config.hidden + config.q_size())
+                                     : config.hidden * config.q_size();
+    const std::int64_t heads = config.heads * (latent.nope_dim + latent.value_dim);
+    return queries + config.hidden * (latent.key_dim() + config.attention_size()) +
+           heads * latent.kv_rank;
+}
+
+std::int64_t mlp_cost(const ModelConfig& config, std::int64_t layer) {
+    if (!config.has_experts(layer)) return 3 * config.hidden * config.intermediate;
+    const ExpertsConfig& experts = config.experts;
+    const std::int64_t width =
+        experts.chosen * experts.intermediate + experts.shared_intermediate();
+    return config.hidden * (experts.routed + 3 * width);
+}
+
 parallel::StageCosts costs_of(const ModelConfig& config) {
-    return {.layer = config.hidden *
-                     (2 * config.q_size() + 2 * config.kv_size() + 3 * config.intermediate),
-            .first = config.hidden,
-            .last = config.hidden * config.vocab_size};
+    parallel::StageCosts costs{.first = config.hidden, .last = config.hidden * config.vocab_size};
+    for (std::int64_t layer = 0; layer < config.layers; ++layer)
+        costs.layers.push_back(attention_cost(config) + mlp_cost(config, layer));
+    return costs;
 }
 
 }  // namespace
@@ -49,8 +69,7 @@ std::int64_t PipelinePart::local_layer(std::int64_t layer) const {
 PipelinePart pipeline_part(const ModelConfig& config, const PipelinePlace& place) {
     const std::int64_t stages = std::int64_t{place.degree} * place.virtual_stages;
     ensure(stages <= config.layers, "a model of {} layers in {} stages", config.layers, stages);
-    const std::vector<Range> ranges =
-        parallel::split_layers(config.layers, stages, costs_of(config));
+    const std::vector<Range> ranges = parallel::split_layers(costs_of(config), stages);
     PipelinePart part{.place = place, .stages = {}};
     for (std::int64_t stage = place.rank; stage < stages; stage += place.degree) {
         part.stages.push_back({.layers = ranges[static_cast<std::size_t>(stage)],

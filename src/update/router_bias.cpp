@@ -9,7 +9,8 @@ void level_router_biases(model::Compute& compute, model::Weights& weights,
     const std::vector<model::LayerIds>& layers = weights.parameters().layers;
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
         const ParameterId id = layers[layer].router_bias;
-        if (id < 0) continue;
+        if (id < 0 || !weights.pipeline_part().holds_layer(static_cast<std::int64_t>(layer)))
+            continue;
         std::vector<std::int64_t>& load = loads[layer];
         data.all_reduce_sum("router load", load);
         const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});

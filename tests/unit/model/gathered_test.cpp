@@ -10,16 +10,22 @@ namespace {
 
 using parallel::Communicator;
 
-/// Biases and no tie; tied; head norms; as many layers as slots, one less, and more.
+/// Biases and no tie; tied; head norms; experts behind a dense layer, and a layer that is not read;
+/// as many layers as slots, one less, and more.
 std::vector<ModelConfig> configs() {
     std::vector<ModelConfig> all;
     for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
         ModelConfig& config = all.emplace_back(test::small_config(family));
         config.layers = 1 + std::ssize(all);
     }
+    for (const Family family : {Family::deepseek_v2, Family::deepseek_v3}) {
+        ModelConfig& config = all.emplace_back(test::small_config(family));
+        config.layers = std::ssize(all) - 1;
+    }
+    all.back().extra_layers = 1;
+    all[2].layers = 5;
     all.front().qkv_bias = all.front().o_bias = all.front().mlp_bias = true;
     all.front().layers = 1;
-    all.back().layers = 5;
     return all;
 }
 

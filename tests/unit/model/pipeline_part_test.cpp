@@ -16,6 +16,7 @@ using parallel::Communicator;
 ModelConfig config_of(Family family, std::int64_t layers) {
     ModelConfig config = test::small_config(family);
     config.layers = layers;
+    if (family == Family::deepseek_v3) config.extra_layers = 1;  // carried along
     return config;
 }
 
@@ -28,7 +29,8 @@ struct Place {
 constexpr Place kPlaces[] = {{2, 1}, {3, 1}, {5, 1}, {2, 2}};
 
 void on_every_place(const std::function<void(const ModelConfig&, PipelineAxis)>& body) {
-    for (const Family family : {Family::llama, Family::qwen2}) {  // two tables; a tied one
+    // Two tables; a tied one; experts behind a dense layer.
+    for (const Family family : {Family::llama, Family::qwen2, Family::deepseek_v3}) {
         for (const Place& place : kPlaces) {
             SCOPED_TRACE(fmt::format("{} on {} ranks, {} virtual stages", name_of(family),
                                      place.ranks, place.virtual_stages));
@@ -72,6 +74,15 @@ TEST(PipelinePart, LayersOfVirtualStagesLieInTurnOnTheRanks) {
     }
     EXPECT_EQ(pipeline_part(config, {2, 0, 2}).stages[1].layers.begin,
               pipeline_part(config, {2, 1, 2}).stages[0].layers.end);
+}
+
+TEST(PipelinePart, DearLayersLeaveTheirStageFewerOfThem) {
+    ModelConfig config = config_of(Family::deepseek_v3, 9);
+    config.intermediate = 12;
+    config.experts.first_dense = 5;  // cheap, before layers of three experts and a shared one
+    EXPECT_EQ(pipeline_part(config, {2, 0}).layer_count(), 6);
+    config.intermediate = 600;  // dear
+    EXPECT_EQ(pipeline_part(config, {2, 0}).layer_count(), 3);
 }
 
 TEST(PipelinePart, ATiedEmbeddingLiesOnTheLastRankAloneAndItsStageHasFewerLayers) {

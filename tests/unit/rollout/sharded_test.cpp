@@ -30,7 +30,8 @@ std::vector<Trajectory> generated_by_all(int ranks, const model::ModelConfig& co
 }
 
 TEST(ShardedGeneration, AnswersAreThoseOfOneRankWhetherWeightsAreHeldOrStreamed) {
-    for (const model::Family family : {model::Family::llama, model::Family::qwen2}) {
+    for (const model::Family family :
+         {model::Family::llama, model::Family::qwen2, model::Family::deepseek_v3}) {
         model::ModelConfig config = test::small_config(family);
         config.layers = 3;
         // Fewer answers than ranks, and more than slots; a prompt of several passes.
