@@ -106,10 +106,6 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
 void TrainEngine::require_fits(const std::string& name, const model::ModelConfig& config,
                                const Layout& layout) const {
     const parallel::MeshShape& shape = layout.shape;
-    require(shape.tensor == 1 || !config.latent.used(),
-            "[parallel] tensor = {}: [model.{}] is a {} model, whose heads are not split over "
-            "ranks yet: set it to 1; data and pipeline ranks can be several",
-            shape.tensor, name, model::name_of(config.family));
     const std::vector<int> degrees = model::tensor_degrees(config);
     require(std::find(degrees.begin(), degrees.end(), shape.tensor) != degrees.end(),
             "[parallel] tensor = {}: [model.{}] has {} heads, {} KV heads and the reduction list "

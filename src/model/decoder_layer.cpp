@@ -3,7 +3,7 @@
 #include <array>
 
 #include "src/model/linear_gradients.hpp"
-#include "src/model/token_split.hpp"
+#include "src/model/split_linear.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -61,7 +61,7 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
     }
     kept.attention = matrix(rows, part.attention_size());
     if (config.has_experts(layer)) {
-        kept.experts = allocate_experts(compute, weights, rows, keep);
+        kept.experts = allocate_experts(compute, weights, tokens, keep);
     } else {
         kept.gate_up = matrix(rows, 2 * part.intermediate.size());
         kept.activated = matrix(rows, part.intermediate.size());
@@ -83,32 +83,6 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
         kept.inv_rms_k = arena.take<float>(rows * part.kv_heads.size());
     }
     return kept;
-}
-
-/// y = x W^T (+ bias), stored or added, where the ranks of the tensor axis hold columns of W: each
-/// sums its leaves, and the tree above them ends the sum. x has all rows, y those of this rank.
-void row_split_matmul(Compute& compute, const Weights& weights, const TokenSplit& tokens,
-                      std::string_view label, const sums::RankTree& ranks, ConstMatrix x,
-                      kernels::PackedWeight w, DeviceSpan<const float> bias, Output output,
-                      Matrix y) {
-    if (!weights.split()) {
-        compute.device.matmul({.x = x, .w = w, .y = y, .bias = bias, .output = output},
-                              compute.stream);
-        return;
-    }
-    const kernels::Arena::Scope scope(compute.arena);
-    Matrix partial;
-    if (x.cols > 0) {
-        partial = compute.matrix(x.rows, y.cols);
-        compute.device.matmul({.x = x, .w = w, .y = partial}, compute.stream);
-    }
-    const sums::Meeting meeting{.bias = bias, .add = output == Output::add};
-    if (tokens.split()) {
-        sums::reduce_scatter(compute.tools(), weights.tensor(), label, ranks, partial,
-                             tokens.rows(), y, meeting);
-    } else {
-        sums::all_reduce(compute.tools(), weights.tensor(), label, ranks, partial, y, meeting);
-    }
 }
 
 /// y = norm(x): y has all rows, x those of this rank.
@@ -190,7 +164,7 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
     if (keep) compute.copy(x, at.x_mid);
     norm(compute, weights, tokens, x, w.post_norm, at.inv_rms_post, at.normed_post);
     if (w.experts != nullptr) {
-        experts_forward(compute, weights, layer, at.normed_post, at.experts, x);
+        experts_forward(compute, weights, layer, tokens, at.normed_post, at.experts, x);
         return;
     }
     if (!weights.part().intermediate.empty()) {
@@ -418,8 +392,8 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     });
     const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden);
     if (w.experts != nullptr) {
-        experts_backward(compute, weights, layer, kept.experts, kept.normed_post, dout, gradients,
-                         dnormed_post);
+        experts_backward(compute, weights, layer, tokens, kept.experts, kept.normed_post, dout,
+                         gradients, dnormed_post);
     } else {
         row_split_matmul(compute, weights, tokens, "sums:dnormed mlp", ranks.intermediate, dgate_up,
                          w.gate_up_back, {}, Output::store, dnormed_post);
@@ -437,7 +411,7 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     // Of the same size: read before, unless that is put off.
     const Matrix dnormed_in = gradients.again(dnormed_post);
     if (w.latent != nullptr) {
-        latent_backward(compute, weights, layer, batch, kept.latent,
+        latent_backward(compute, weights, layer, batch, tokens, kept.latent,
                         {.maximum = kept.maximum, .denominator = kept.denominator}, kept.normed_in,
                         dattention, gradients, dnormed_in);
     } else {

@@ -5,8 +5,9 @@ namespace rankwise::model {
 using kernels::PackSide;
 using kernels::PackSpec;
 
-ExpertSpecs::ExpertSpecs(const ModelConfig& config, const LayerContractions& contractions)
-    : experts(config.experts.routed), has_shared(config.experts.shared > 0) {
+ExpertSpecs::ExpertSpecs(const ModelConfig& config, const Part& part,
+                         const LayerContractions& contractions)
+    : experts(config.experts.routed), has_shared(!part.shared.empty()) {
     const auto straight = [](std::int64_t columns, std::int64_t terms) {
         return PackSpec{DType::f32, columns, Contraction::straight(terms)};
     };
@@ -19,7 +20,7 @@ ExpertSpecs::ExpertSpecs(const ModelConfig& config, const LayerContractions& con
               .gate_up_back = straight(hidden, 2 * inner),
               .down_back = straight(inner, hidden)};
     if (!has_shared) return;
-    const std::int64_t wide = config.experts.shared_intermediate();
+    const std::int64_t wide = part.shared.size();
     shared = {.gate_up = straight(2 * wide, hidden),
               .down = {DType::f32, hidden, contractions.shared},
               .gate_up_back = {DType::f32, hidden, contractions.shared_rows},

@@ -19,12 +19,12 @@ struct ExpertWeights {
     DeviceSpan<const float> bias;  ///< of the choice; or empty
     kernels::PackedWeight router, router_back;
     std::vector<MlpWeights> routed;
-    MlpWeights shared;  ///< without a spec if there are none
+    MlpWeights shared;  ///< this rank's columns; without a spec if there are none
 };
 
 /// How its matrices are packed. Copies refer to it.
 struct ExpertSpecs {
-    ExpertSpecs(const ModelConfig& config, const LayerContractions& contractions);
+    ExpertSpecs(const ModelConfig& config, const Part& part, const LayerContractions& contractions);
     struct Mlp {
         kernels::PackSpec gate_up, down, gate_up_back, down_back;
     };

@@ -1,8 +1,7 @@
 #include "src/model/expert_layer.hpp"
 
-#include <array>
-
-#include "src/model/linear_gradients.hpp"
+#include "src/model/expert_gradients.hpp"
+#include "src/model/split_linear.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -24,27 +23,6 @@ kernels::Routing routing_of(const ExpertsConfig& experts) {
             .scale = static_cast<float>(experts.scale)};
 }
 
-/// Weight gradients of a gated MLP.
-void mlp_gradients(Compute& compute, const MlpIds& ids, ConstMatrix x, ConstMatrix activated,
-                   ConstMatrix dgate_up, ConstMatrix dy, GradientSink& gradients) {
-    const std::int64_t inner = activated.cols;
-    linear_gradients(compute, std::array{Linear{ids.down, -1, {0, dy.cols}}}, dy, activated,
-                     gradients);
-    linear_gradients(
-        compute,
-        std::array{Linear{ids.gate, -1, {0, inner}}, Linear{ids.up, -1, {inner, 2 * inner}}},
-        dgate_up, x, gradients);
-}
-
-/// What an expert without tokens gives its weights: the number that changes no sum it is added to.
-void no_gradients(Compute& compute, const MlpIds& ids, GradientSink& gradients) {
-    for (const ParameterId id : {ids.down, ids.gate, ids.up}) {
-        const GradientSlot slot = gradients.slot(id);
-        if (slot.output == Output::store)
-            compute.device.fill({.to = slot.matrix, .value = -0.0F}, compute.stream);
-    }
-}
-
 /// Calls each(index, rows) for the experts that have rows.
 template <class Each>
 void for_experts(const ExpertRows& rows, const Each& each) {
@@ -58,6 +36,134 @@ Matrix dispatch(Compute& compute, ConstMatrix x, const ExpertRows& rows) {
     const Matrix input = compute.matrix(std::ssize(rows.tokens), x.cols);
     compute.device.gather_rows({.from = x, .rows = rows.tokens, .to = input}, compute.stream);
     return input;
+}
+
+/// Rows of a pass that this rank routes, and those of every tensor rank.
+struct RoutedRows {
+    Range mine;
+    std::vector<Range> all;  ///< only of split weights
+};
+
+RoutedRows routed_rows(const Weights& weights, const TokenSplit& tokens) {
+    if (!weights.split()) return {tokens.mine(), {}};
+    if (tokens.split()) return {tokens.mine(), {tokens.rows().begin(), tokens.rows().end()}};
+    RoutedRows rows;
+    const TensorPlace place = weights.part().place;
+    for (int rank = 0; rank < place.degree; ++rank)
+        rows.all.push_back(split(tokens.total(), place.degree, rank));
+    rows.mine = rows.all[static_cast<std::size_t>(place.rank)];
+    return rows;
+}
+
+/// All rows of a matrix of which this rank has those that it routes.
+Matrix all_rows(Compute& compute, const Weights& weights, const RoutedRows& rows,
+                std::string_view label, Matrix mine) {
+    if (!weights.split()) return mine;
+    const Matrix whole = compute.matrix(rows.all.back().end, mine.cols);
+    sums::all_gather(compute.tools(), weights.tensor(), label, rows.all, mine, whole);
+    return whole;
+}
+
+/// to = the weighted output of the experts for normed rows x.
+void routed_forward(Compute& compute, const Weights& weights, const ExpertWeights& w, ConstMatrix x,
+                    ExpertActivations& at, Matrix to) {
+    const ExpertsConfig& experts = weights.config().experts;
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    device.matmul({.x = x, .w = w.router, .y = at.scores}, stream);
+    device.gating({.logits = at.scores,
+                   .bias = w.bias,
+                   .routing = routing_of(experts),
+                   .scores = at.scores,
+                   .weights = at.weights,
+                   .experts = at.chosen},
+                  stream);
+    at.rows = sort_by_expert(at.chosen, experts.routed, experts.chosen);
+    const Matrix input = dispatch(compute, x, at.rows);
+    for_experts(at.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = input.row_range(own),
+                       .w = w.routed[expert].gate_up,
+                       .y = at.gate_up.row_range(own)},
+                      stream);
+    });
+    device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
+    for_experts(at.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = at.activated.row_range(own),
+                       .w = w.routed[expert].down,
+                       .y = at.output.row_range(own)},
+                      stream);
+    });
+    device.combine_rows(
+        {.from = at.output, .weights = at.weights, .rows = at.rows.places, .to = to}, stream);
+}
+
+/// x: all normed rows; dy, dx: those of this rank. dx = router's, then experts ascending.
+void routed_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                     const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
+                     ConstMatrix dy, WeightGradients& gradients, Matrix dx) {
+    const ModelConfig& config = weights.config();
+    const ExpertsConfig& experts = config.experts;
+    const ExpertWeights& w = *weights.layer(layer).experts;
+    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    const std::int64_t rows = dy.rows;
+    const std::int64_t taken = rows * experts.chosen;
+
+    const Matrix doutput = gradients.matrix(taken, config.hidden);
+    const Matrix dweights = compute.matrix(rows, experts.chosen);
+    device.combine_rows_backward({.dto = dy,
+                                  .from = kept.output,
+                                  .weights = kept.weights,
+                                  .rows = kept.rows.places,
+                                  .dfrom = doutput,
+                                  .dweights = dweights},
+                                 stream);
+    const Matrix dactivated = compute.matrix(taken, experts.intermediate);
+    for_experts(kept.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = doutput.row_range(own),
+                       .w = w.routed[expert].down_back,
+                       .y = dactivated.row_range(own)},
+                      stream);
+    });
+    const Matrix dgate_up = gradients.matrix(taken, 2 * experts.intermediate);
+    device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
+                           stream);
+    gradients.add([&compute, &weights, &ids, &kept, layer, own = tokens.mine(), x, dgate_up,
+                   doutput](GradientSink& sink) {
+        sink.expert_load(layer, kept.rows.experts);
+        const Matrix input = dispatch(compute, x.row_range(own), kept.rows);
+        routed_gradients(compute, weights, ids.experts, kept.rows.experts,
+                         {input, kept.activated, dgate_up, doutput}, x.rows, sink);
+    });
+    const Matrix dinput = compute.matrix(taken, config.hidden);
+    for_experts(kept.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = dgate_up.row_range(own),
+                       .w = w.routed[expert].gate_up_back,
+                       .y = dinput.row_range(own)},
+                      stream);
+    });
+
+    const Matrix own_dlogits = gradients.matrix(rows, experts.routed);
+    device.gating_backward({.scores = kept.scores,
+                            .dweights = dweights,
+                            .experts = kept.chosen,
+                            .routing = routing_of(experts),
+                            .dlogits = own_dlogits},
+                           stream);
+    gradients.add(
+        [&compute, &weights, tokens, id = ids.router, own_dlogits, x](GradientSink& sink) {
+            const ConstMatrix dlogits =
+                whole_rows(compute, weights, tokens, "gradients:router", own_dlogits);
+            shared_gradient(compute, weights, id, dlogits, x, sink);
+        });
+    device.matmul({.x = own_dlogits, .w = w.router_back, .y = dx}, stream);
+    device.combine_rows({.from = dinput,
+                         .weights = {},
+                         .rows = kept.rows.places,
+                         .to = dx,
+                         .output = Output::resume},
+                        stream);
 }
 
 }  // namespace
@@ -83,15 +189,16 @@ ExpertRows sort_by_expert(std::span<const std::int32_t> chosen, std::int64_t exp
     return rows;
 }
 
-ExpertActivations allocate_experts(Compute& compute, const Weights& weights, std::int64_t rows,
-                                   bool keep) {
+ExpertActivations allocate_experts(Compute& compute, const Weights& weights,
+                                   const TokenSplit& tokens, bool keep) {
     const auto matrix = [&](std::int64_t count, std::int64_t cols) {
         return keep ? compute.kept_matrix(count, cols) : compute.matrix(count, cols);
     };
     const ModelConfig& config = weights.config();
     const ExpertsConfig& experts = config.experts;
+    const std::int64_t rows = routed_rows(weights, tokens).mine.size();
     const std::int64_t taken = rows * experts.chosen;
-    const std::int64_t shared = experts.shared_intermediate();
+    const std::int64_t shared = weights.part().shared.size();
     ExpertActivations at;
     at.scores = matrix(rows, experts.routed);
     at.weights = matrix(rows, experts.chosen);
@@ -100,141 +207,72 @@ ExpertActivations allocate_experts(Compute& compute, const Weights& weights, std
     at.activated = matrix(taken, experts.intermediate);
     at.output = matrix(taken, config.hidden);
     if (shared > 0) {
-        at.shared_gate_up = matrix(rows, 2 * shared);
-        at.shared_activated = matrix(rows, shared);
+        at.shared_gate_up = matrix(tokens.total(), 2 * shared);
+        at.shared_activated = matrix(tokens.total(), shared);
     }
     return at;
 }
 
-void experts_forward(Compute& compute, const Weights& weights, std::int64_t layer, ConstMatrix x,
-                     ExpertActivations& at, Matrix y) {
+void experts_forward(Compute& compute, const Weights& weights, std::int64_t layer,
+                     const TokenSplit& tokens, ConstMatrix x, ExpertActivations& at, Matrix y) {
     const kernels::Arena::Scope scope(compute.arena);
-    const ExpertsConfig& experts = weights.config().experts;
     const ExpertWeights& w = *weights.layer(layer).experts;
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
+    const RoutedRows own = routed_rows(weights, tokens);
 
-    device.matmul({.x = x, .w = w.router, .y = at.scores}, stream);
-    device.gating({.logits = at.scores,
-                   .bias = w.bias,
-                   .routing = routing_of(experts),
-                   .scores = at.scores,
-                   .weights = at.weights,
-                   .experts = at.chosen},
-                  stream);
-    at.rows = sort_by_expert(at.chosen, experts.routed, experts.chosen);
-    if (compute.probe) compute.probe(layer, "router", at.scores);
-
-    const Matrix input = dispatch(compute, x, at.rows);
-    for_experts(at.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = input.row_range(own),
-                       .w = w.routed[expert].gate_up,
-                       .y = at.gate_up.row_range(own)},
-                      stream);
-    });
-    device.swiglu({.gate_up = at.gate_up, .out = at.activated}, stream);
-    for_experts(at.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = at.activated.row_range(own),
-                       .w = w.routed[expert].down,
-                       .y = at.output.row_range(own)},
-                      stream);
-    });
-    const Matrix mixed = compute.matrix(x.rows, y.cols);
-    device.combine_rows(
-        {.from = at.output, .weights = at.weights, .rows = at.rows.places, .to = mixed}, stream);
-    if (experts.shared > 0) {
-        device.matmul({.x = x, .w = w.shared.gate_up, .y = at.shared_gate_up}, stream);
-        device.swiglu({.gate_up = at.shared_gate_up, .out = at.shared_activated}, stream);
-        device.matmul(
-            {.x = at.shared_activated, .w = w.shared.down, .y = mixed, .output = Output::add},
-            stream);
+    const Matrix routed = compute.matrix(own.mine.size(), y.cols);
+    routed_forward(compute, weights, w, x.row_range(own.mine), at, routed);
+    if (compute.probe) {
+        const kernels::Arena::Scope probe_scope(compute.arena);
+        compute.probe(layer, "router",
+                      all_rows(compute, weights, own, "retrace:experts", at.scores));
     }
-    if (compute.probe) compute.probe(layer, "experts", mixed);
+    // Where every rank has the whole stream it gets what the others have computed.
+    const Matrix mixed =
+        tokens.split() ? routed : all_rows(compute, weights, own, "activations:experts", routed);
+    if (weights.config().experts.shared > 0) {
+        if (!weights.part().shared.empty()) {
+            device.matmul({.x = x, .w = w.shared.gate_up, .y = at.shared_gate_up}, stream);
+            device.swiglu({.gate_up = at.shared_gate_up, .out = at.shared_activated}, stream);
+        }
+        row_split_matmul(compute, weights, tokens, "sums:shared experts",
+                         weights.tensor_sums().shared, at.shared_activated, w.shared.down, {},
+                         Output::add, mixed);
+    }
+    if (compute.probe) {
+        const kernels::Arena::Scope probe_scope(compute.arena);
+        compute.probe(layer, "experts",
+                      whole_rows(compute, weights, tokens, "retrace:experts", mixed));
+    }
     device.add({.from = mixed, .to = y}, stream);
 }
 
 void experts_backward(Compute& compute, const Weights& weights, std::int64_t layer,
-                      const ExpertActivations& kept, ConstMatrix x, ConstMatrix dy,
-                      WeightGradients& gradients, Matrix dx) {
-    const ModelConfig& config = weights.config();
-    const ExpertsConfig& experts = config.experts;
+                      const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
+                      ConstMatrix dy, WeightGradients& gradients, Matrix dx) {
+    const ExpertsConfig& experts = weights.config().experts;
     const ExpertWeights& w = *weights.layer(layer).experts;
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    routed_backward(compute, weights, layer, tokens, kept, x, dy.row_range(tokens.mine()),
+                    gradients, dx);
+    if (experts.shared == 0) return;
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
-    const std::int64_t tokens = x.rows;
-    const std::int64_t taken = tokens * experts.chosen;
-
-    const Matrix doutput = gradients.matrix(taken, config.hidden);
-    const Matrix dweights = compute.matrix(tokens, experts.chosen);
-    device.combine_rows_backward({.dto = dy,
-                                  .from = kept.output,
-                                  .weights = kept.weights,
-                                  .rows = kept.rows.places,
-                                  .dfrom = doutput,
-                                  .dweights = dweights},
-                                 stream);
-    const Matrix dactivated = compute.matrix(taken, experts.intermediate);
-    for_experts(kept.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = doutput.row_range(own),
-                       .w = w.routed[expert].down_back,
-                       .y = dactivated.row_range(own)},
-                      stream);
-    });
-    const Matrix dgate_up = gradients.matrix(taken, 2 * experts.intermediate);
-    device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
-                           stream);
-    gradients.add([&compute, &ids, &kept, layer, x, dgate_up, doutput](GradientSink& sink) {
-        sink.expert_load(layer, kept.rows.experts);
-        const Matrix input = dispatch(compute, x, kept.rows);
-        for (std::size_t expert = 0; expert < kept.rows.experts.size(); ++expert) {
-            const Range own = kept.rows.experts[expert];
-            if (own.empty()) {
-                no_gradients(compute, ids.experts[expert], sink);
-                continue;
-            }
-            mlp_gradients(compute, ids.experts[expert], input.row_range(own),
-                          kept.activated.row_range(own), dgate_up.row_range(own),
-                          doutput.row_range(own), sink);
-        }
-    });
-    const Matrix dinput = compute.matrix(taken, config.hidden);
-    for_experts(kept.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = dgate_up.row_range(own),
-                       .w = w.routed[expert].gate_up_back,
-                       .y = dinput.row_range(own)},
-                      stream);
-    });
-
-    const Matrix dlogits = gradients.matrix(tokens, experts.routed);
-    device.gating_backward({.scores = kept.scores,
-                            .dweights = dweights,
-                            .experts = kept.chosen,
-                            .routing = routing_of(experts),
-                            .dlogits = dlogits},
-                           stream);
-    gradients.add([&compute, id = ids.router, dlogits, x](GradientSink& sink) {
-        linear_gradients(compute, std::array{Linear{id, -1, {0, dlogits.cols}}}, dlogits, x, sink);
-    });
-    device.matmul({.x = dlogits, .w = w.router_back, .y = dx}, stream);
-    device.combine_rows({.from = dinput,
-                         .weights = {},
-                         .rows = kept.rows.places,
-                         .to = dx,
-                         .output = Output::resume},
-                        stream);
-    if (experts.shared == 0) return;
-    const Matrix dshared = compute.matrix(tokens, experts.shared_intermediate());
-    device.matmul({.x = dy, .w = w.shared.down_back, .y = dshared}, stream);
-    const Matrix dshared_gate_up = gradients.matrix(tokens, 2 * experts.shared_intermediate());
-    device.swiglu_backward(
-        {.gate_up = kept.shared_gate_up, .dout = dshared, .dgate_up = dshared_gate_up}, stream);
-    gradients.add([&compute, mlp = ids.shared, x, activated = kept.shared_activated,
-                   dshared_gate_up, dy](GradientSink& sink) {
-        mlp_gradients(compute, mlp, x, activated, dshared_gate_up, dy, sink);
-    });
-    device.matmul(
-        {.x = dshared_gate_up, .w = w.shared.gate_up_back, .y = dx, .output = Output::add}, stream);
+    const std::int64_t shared = weights.part().shared.size();
+    const Matrix dshared_gate_up = gradients.matrix(x.rows, 2 * shared);
+    if (shared > 0) {
+        const Matrix dshared = compute.matrix(x.rows, shared);
+        device.matmul({.x = dy, .w = w.shared.down_back, .y = dshared}, stream);
+        device.swiglu_backward(
+            {.gate_up = kept.shared_gate_up, .dout = dshared, .dgate_up = dshared_gate_up}, stream);
+        gradients.add([&compute, mlp = ids.shared,
+                       rows = MlpRows{x, kept.shared_activated, dshared_gate_up, dy}](
+                          GradientSink& sink) { mlp_gradients(compute, mlp, rows, sink); });
+    }
+    row_split_matmul(compute, weights, tokens, "sums:dnormed shared experts",
+                     weights.tensor_sums().shared, dshared_gate_up, w.shared.gate_up_back, {},
+                     Output::add, dx);
 }
 
 }  // namespace rankwise::model

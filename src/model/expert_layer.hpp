@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "src/model/token_split.hpp"
 #include "src/model/weight_gradients.hpp"
-#include "src/model/weights.hpp"
 
 namespace rankwise::model {
 
@@ -22,34 +22,41 @@ struct ExpertRows {
 [[nodiscard]] ExpertRows sort_by_expert(std::span<const std::int32_t> chosen, std::int64_t experts,
                                         std::int64_t each);
 
-/// What the backward pass reads. Matrices in scratch memory.
+/// What the backward pass reads. Matrices in scratch memory. Of T rows in all this rank routes R.
 struct ExpertActivations {
-    kernels::Matrix scores;   ///< [T, E]
-    kernels::Matrix weights;  ///< [T, K]
+    kernels::Matrix scores;   ///< [R, E]
+    kernels::Matrix weights;  ///< [R, K]
     std::vector<std::int32_t> chosen;
     ExpertRows rows;
-    kernels::Matrix gate_up;           ///< [T K, 2 I], sorted
-    kernels::Matrix activated;         ///< [T K, I]
-    kernels::Matrix output;            ///< [T K, hidden], not weighted
-    kernels::Matrix shared_gate_up;    ///< [T, 2 S]; only with shared experts
+    kernels::Matrix gate_up;           ///< [R K, 2 I], sorted
+    kernels::Matrix activated;         ///< [R K, I]
+    kernels::Matrix output;            ///< [R K, hidden], not weighted
+    kernels::Matrix shared_gate_up;    ///< [T, 2 S]; only with shared experts, of this rank's part
     kernels::Matrix shared_activated;  ///< [T, S]
 };
 
-/// Allocates what the forward pass writes for `rows` rows: to be kept, or as scratch.
+// Routed experts are not split over tensor ranks (N4): each has all of them and takes rows of its
+// own, in training those of its residual stream, in generation an even share of all. Shared experts
+// are split as an MLP is. Collective over the tensor axis of split weights.
+
+/// Allocates what the forward pass writes: to be kept, or as scratch.
 [[nodiscard]] ExpertActivations allocate_experts(Compute& compute, const Weights& weights,
-                                                 std::int64_t rows, bool keep);
+                                                 const TokenSplit& tokens, bool keep);
 
-/// Adds to y [T, hidden] the output for the normed rows x: sum of w y from zero by ascending expert
-/// id, then the shared experts' is added (N4), then all of it to y.
+/// Adds to y [own rows, hidden] the output for the normed rows x [all rows, hidden]: sum of w y
+/// from zero by ascending expert id, then the shared experts' is added (N4), then all of it to y.
 void experts_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                     kernels::ConstMatrix x, ExpertActivations& at, kernels::Matrix y);
+                     const TokenSplit& tokens, kernels::ConstMatrix x, ExpertActivations& at,
+                     kernels::Matrix y);
 
-/// dy: gradient of the output. dx is overwritten with the gradient of x: the router's, experts
-/// ascending, the shared experts'. Parameter gradients go to `gradients`, for which `kept` and
-/// the matrices given stay as they are. An expert without tokens gives its weights nothing: a
-/// gradient that is stored for others to add is -0, which changes no sum.
+/// dy [all rows, hidden]: gradient of the output. dx [own rows, hidden] is overwritten with the
+/// gradient of x: the router's, experts ascending, the shared experts'. Parameter gradients go to
+/// `gradients`, for which `kept` and the matrices given stay as they are. An expert without tokens
+/// gives its weights nothing: a gradient that is stored for others to add is -0, which changes no
+/// sum.
 void experts_backward(Compute& compute, const Weights& weights, std::int64_t layer,
-                      const ExpertActivations& kept, kernels::ConstMatrix x,
-                      kernels::ConstMatrix dy, WeightGradients& gradients, kernels::Matrix dx);
+                      const TokenSplit& tokens, const ExpertActivations& kept,
+                      kernels::ConstMatrix x, kernels::ConstMatrix dy, WeightGradients& gradients,
+                      kernels::Matrix dx);
 
 }  // namespace rankwise::model

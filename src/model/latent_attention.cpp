@@ -3,6 +3,7 @@
 #include <array>
 
 #include "src/model/linear_gradients.hpp"
+#include "src/model/split_linear.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -99,6 +100,14 @@ void linear_gradients(Compute& compute, ParameterId id, ConstMatrix dy, ConstMat
     });
 }
 
+/// The same where every tensor rank has the matrix.
+void shared_gradient(Compute& compute, const Weights& weights, ParameterId id, ConstMatrix dy,
+                     ConstMatrix x, WeightGradients& gradients) {
+    gradients.add([&compute, &weights, id, dy, x](GradientSink& sink) {
+        shared_gradient(compute, weights, id, dy, x, sink);
+    });
+}
+
 /// Of the norm of compressed queries or latents: dx, the gradient of what it gives in, of what it
 /// takes out.
 void inner_norm_backward(Compute& compute, ParameterId id, DeviceSpan<const float> weight,
@@ -121,21 +130,26 @@ void inner_norm_backward(Compute& compute, ParameterId id, DeviceSpan<const floa
 
 /// dx = the gradient of the normed input through the queries.
 void queries_backward(Compute& compute, const Weights& weights, const LayerIds& ids,
-                      const LatentWeights& w, const Microbatch& batch,
+                      const LatentWeights& w, const Microbatch& batch, const TokenSplit& tokens,
                       const LatentActivations& kept, ConstMatrix x, ConstMatrix dq,
                       WeightGradients& gradients, Matrix dx) {
+    constexpr std::string_view kLabel = "sums:dnormed attention";
+    const sums::RankTree& ranks = weights.tensor_sums().attention;
     if (weights.config().latent.q_rank == 0) {
         linear_gradients(compute, ids.q, dq, x, gradients);
-        compute.device.matmul({.x = dq, .w = w.q_back, .y = dx}, compute.stream);
+        row_split_matmul(compute, weights, tokens, kLabel, ranks, dq, w.q_back, {}, Output::store,
+                         dx);
         return;
     }
     linear_gradients(compute, ids.q_b, dq, kept.q_normed, gradients);
     const Matrix dq_a = gradients.matrix(dq.rows, kept.q_a.cols);
-    compute.device.matmul({.x = dq, .w = w.q_back, .y = dq_a}, compute.stream);
+    row_split_matmul(compute, weights, TokenSplit(dq.rows), kLabel, ranks, dq, w.q_back, {},
+                     Output::store, dq_a);
     inner_norm_backward(compute, ids.q_a_norm, w.q_a_norm, batch, kept.q_a, kept.inv_rms_q, dq_a,
                         gradients);
-    linear_gradients(compute, ids.q_a, dq_a, x, gradients);
-    compute.device.matmul({.x = dq_a, .w = w.q_a_back, .y = dx}, compute.stream);
+    shared_gradient(compute, weights, ids.q_a, dq_a, x, gradients);
+    compute.device.matmul({.x = dq_a.row_range(tokens.mine()), .w = w.q_a_back, .y = dx},
+                          compute.stream);
 }
 
 /// The gradient of kv_b: each head's rows are W_k's, then W_v's.
@@ -225,9 +239,9 @@ void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer
 }
 
 void latent_backward(Compute& compute, const Weights& weights, std::int64_t layer,
-                     const Microbatch& batch, const LatentActivations& kept,
-                     const AttentionStatistics& statistics, ConstMatrix x, ConstMatrix dvalues,
-                     WeightGradients& gradients, Matrix dx) {
+                     const Microbatch& batch, const TokenSplit& tokens,
+                     const LatentActivations& kept, const AttentionStatistics& statistics,
+                     ConstMatrix x, ConstMatrix dvalues, WeightGradients& gradients, Matrix dx) {
     const LatentWeights& w = *weights.layer(layer).latent;
     const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
     const Sizes sizes(weights);
@@ -247,6 +261,9 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     const Matrix dabsorbed = gradients.matrix(rows, kept.absorbed.cols);
     const Matrix dkey = gradients.matrix(rows, kept.key.cols);
     const Matrix dvalue = compute.matrix(rows, sizes.latent.kv_rank);
+    // Of this rank's heads.
+    const Matrix own_dkey = weights.split() ? compute.matrix(rows, kept.key.cols) : dkey;
+    const Matrix own_dvalue = weights.split() ? compute.matrix(rows, dvalue.cols) : dvalue;
     device.segment_attention_backward({.q = kept.absorbed,
                                        .k = kept.key,
                                        .v = kept.key.col_range(sizes.compressed),
@@ -260,9 +277,17 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
                                        .segments = batch.segments,
                                        .scale = shape.scale,
                                        .dq = dabsorbed,
-                                       .dk = dkey,
-                                       .dv = dvalue},
+                                       .dk = own_dkey,
+                                       .dv = own_dvalue},
                                       stream);
+    if (weights.split()) {
+        const auto add_heads = [&](ConstMatrix own, Matrix all) {
+            sums::all_reduce(compute.tools(), weights.tensor(), "sums:dlatent",
+                             weights.tensor_sums().attention, own, all);
+        };
+        add_heads(own_dkey, dkey);
+        add_heads(own_dvalue, dvalue);
+    }
     device.add({.from = dvalue, .to = dkey.col_range(sizes.compressed)}, stream);
     rotate(compute, weights, batch.positions, dkey.col_range(sizes.rope_key), true);
 
@@ -278,12 +303,14 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     compute.copy_rows(heads_as_rows(dabsorbed, sizes.heads).col_range(sizes.rope_key), back);
     rotate(compute, weights, repeated(batch.positions, sizes.heads), back, true);
 
-    queries_backward(compute, weights, ids, w, batch, kept, x, dq, gradients, dx);
+    queries_backward(compute, weights, ids, w, batch, tokens, kept, x, dq, gradients, dx);
     inner_norm_backward(compute, ids.kv_a_norm, w.kv_a_norm, batch,
                         kept.kv_a.col_range(sizes.compressed), kept.inv_rms_kv,
                         dkey.col_range(sizes.compressed), gradients);
-    linear_gradients(compute, ids.kv_a, dkey, x, gradients);
-    device.matmul({.x = dkey, .w = w.kv_a_back, .y = dx, .output = Output::add}, stream);
+    shared_gradient(compute, weights, ids.kv_a, dkey, x, gradients);
+    device.matmul(
+        {.x = dkey.row_range(tokens.mine()), .w = w.kv_a_back, .y = dx, .output = Output::add},
+        stream);
 }
 
 }  // namespace rankwise::model

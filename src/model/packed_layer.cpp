@@ -38,7 +38,7 @@ LayerSpecs::LayerSpecs(const ModelConfig& config, const Part& part,
     if (config.latent.used()) latent = std::make_unique<LatentSpecs>(config, part, contractions);
     for (std::int64_t layer = 0; layer < config.layers && !experts; ++layer) {
         if (config.has_experts(layer))
-            experts = std::make_unique<ExpertSpecs>(config, contractions);
+            experts = std::make_unique<ExpertSpecs>(config, part, contractions);
     }
 }
 

@@ -45,7 +45,6 @@ std::vector<Range> moved(std::vector<Range> ranges, std::int64_t origin) {
 }  // namespace
 
 std::vector<int> tensor_degrees(const ModelConfig& config) {
-    if (config.latent.used()) return {1};  // heads of a latent are not split yet
     const std::vector<int> all = config.tree().tensor_degrees();
     std::vector<int> degrees;
     for (const int degree : all) {
@@ -71,6 +70,7 @@ Part part_of(const ModelConfig& config, TensorPlace place) {
     part.kv_heads = {part.heads.begin / group, ceil_div(part.heads.end, group)};
     part.first_holder = part.heads.begin % group == 0;
     part.intermediate = part_range(config.intermediate, leaves, 16, place);
+    part.shared = part_range(config.experts.shared_intermediate(), leaves, 16, place);
     part.vocabulary = part_range(config.vocab_size, leaves, 16, place);
     return part;
 }
@@ -292,6 +292,7 @@ LayerContractions layer_contractions(const ModelConfig& config, const Part& part
     const std::int64_t value_dim = config.value_dim();
     const Contraction attention = Contraction::of_leaves(whole, config.attention_size(), value_dim);
     const Contraction mlp = Contraction::of_leaves(whole, config.intermediate);
+    const Contraction shared = Contraction::of_leaves(whole, config.experts.shared_intermediate());
     const Contraction heads = Contraction::of_leaves(whole, config.heads, 1);
     std::vector<std::vector<Range>> kv_heads(static_cast<std::size_t>(whole.leaves()));
     for (std::int64_t kv = 0; kv < config.kv_heads; ++kv) {
@@ -305,7 +306,7 @@ LayerContractions layer_contractions(const ModelConfig& config, const Part& part
     LayerContractions out;
     out.hidden = Contraction::straight(config.hidden);
     for (Contraction* each : {&out.attention, &out.intermediate, &out.heads, &out.kv_heads,
-                              &out.qkv_rows, &out.gate_up_rows})
+                              &out.qkv_rows, &out.gate_up_rows, &out.shared, &out.shared_rows})
         each->tree = tree;
     for (std::int64_t b = part.leaves.begin; b < part.leaves.end; ++b) {
         const auto at = static_cast<std::size_t>(b);
@@ -324,12 +325,10 @@ LayerContractions layer_contractions(const ModelConfig& config, const Part& part
         }
         out.gate_up_rows.leaves.push_back(
             gate_then_up(out.intermediate.leaves.back(), part.intermediate.size()));
+        out.shared.leaves.push_back(moved(shared.leaves[at], part.shared.begin));
+        out.shared_rows.leaves.push_back(
+            gate_then_up(out.shared.leaves.back(), part.shared.size()));
     }
-    const std::int64_t shared = config.experts.shared_intermediate();
-    out.shared = Contraction::of_leaves(whole, shared);
-    out.shared_rows.tree = whole;
-    for (const std::vector<Range>& leaf : out.shared.leaves)
-        out.shared_rows.leaves.push_back(gate_then_up(leaf, shared));
     return out;
 }
 

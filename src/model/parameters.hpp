@@ -59,6 +59,7 @@ struct Part {
                      ///< ranks hold the same
     bool first_holder = true;  ///< its KV heads count here: gradients, digests, files
     Range intermediate;        ///< may be empty
+    Range shared;              ///< of the shared experts; may be empty
     Range vocabulary;          ///< may be empty
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;

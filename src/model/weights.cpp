@@ -25,11 +25,12 @@ TensorSums sums_of(const ModelConfig& config, const Part& mine) {
     const int degree = mine.place.degree;
     TensorSums out;
     out.attention = sums::RankTree::all(config.tree(), degree);
-    out.intermediate = out.vocabulary = out.k_norm = out.attention;
+    out.intermediate = out.shared = out.vocabulary = out.k_norm = out.attention;
     for (int rank = 0; rank < degree; ++rank) {
         const auto at = static_cast<std::size_t>(rank);
         const Part part = part_of(config, {degree, rank});
         out.intermediate.present[at] = !part.intermediate.empty();
+        out.shared.present[at] = !part.shared.empty();
         out.vocabulary.present[at] = !part.vocabulary.empty();
         out.k_norm.present[at] = part.first_holder;
     }

@@ -18,8 +18,9 @@ namespace rankwise::model {
 
 /// How a rank's sums and those of the other tensor ranks make up totals.
 struct TensorSums {
-    sums::RankTree attention;     ///< over the heads: o_proj forward, q k v backward
+    sums::RankTree attention;     ///< over the heads: o_proj forward, q k v (q_b) backward
     sums::RankTree intermediate;  ///< over the MLP: down_proj forward, gate and up backward
+    sums::RankTree shared;        ///< over the shared experts, likewise
     sums::RankTree vocabulary;    ///< the head's input gradient
     sums::RankTree shared_kv;     ///< the ranks that hold the same KV heads: dk, dv
     sums::RankTree k_norm;        ///< over the KV heads

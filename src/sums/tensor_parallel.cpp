@@ -223,6 +223,18 @@ void all_gather(Tools tools, parallel::Communicator& axis, std::string_view labe
     gather_blocks(tools, axis, label, mine, sizes_of(rows, whole.cols), floats(whole));
 }
 
+void exchange_rows(Tools tools, parallel::Communicator& axis, std::string_view label,
+                   ConstMatrix mine, std::span<const std::int64_t> sent,
+                   std::span<const std::int64_t> from, Matrix received) {
+    const auto elements = [&](std::span<const std::int64_t> rows) {
+        std::vector<std::int64_t> counts;
+        for (const std::int64_t count : rows) counts.push_back(count * received.cols);
+        return counts;
+    };
+    axis.all_to_all_v(label, wire(tools, floats(mine)), elements(sent),
+                      wire(tools, floats(received)), elements(from));
+}
+
 void gather_blocks(Tools tools, parallel::Communicator& axis, std::string_view label,
                    ConstMatrix mine, std::span<const std::int64_t> counts,
                    DeviceSpan<float> received) {

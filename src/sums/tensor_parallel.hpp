@@ -19,6 +19,8 @@ namespace rankwise::sums {
 // gather: gather_selected()                  scatter: each rank keeps the rows of what it holds
 // to sequence: reduce_scatter()              from sequence: all_gather()
 // from sequence: all_gather()                to sequence: reduce_scatter()
+//
+// exchange_rows() and gather_blocks() move alone.
 
 /// Which ranks' partial sums make up a total, and in which order they are added.
 struct RankTree {
@@ -67,6 +69,12 @@ void all_gather(Tools tools, parallel::Communicator& axis, std::string_view labe
 /// holder[i]: a look-up in a table that is split by rows selects, it never adds zeros.
 void gather_selected(Tools tools, parallel::Communicator& axis, std::string_view label,
                      std::span<const int> holder, kernels::ConstMatrix mine, kernels::Matrix whole);
+
+/// Collective over all ranks of the axis. Rows of `mine` in the order of the ranks, sent[r] of them
+/// for rank r; those that came, from[r] of rank r, stand in `received` in the same order.
+void exchange_rows(Tools tools, parallel::Communicator& axis, std::string_view label,
+                   kernels::ConstMatrix mine, std::span<const std::int64_t> sent,
+                   std::span<const std::int64_t> from, kernels::Matrix received);
 
 /// Collective over all ranks of the axis. counts[r] elements of rank r's dense matrix, one after
 /// another in `received`.

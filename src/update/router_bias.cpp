@@ -13,6 +13,7 @@ void level_router_biases(model::Compute& compute, model::Weights& weights,
             continue;
         std::vector<std::int64_t>& load = loads[layer];
         data.all_reduce_sum("router load", load);
+        if (weights.split()) weights.tensor().all_reduce_sum("router load", load);
         const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});
         const DeviceSpan<float> span = weights.master_span(id);
         if (total == 0 || span.empty()) continue;

@@ -14,7 +14,7 @@ using ExpertLoads = std::vector<std::vector<std::int64_t>>;
 
 /// Adds `rate` to the bias of an expert that got fewer tokens than the mean of its layer, and takes
 /// it away where it got more (one fp32 addition); layers without bias or tokens stay as they are.
-/// Collective over the data axis, whose loads are added.
+/// Collective over the data axis and the tensor axis, whose loads are added.
 /// @param loads  of this rank
 void level_router_biases(model::Compute& compute, model::Weights& weights,
                          parallel::Communicator& data, ExpertLoads loads, double rate);

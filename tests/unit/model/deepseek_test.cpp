@@ -88,7 +88,7 @@ TEST(DeepSeek, OnlyLayersBehindTheFirstDenseOnesHaveExperts) {
 TEST(DeepSeek, SumsAreTreesOverTheHeads) {
     EXPECT_EQ(config_of(v3()).tree().radices, (std::vector<int>{2, 2, 2}));
     EXPECT_EQ(config_of(v2_lite()).tree().radices, (std::vector<int>{2, 2, 2}));
-    EXPECT_EQ(tensor_degrees(config_of(v3())), (std::vector<int>{1}));
+    EXPECT_EQ(tensor_degrees(config_of(v3())), (std::vector<int>{1, 2, 4, 8}));
 }
 
 TEST(DeepSeek, ConfigurationsReadBackToTheBit) {

@@ -21,8 +21,18 @@ ModelConfig config_of(Family family, std::int64_t heads, std::int64_t kv_heads,
     return config;
 }
 
+/// DeepSeek with leaves of shared experts that are empty, and a layer that is not read.
+ModelConfig deepseek(Family family, std::int64_t heads) {
+    ModelConfig config = config_of(family, heads, heads, 72, 100);
+    config.experts.shared = 3;  // 36 columns
+    config.layers = 3;
+    config.extra_layers = 1;
+    return config;
+}
+
 /// Llama with biases everywhere and leaves that are empty; Qwen2 with uneven leaves and tied
-/// embeddings; Qwen3 with head norms. Lists 2,2,2; 2,7; 3,3; 3,2; 2,2.
+/// embeddings; Qwen3 with head norms; DeepSeek with and without compressed queries. Lists 2,2,2;
+/// 2,7; 3,3; 3,2; 2,2; 2,2,2; 2,3.
 std::vector<ModelConfig> configs() {
     ModelConfig llama = config_of(Family::llama, 8, 4, 40, 37);
     llama.qkv_bias = llama.o_bias = llama.mlp_bias = true;
@@ -31,7 +41,9 @@ std::vector<ModelConfig> configs() {
             config_of(Family::qwen2, 9, 3, 160, 150),
             config_of(Family::qwen2, 6, 3, 96, 131),
             config_of(Family::qwen3, 4, 2, 72, 100),
-            config_of(Family::qwen3, 4, 4, 72, 100)};
+            config_of(Family::qwen3, 4, 4, 72, 100),
+            deepseek(Family::deepseek_v3, 8),
+            deepseek(Family::deepseek_v2, 6)};
 }
 
 /// Two bundles, of which one has a prompt longer than a block of 64.

@@ -9,13 +9,19 @@ struct Case {
     int ranks;
 };
 
-/// Uneven parts of the vocabulary, one of them empty (37 ids in 4 leaves); KV heads held twice.
+/// Uneven parts of the vocabulary, one of them empty (37 ids in 4 leaves); KV heads held twice;
+/// experts, also of fewer rows than ranks.
 std::vector<Case> cases() {
     model::ModelConfig odd = test::small_config();
     odd.heads = 9;
     odd.kv_heads = 3;
     odd.vocab_size = 150;
-    return {{test::small_config(), 2}, {test::small_config(), 4}, {odd, 3}, {odd, 9}};
+    return {{test::small_config(), 2},
+            {test::small_config(), 4},
+            {odd, 3},
+            {odd, 9},
+            {test::small_config(model::Family::deepseek_v3), 2},
+            {test::small_config(model::Family::deepseek_v2), 4}};
 }
 
 void expect_same(const std::vector<Trajectory>& a, const std::vector<Trajectory>& b) {

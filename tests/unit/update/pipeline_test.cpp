@@ -139,7 +139,6 @@ TEST(PipelineUpdate, EveryScheduleOnEveryMeshGivesTheWeightsAndNormsOfOneRank) {
         const Result expected = updates(alone.compute, alone.weights, *alone.self,
                                         {.head = {.ids = config.vocab_size}});
         for (const Layout& layout : layouts(config.tied)) {
-            if (layout.shape.tensor > 1 && config.latent.used()) continue;
             SCOPED_TRACE(fmt::format("{}, {}, {}", name_of(family), to_string(layout.shape),
                                      parallel::name_of(layout.schedule)));
             parallel::ThreadWorld world(narrow<int>(layout.shape.ranks()));
