@@ -10,16 +10,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "io/descriptor.hpp"
 #include "io/fs.hpp"
-#include "src/base/unique_handle.hpp"
 
 namespace rankwise::io {
 namespace {
-
-void close_descriptor(int descriptor) {
-    ::close(descriptor);
-}
-using Descriptor = UniqueHandle<int, close_descriptor, -1>;
 
 /// The most that one read or write moves on Linux.
 constexpr std::size_t kMaxTransfer = 0x7ffff000;

@@ -13,8 +13,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "io/descriptor.hpp"
 #include "io/safetensors_names.hpp"
-#include "src/base/unique_handle.hpp"
 
 namespace rankwise::io {
 namespace {
@@ -22,11 +22,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kMaxHeader = 100'000'000;  // what the format's own library accepts
-
-void close_descriptor(int descriptor) {
-    ::close(descriptor);
-}
-using Descriptor = UniqueHandle<int, close_descriptor, -1>;
 
 std::uint64_t little_endian(std::span<const std::byte> bytes) {
     std::uint64_t value = 0;

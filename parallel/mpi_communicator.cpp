@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "parallel/copy_bytes.hpp"
 #include "parallel/index.hpp"
 #include "parallel/reduce.hpp"
 #include "src/base/checked.hpp"
@@ -25,10 +26,6 @@ void reduce_uint128(void* in, void* inout, int* length, MPI_Datatype* /*type*/) 
     const auto* a = static_cast<const UInt128*>(in);
     auto* b = static_cast<UInt128*>(inout);
     for (int i = 0; i < *length; ++i) b[i] = combine(kind, a[i], b[i]);
-}
-
-void copy(std::span<const std::byte> from, std::span<std::byte> to) {
-    if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
 }
 
 bool all_equal(std::span<const std::int64_t> counts) {
@@ -218,7 +215,7 @@ std::unique_ptr<Request::State> MpiCommunicator::do_start_all_gather_v(
     for (int r = 0; r < size(); ++r) {
         const auto block = recv.subspan(offset, index(counts[index(r)]));
         offset += block.size();
-        if (r == rank()) copy(send, block);
+        if (r == rank()) copy_bytes(send, block);
         for_each_piece(block, [&](std::span<std::byte> piece) {
             check(MPI_Ibcast(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, r, comm_,
                              state->add()),
@@ -259,7 +256,7 @@ std::unique_ptr<Request::State> MpiCommunicator::do_start_all_to_all_v(
     const auto own_place = block(recv, recv_offsets, recv_counts, rank());
     ensure(own.size() == own_place.size(), "'{}': rank {} sends itself {} bytes and expects {}",
            label, rank(), own.size(), own_place.size());
-    copy(own, own_place);
+    copy_bytes(own, own_place);
     for (int turn = 1; turn < size(); ++turn) {
         const int peer = (rank() - turn + size()) % size();
         const auto place = block(recv, recv_offsets, recv_counts, peer);

@@ -6,6 +6,7 @@
 #include <tuple>
 #include <utility>
 
+#include "parallel/copy_bytes.hpp"
 #include "parallel/index.hpp"
 #include "parallel/reduce.hpp"
 #include "src/base/error.hpp"
@@ -16,10 +17,6 @@ namespace {
 
 Message message_of(std::span<const std::byte> bytes) {
     return std::make_shared<const std::vector<std::byte>>(bytes.begin(), bytes.end());
-}
-
-void copy(std::span<const std::byte> from, std::span<std::byte> to) {
-    if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
 }
 
 }  // namespace
@@ -55,7 +52,7 @@ class ThreadCommunicator::Pending final : public Request::State {
         ensure(message.size() == part.place.size(),
                "{}: rank {} expects {} bytes from rank {}, which sent {}", what_, rank_,
                part.place.size(), part.key.source, message.size());
-        copy(message, part.place);
+        copy_bytes(message, part.place);
     }
 
     std::shared_ptr<PostOffice> office_;
@@ -131,7 +128,7 @@ std::unique_ptr<Request::State> ThreadCommunicator::do_start_all_gather_v(
         const auto place = recv.subspan(offset, index(counts[index(r)]));
         offset += place.size();
         if (r == rank()) {
-            copy(send, place);
+            copy_bytes(send, place);
         } else {
             office_->post(world_rank(r), collective_key(rank(), sequence), message);
             pending->expect(collective_key(r, sequence), place);
@@ -154,7 +151,7 @@ void ThreadCommunicator::do_gather_v(std::string_view label, std::span<const std
         const auto place = recv.subspan(offset, index(counts[index(r)]));
         offset += place.size();
         if (r == root) {
-            copy(send, place);
+            copy_bytes(send, place);
         } else {
             pending.expect(collective_key(r, sequence), place);
         }
@@ -178,7 +175,7 @@ std::unique_ptr<Request::State> ThreadCommunicator::do_start_all_to_all_v(
         if (r == rank()) {
             ensure(block.size() == place.size(), "{}: rank {} sends itself {} bytes and expects {}",
                    what(label), r, block.size(), place.size());
-            copy(block, place);
+            copy_bytes(block, place);
         } else {
             office_->post(world_rank(r), collective_key(rank(), sequence), message_of(block));
             pending->expect(collective_key(r, sequence), place);
@@ -193,7 +190,7 @@ void ThreadCommunicator::do_all_reduce(std::string_view label, Reduction reducti
     std::vector<std::byte> all(values.size() * index(size()));
     const std::vector<std::int64_t> counts(index(size()), static_cast<std::int64_t>(values.size()));
     do_all_gather_v(label, values, all, counts);
-    copy(std::span(all).first(values.size()), values);
+    copy_bytes(std::span(all).first(values.size()), values);
     const auto fold = [&]<class T>(T) {
         for (std::size_t at = values.size(); at < all.size(); at += sizeof(T)) {
             T other;

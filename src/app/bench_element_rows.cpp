@@ -11,11 +11,11 @@ using kernels::ConstMatrix;
 using kernels::Matrix;
 
 constexpr std::int64_t kHidden = 512;
-constexpr double kFloat = sizeof(float);
+constexpr double kElement = sizeof(float);
 
 /// Times `op`, which moves so many arrays of `elements` floats to or from memory.
 RowFacts measure_moves(Meter& meter, std::int64_t elements, double arrays, const auto& op) {
-    const BenchWork work{.bytes = arrays * kFloat * static_cast<double>(elements)};
+    const BenchWork work{.bytes = arrays * kElement * static_cast<double>(elements)};
     meter.expect({work});
     while (meter.more()) meter.time(op);
     return {.work = work};
@@ -114,7 +114,7 @@ BenchRow head_row(std::int64_t vocabulary) {
                 const std::vector<TokenId> targets(static_cast<std::size_t>(kRows), 1);
                 const BenchWork work{.flop = 2.0 * static_cast<double>(kRows * kHidden) *
                                              static_cast<double>(vocabulary),
-                                     .bytes = kFloat * static_cast<double>(kHidden * vocabulary)};
+                                     .bytes = kElement * static_cast<double>(kHidden * vocabulary)};
                 meter.expect({work});
                 while (meter.more()) {
                     meter.time([&] {

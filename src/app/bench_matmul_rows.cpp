@@ -8,7 +8,6 @@ namespace {
 
 using kernels::ConstMatrix;
 using kernels::Matrix;
-using kernels::Output;
 using kernels::PackSide;
 using kernels::PackSpec;
 
@@ -69,7 +68,7 @@ struct Layer {
         device.weight_gradient({.dy = matrix_dy,
                                 .x = matrix_x,
                                 .dw = Matrix(dw.span(), w.rows, w.cols),
-                                .output = Output::add},
+                                .output = kernels::Output::add},
                                stream);
     }
 

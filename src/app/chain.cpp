@@ -5,16 +5,12 @@
 #include <algorithm>
 #include <map>
 
+#include "src/app/trim.hpp"
+
 namespace rankwise::app {
 namespace {
 
 using Values = std::map<std::string, std::string, std::less<>>;
-
-std::string_view trimmed(std::string_view text) {
-    const std::size_t begin = text.find_first_not_of(" \t\r");
-    if (begin == std::string_view::npos) return {};
-    return text.substr(begin, text.find_last_not_of(" \t\r") + 1 - begin);
-}
 
 /// "section.key" and its value.
 Values values_of(std::string_view recipe) {
@@ -24,12 +20,12 @@ Values values_of(std::string_view recipe) {
         const std::size_t end = std::min(recipe.find('\n'), recipe.size());
         std::string_view line = recipe.substr(0, end);
         recipe.remove_prefix(std::min(end + 1, recipe.size()));
-        line = trimmed(line.substr(0, line.find('#')));
+        line = trim(line.substr(0, line.find('#')));
         if (line.starts_with('[')) section = line.substr(1, line.find(']') - 1);
         const std::size_t equals = line.find('=');
         if (equals == std::string_view::npos) continue;
-        values[fmt::format("{}.{}", section, trimmed(line.substr(0, equals)))] =
-            trimmed(line.substr(equals + 1));
+        values[fmt::format("{}.{}", section, trim(line.substr(0, equals)))] =
+            trim(line.substr(equals + 1));
     }
     return values;
 }
@@ -54,7 +50,7 @@ std::vector<std::string> names_in(std::string_view list) {
     std::vector<std::string> names;
     while (!list.empty()) {
         const std::size_t comma = std::min(list.find(','), list.size());
-        const std::string_view name = trimmed(list.substr(0, comma));
+        const std::string_view name = trim(list.substr(0, comma));
         if (!name.empty()) names.emplace_back(name);
         list.remove_prefix(std::min(comma + 1, list.size()));
     }

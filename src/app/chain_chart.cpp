@@ -39,9 +39,9 @@ struct Arrow {
 };
 
 /// Places for boxes and arrows. Space r is above row r.
-class Layout {
+class ChainLayout {
   public:
-    explicit Layout(std::span<const ChainStage> chain)
+    explicit ChainLayout(std::span<const ChainStage> chain)
         : chain_(chain),
           rows_((chain.size() + kMostColumns - 1) / kMostColumns),
           columns_((chain.size() + rows_ - 1) / rows_),
@@ -312,7 +312,7 @@ double bold_width(std::string_view name) {
     return width;
 }
 
-std::string box_svg(const Layout& layout, std::span<const ChainStage> chain, std::size_t i,
+std::string box_svg(const ChainLayout& layout, std::span<const ChainStage> chain, std::size_t i,
                     std::span<const MetricRecord> metrics) {
     const ChainStage& stage = chain[i];
     const double x = layout.left(i);
@@ -371,7 +371,7 @@ std::size_t model_place(std::span<const ChainStage> chain, std::string_view mode
 
 std::string chain_svg(std::span<const ChainStage> chain, std::span<const MetricRecord> metrics) {
     if (chain.empty()) return {};
-    const Layout layout(chain);
+    const ChainLayout layout(chain);
     std::string svg = fmt::format(
         "<svg class=\"chain\" viewBox=\"0 0 {} {:.0f}\" role=\"img\" aria-label=\"the chain of "
         "stages\"><defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"6\" refY=\"4\" "

@@ -10,17 +10,10 @@
 
 #include "src/app/nearest.hpp"
 #include "src/app/recipe.hpp"
+#include "src/app/trim.hpp"
 
 namespace rankwise::app {
 namespace {
-
-constexpr std::string_view kSpace = " \t";
-
-std::string_view trim(std::string_view text) {
-    const auto first = text.find_first_not_of(kSpace);
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
-}
 
 std::vector<std::string_view> items_of(std::string_view text) {
     std::vector<std::string_view> items;

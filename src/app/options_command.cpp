@@ -12,7 +12,7 @@
 namespace rankwise::app {
 namespace {
 
-const char* word_of(OptionKind kind) {
+const char* kind_text(OptionKind kind) {
     switch (kind) {
         case OptionKind::logical:
             return "logical";
@@ -51,7 +51,7 @@ void print_section(const DeclaredSection& section) {
     for (const DeclaredOption& option : section.options) {
         const std::string setting = fmt::format("{} = {}", option.name, option.default_value);
         fmt::print("  {:<{}}  {}\n", setting, width, option.help);
-        fmt::print("  {:<{}}  {}; {}", "", width, word_of(option.kind), option.expected);
+        fmt::print("  {:<{}}  {}; {}", "", width, kind_text(option.kind), option.expected);
         if (!option.reason.empty()) fmt::print(" ({})", option.reason);
         if (!option.matrix_values.empty()) {
             fmt::print(" (matrix: {})", fmt::join(option.matrix_values, ", "));

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "src/app/nearest.hpp"
+#include "src/app/trim.hpp"
 #include "src/base/numerics_version.hpp"
 
 namespace rankwise::app {
@@ -18,12 +19,6 @@ namespace {
 
 constexpr std::int64_t kCommandLineOrder = std::int64_t{1} << 40U;
 constexpr std::int64_t kLastOrder = kCommandLineOrder + 1;
-
-std::string_view trim(std::string_view text) {
-    const auto first = text.find_first_not_of(" \t\r\n");
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
 
 std::string did_you_mean(const std::string& word) {
     return word.empty() ? std::string() : fmt::format("; did you mean {}?", word);

@@ -54,8 +54,8 @@ struct Sizes {
     }
 };
 
-void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
-            Matrix x, bool inverse) {
+void rotate_adjacent(Compute& compute, const Weights& weights,
+                     std::span<const std::int32_t> positions, Matrix x, bool inverse) {
     compute.device.rope({.x = x,
                          .heads = 1,
                          .head_dim = x.cols,
@@ -215,7 +215,7 @@ void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer
                      .inv_rms = at.inv_rms_kv},
                     stream);
     compute.copy_rows(at.kv_a.col_range(sizes.rope_key), at.key.col_range(sizes.rope_key));
-    rotate(compute, weights, positions, at.key.col_range(sizes.rope_key), false);
+    rotate_adjacent(compute, weights, positions, at.key.col_range(sizes.rope_key), false);
 
     for (std::int64_t head = 0; head < sizes.heads; ++head) {
         device.matmul({.x = at.q.col_range(sizes.nope_of(head)),
@@ -225,7 +225,7 @@ void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer
     }
     const Matrix rotated = heads_as_rows(at.absorbed, sizes.heads).col_range(sizes.rope_key);
     compute.copy_rows(heads_as_rows(at.q, sizes.heads).col_range(sizes.rope), rotated);
-    rotate(compute, weights, repeated(positions, sizes.heads), rotated, false);
+    rotate_adjacent(compute, weights, repeated(positions, sizes.heads), rotated, false);
     if (compute.probe) compute.probe(layer, "latent queries", at.absorbed);
     if (compute.probe) compute.probe(layer, "latent keys", at.key);
 
@@ -289,7 +289,7 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
         add_heads(own_dvalue, dvalue);
     }
     device.add({.from = dvalue, .to = dkey.col_range(sizes.compressed)}, stream);
-    rotate(compute, weights, batch.positions, dkey.col_range(sizes.rope_key), true);
+    rotate_adjacent(compute, weights, batch.positions, dkey.col_range(sizes.rope_key), true);
 
     up_gradients(compute, ids.kv_b, sizes, kept, dabsorbed, dvalues, gradients);
     const Matrix dq = gradients.matrix(rows, kept.q.cols);
@@ -301,7 +301,7 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
     }
     const Matrix back = heads_as_rows(dq, sizes.heads).col_range(sizes.rope);
     compute.copy_rows(heads_as_rows(dabsorbed, sizes.heads).col_range(sizes.rope_key), back);
-    rotate(compute, weights, repeated(batch.positions, sizes.heads), back, true);
+    rotate_adjacent(compute, weights, repeated(batch.positions, sizes.heads), back, true);
 
     queries_backward(compute, weights, ids, w, batch, tokens, kept, x, dq, gradients, dx);
     inner_norm_backward(compute, ids.kv_a_norm, w.kv_a_norm, batch,

@@ -33,7 +33,7 @@ ModelConfig deepseek(Family family, std::int64_t heads) {
 /// Llama with biases everywhere and leaves that are empty; Qwen2 with uneven leaves and tied
 /// embeddings; Qwen3 with head norms; DeepSeek with and without compressed queries. Lists 2,2,2;
 /// 2,7; 3,3; 3,2; 2,2; 2,2,2; 2,3.
-std::vector<ModelConfig> configs() {
+std::vector<ModelConfig> split_configs() {
     ModelConfig llama = config_of(Family::llama, 8, 4, 40, 37);
     llama.qkv_bias = llama.o_bias = llama.mlp_bias = true;
     return {llama,
@@ -47,8 +47,8 @@ std::vector<ModelConfig> configs() {
 }
 
 /// Two bundles, of which one has a prompt longer than a block of 64.
-struct Texts {
-    Texts() {
+struct SplitTexts {
+    SplitTexts() {
         for (int i = 0; i < 70; ++i) long_prompt.push_back((7 * i + 3) % 36);
         append(batch, {.prompt = long_prompt, .answers = {a, b}});
         append(batch, {.prompt = a, .answers = {c, b, a}});
@@ -61,8 +61,8 @@ struct Texts {
 };
 
 /// One rank's model.
-struct Rank : test::SmallModel {
-    Rank(const ModelConfig& configuration, Communicator* tensor)
+struct TensorRank : test::SmallModel {
+    TensorRank(const ModelConfig& configuration, Communicator* tensor)
         : SmallModel(configuration, test::plain_device(), 1, 0.4, {.tensor = tensor}) {}
 };
 
@@ -77,11 +77,11 @@ void on_every_degree(const ModelConfig& config,
 }
 
 TEST(TensorSplit, PartsCoverEveryParameterOnceAndTheDigestIsThatOfOneRank) {
-    for (const ModelConfig& config : configs()) {
-        Rank alone(config, nullptr);
+    for (const ModelConfig& config : split_configs()) {
+        TensorRank alone(config, nullptr);
         const std::vector<UInt128> expected = alone.weights.digests(alone.compute);
         on_every_degree(config, [&](Communicator& axis) {
-            Rank rank(config, &axis);
+            TensorRank rank(config, &axis);
             EXPECT_EQ(rank.weights.digests(rank.compute), expected);
             for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
                 const std::int64_t mine = rank.weights.counts(id) ? rank.weights.box(id).size() : 0;
@@ -93,13 +93,13 @@ TEST(TensorSplit, PartsCoverEveryParameterOnceAndTheDigestIsThatOfOneRank) {
 }
 
 TEST(TensorSplit, LogprobsAndEntropiesAreThoseOfOneRankBitForBit) {
-    const Texts texts;
-    for (const ModelConfig& config : configs()) {
+    const SplitTexts texts;
+    for (const ModelConfig& config : split_configs()) {
         const HeadOptions head{.ids = config.vocab_size - 1, .temperature = 0.7F};
-        Rank alone(config, nullptr);
+        TensorRank alone(config, nullptr);
         const Logprobs expected = score(alone.compute, alone.weights, head, texts.batch);
         on_every_degree(config, [&](Communicator& axis) {
-            Rank rank(config, &axis);
+            TensorRank rank(config, &axis);
             const Logprobs split = score(rank.compute, rank.weights, head, texts.batch);
             EXPECT_EQ(split.logprob, expected.logprob);
             EXPECT_EQ(split.entropy, expected.entropy);
@@ -108,17 +108,17 @@ TEST(TensorSplit, LogprobsAndEntropiesAreThoseOfOneRankBitForBit) {
 }
 
 TEST(TensorSplit, GradientsAreThoseOfOneRankBitForBit) {
-    const Texts texts;
-    for (const ModelConfig& config : configs()) {
+    const SplitTexts texts;
+    for (const ModelConfig& config : split_configs()) {
         const HeadOptions head{.ids = config.vocab_size - 1, .block_bytes = 4096};
-        Rank alone(config, nullptr);
+        TensorRank alone(config, nullptr);
         test::PassGradients expected(alone);
         test::run_backward(alone, head, texts.batch, false, expected);
         std::vector<std::vector<float>> whole;
         for (ParameterId id = 0; id < alone.weights.table().count(); ++id)
             whole.push_back(expected.values(id));
         on_every_degree(config, [&](Communicator& axis) {
-            Rank rank(config, &axis);
+            TensorRank rank(config, &axis);
             test::PassGradients sink(rank);
             test::run_backward(rank, head, texts.batch, false, sink);
             for (ParameterId id = 0; id < rank.weights.table().count(); ++id) {
@@ -153,14 +153,14 @@ TEST(TensorSplit, DegreesAreThoseOfTheReductionListThatHoldWholeKvHeadsOrShareOn
 }
 
 TEST(TensorSplit, BytesSentAreThoseOfTheFormula) {
-    const Texts texts;
+    const SplitTexts texts;
     const ModelConfig config = config_of(Family::llama, 8, 4, 144, 136);
     const std::int64_t rows = texts.batch.rows();
     const std::int64_t head_rows = std::ssize(texts.batch.head);
     for (const std::int64_t degree : {2, 4, 8}) {
         parallel::ThreadWorld world(narrow<int>(degree));
         world.run([&](Communicator& axis) {
-            Rank rank(config, &axis);
+            TensorRank rank(config, &axis);
             test::PassGradients sink(rank);
             test::run_backward(rank, {.ids = config.vocab_size}, texts.batch, false, sink);
         });

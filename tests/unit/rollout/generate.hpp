@@ -82,4 +82,32 @@ inline void expect_exact_logprobs(SmallModel& model, std::span<const Trajectory>
     EXPECT_EQ(at, scored.logprob.size());
 }
 
+/// Answers of the same tokens, log-probabilities and ends.
+inline void expect_same(const std::vector<Trajectory>& a, const std::vector<Trajectory>& b) {
+    ASSERT_EQ(a.size(), b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        EXPECT_EQ(a[i].tokens, b[i].tokens);
+        EXPECT_EQ(a[i].logprobs, b[i].logprobs);
+        EXPECT_EQ(a[i].finish_reason, b[i].finish_reason);
+    }
+}
+
+/// Gives one sample a poll; only on one rank may it be asked.
+class SlowWork final : public rollout::WorkSource {
+  public:
+    SlowWork(std::span<const rollout::Request> requests, bool may_be_asked)
+        : work_(requests), may_be_asked_(may_be_asked) {}
+    std::vector<rollout::WorkUnit> poll(std::int64_t free_slots, bool idle) override {
+        EXPECT_TRUE(may_be_asked_);
+        if (!idle && ++polls_ % 3 != 0) return {};
+        return work_.poll(std::min<std::int64_t>(free_slots, 1), idle);
+    }
+    [[nodiscard]] bool exhausted() const override { return work_.exhausted(); }
+
+  private:
+    rollout::LocalWork work_;
+    bool may_be_asked_;
+    std::int64_t polls_ = 0;
+};
+
 }  // namespace rankwise::test

@@ -6,6 +6,9 @@
 namespace rankwise::rollout {
 namespace {
 
+using test::expect_same;
+using test::SlowWork;
+
 struct Case {
     int pipeline;
     int tensor;
@@ -19,15 +22,6 @@ model::ModelConfig config_of(model::Family family) {
     model::ModelConfig config = test::small_config(family);
     config.layers = 7;
     return config;
-}
-
-void expect_same(const std::vector<Trajectory>& a, const std::vector<Trajectory>& b) {
-    ASSERT_EQ(a.size(), b.size());
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        EXPECT_EQ(a[i].tokens, b[i].tokens);
-        EXPECT_EQ(a[i].logprobs, b[i].logprobs);
-        EXPECT_EQ(a[i].finish_reason, b[i].finish_reason);
-    }
 }
 
 /// Runs `body` on the ranks of a case, each with its part of the model.
@@ -68,24 +62,6 @@ TEST(PipelineGeneration, AnswersOnEveryRankAreThoseOfOneRank) {
         }
     }
 }
-
-/// Gives one sample a poll; only on the first rank may it be asked.
-class SlowWork final : public WorkSource {
-  public:
-    SlowWork(std::span<const Request> requests, bool may_be_asked)
-        : work_(requests), may_be_asked_(may_be_asked) {}
-    std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override {
-        EXPECT_TRUE(may_be_asked_);
-        if (!idle && ++polls_ % 3 != 0) return {};
-        return work_.poll(std::min<std::int64_t>(free_slots, 1), idle);
-    }
-    [[nodiscard]] bool exhausted() const override { return work_.exhausted(); }
-
-  private:
-    LocalWork work_;
-    bool may_be_asked_;
-    std::int64_t polls_ = 0;
-};
 
 TEST(PipelineGeneration, TheFirstRankAsksForWorkAndAllStartTheSame) {
     const model::ModelConfig config = config_of(model::Family::qwen2);

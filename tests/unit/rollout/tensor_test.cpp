@@ -4,14 +4,17 @@
 namespace rankwise::rollout {
 namespace {
 
-struct Case {
+using test::expect_same;
+using test::SlowWork;
+
+struct TensorCase {
     model::ModelConfig config;
     int ranks;
 };
 
 /// Uneven parts of the vocabulary, one of them empty (37 ids in 4 leaves); KV heads held twice;
 /// experts, also of fewer rows than ranks.
-std::vector<Case> cases() {
+std::vector<TensorCase> cases() {
     model::ModelConfig odd = test::small_config();
     odd.heads = 9;
     odd.kv_heads = 3;
@@ -22,14 +25,6 @@ std::vector<Case> cases() {
             {odd, 9},
             {test::small_config(model::Family::deepseek_v3), 2},
             {test::small_config(model::Family::deepseek_v2), 4}};
-}
-
-void expect_same(const std::vector<Trajectory>& a, const std::vector<Trajectory>& b) {
-    ASSERT_EQ(a.size(), b.size());
-    for (std::size_t i = 0; i < a.size(); ++i) {
-        EXPECT_EQ(a[i].tokens, b[i].tokens);
-        EXPECT_EQ(a[i].logprobs, b[i].logprobs);
-    }
 }
 
 TEST(TensorGeneration, AnswersAreThoseOfOneRankWithAndWithoutFiltersAndGreedily) {
@@ -49,24 +44,6 @@ TEST(TensorGeneration, AnswersAreThoseOfOneRankWithAndWithoutFiltersAndGreedily)
         }
     }
 }
-
-/// Gives one sample a poll; only on rank 0 of the group may it be asked.
-class SlowWork final : public WorkSource {
-  public:
-    explicit SlowWork(std::span<const Request> requests, bool may_be_asked)
-        : work_(requests), may_be_asked_(may_be_asked) {}
-    std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override {
-        EXPECT_TRUE(may_be_asked_);
-        if (!idle && ++polls_ % 3 != 0) return {};
-        return work_.poll(std::min<std::int64_t>(free_slots, 1), idle);
-    }
-    [[nodiscard]] bool exhausted() const override { return work_.exhausted(); }
-
-  private:
-    LocalWork work_;
-    bool may_be_asked_;
-    std::int64_t polls_ = 0;
-};
 
 TEST(TensorGeneration, OneRankOfAGroupAsksForWorkAndAllStartTheSame) {
     const auto requests = test::requests_of({3, 9}, 4);
