@@ -2,6 +2,9 @@
 // a micro-batch (training). One sequence of operations for a row in every case: NUMERICS N5. Values
 // may be narrower or wider than keys, and may be the first columns of the keys: latent attention in
 // its absorbed form is one KV head whose key is [latent | rope] and whose value is the latent.
+// Everything is f32, or everything bf16 (even sizes): then the dot products q.k and dout.v go in
+// pairs (N1), other sums take widened elements, and each result is rounded once; statistics are
+// f32.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +23,7 @@ inline constexpr std::int64_t kKeySpan = 2048;
 
 /// The cache of one layer: `pages` pages of kKeyBlock positions. Page p, KV head h starts at
 /// element (p * kv_heads + h) * (head_dim + value_dim) * kKeyBlock and holds K as
-/// [head_dim][kKeyBlock], then V as [kKeyBlock][value_dim].
+/// [head_dim][kKeyBlock], of bf16 [head_dim / 2][kKeyBlock][2], then V as [kKeyBlock][value_dim].
 struct KvPages {
     std::byte* handle = nullptr;
     DType dtype = DType::f32;
@@ -118,7 +121,7 @@ struct SegmentAttentionBackwardArgs {
     std::span<const AttentionSegment> segments;
     float scale = 1.0F;
     Matrix dq;
-    Matrix dk;
+    Matrix dk;  ///< with dv of the type of q, or f32: sums that are not yet finished
     Matrix dv;
 };
 

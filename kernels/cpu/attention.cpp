@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/cpu/attention_call.hpp"
+#include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 
 namespace rankwise::kernels::cpu {
@@ -30,8 +31,10 @@ void append_chunks(std::int64_t source, std::int64_t rows, std::int64_t group,
 }
 
 void check_pages(const char* op, const KvPages& pages) {
-    ensure(pages.dtype == DType::f32, "{}: pages of {}, this device keeps f32", op,
-           name_of(pages.dtype));
+    ensure(pages.dtype == DType::f32 || pages.dtype == DType::bf16,
+           "{}: pages of {}; this device keeps F32 and BF16", op, name_of(pages.dtype));
+    ensure(pages.dtype == DType::f32 || pages.head_dim % 2 == 0,
+           "{}: keys of size {}, of which BF16 elements make no pairs", op, pages.head_dim);
     ensure(pages.kv_heads > 0 && pages.head_dim > 0 && pages.value_dim > 0 && pages.pages >= 0,
            "{}: {} pages of {} KV heads of size {} with values of size {}", op, pages.pages,
            pages.kv_heads, pages.head_dim, pages.value_dim);
@@ -71,6 +74,14 @@ void check_runs(const PagedAttentionArgs& args) {
     ensure(row == args.q.rows, "paged_attention: the runs cover {} rows of {}", row, args.q.rows);
 }
 
+/// A key into its place among those of a page: pairs of bf16 elements stay together.
+void write_key(const float* from, std::int64_t head_dim, float* to) {
+    for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyBlock] = from[d];
+}
+void write_key(const std::uint16_t* from, std::int64_t head_dim, std::uint16_t* to) {
+    for (std::int64_t d = 0; d < head_dim; d += 2) std::copy_n(from + d, 2, to + d * kKeyBlock);
+}
+
 }  // namespace
 
 void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
@@ -79,27 +90,30 @@ void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = std::ssize(args.slots);
     const std::int64_t head_dim = pages.head_dim;
     const std::int64_t value_dim = pages.value_dim;
-    check_floats("kv_write", "k", args.k, rows, pages.kv_heads * head_dim);
-    check_floats("kv_write", "v", args.v, rows, pages.kv_heads * value_dim);
+    check_operand("kv_write", "k", args.k, pages.dtype, rows, pages.kv_heads * head_dim);
+    check_operand("kv_write", "v", args.v, pages.dtype, rows, pages.kv_heads * value_dim);
     for (std::int64_t slot : args.slots)
         check_page("kv_write", slot < 0 ? -1 : slot / kKeyBlock, pages);
-    const float* k = floats(args.k);
-    const float* v = floats(args.v);
-    auto* base = reinterpret_cast<float*>(at(pages.handle));
-    team_->run(ceil_div(rows, kRowsMoved), [&](std::int64_t task) {
-        const std::int64_t end = std::min(rows, (task + 1) * kRowsMoved);
-        for (std::int64_t t = task * kRowsMoved; t < end; ++t) {
-            const std::int64_t slot = args.slots[static_cast<std::size_t>(t)];
-            const std::int64_t place = slot % kKeyBlock;
-            float* page = base + slot / kKeyBlock * pages.page_elements();
-            for (std::int64_t head = 0; head < pages.kv_heads; ++head) {
-                float* to = page + head * (head_dim + value_dim) * kKeyBlock;
-                const float* from = k + t * args.k.stride + head * head_dim;
-                for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyBlock + place] = from[d];
-                std::copy_n(v + t * args.v.stride + head * value_dim, value_dim,
-                            to + head_dim * kKeyBlock + place * value_dim);
+    with_elements(pages.dtype, [&]<class Element>(Element /*element*/) {
+        const auto* k = elements<Element>(args.k);
+        const auto* v = elements<Element>(args.v);
+        auto* base = reinterpret_cast<Element*>(at(pages.handle));
+        constexpr std::int64_t kTogether = sizeof(float) / sizeof(Element);
+        team_->run(ceil_div(rows, kRowsMoved), [&](std::int64_t task) {
+            const std::int64_t end = std::min(rows, (task + 1) * kRowsMoved);
+            for (std::int64_t t = task * kRowsMoved; t < end; ++t) {
+                const std::int64_t slot = args.slots[static_cast<std::size_t>(t)];
+                const std::int64_t place = slot % kKeyBlock;
+                Element* page = base + slot / kKeyBlock * pages.page_elements();
+                for (std::int64_t head = 0; head < pages.kv_heads; ++head) {
+                    Element* to = page + head * (head_dim + value_dim) * kKeyBlock;
+                    write_key(k + t * args.k.stride + head * head_dim, head_dim,
+                              to + place * kTogether);
+                    std::copy_n(v + t * args.v.stride + head * value_dim, value_dim,
+                                to + head_dim * kKeyBlock + place * value_dim);
+                }
             }
-        }
+        });
     });
 }
 
@@ -121,10 +135,12 @@ void CpuDevice::kv_copy(const KvCopyArgs& args, Stream& /*stream*/) {
 void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream*/) {
     const KvPages& pages = args.pages;
     check_pages("paged_attention", pages);
-    const HeadShape shape = check_heads("paged_attention", args.heads, pages.kv_heads, args.q.cols,
+    const HeadShape shape = check_heads("paged_attention", args.q, args.heads, pages.kv_heads,
                                         pages.head_dim, pages.value_dim);
-    check_floats("paged_attention", "q", args.q, args.q.rows, args.heads * shape.head_dim);
-    check_floats("paged_attention", "out", args.out, args.q.rows, args.heads * shape.value_dim);
+    check_operand("paged_attention", "q", args.q, pages.dtype, args.q.rows,
+                  args.heads * shape.head_dim);
+    check_operand("paged_attention", "out", args.out, pages.dtype, args.q.rows,
+                  args.heads * shape.value_dim);
     check_runs(args);
 
     thread_local std::vector<Chunk> chunks;
@@ -132,43 +148,50 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
     for (std::int64_t i = 0; i < std::ssize(args.runs); ++i) {
         append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
     }
-    const AttentionKernels& kernels = attention_kernels(isa_);
     const std::span<const Chunk> work(chunks);
-    const float* q = floats(args.q);
-    float* out = floats(args.out);
-    const auto* base = reinterpret_cast<const float*>(at(pages.handle));
-    run_for_heads(*team_, std::ssize(work), shape.kv_heads, [&](std::int64_t i, std::int64_t head) {
-        const Chunk& chunk = work[static_cast<std::size_t>(i)];
-        const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
-        const std::int64_t row = run.row_begin + chunk.row;
-        const std::int64_t first = head * shape.group;
-        kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
-                        .q_stride = args.q.stride,
-                        .rows = chunk.rows,
-                        .position = run.position + chunk.row,
-                        .group = shape.group,
-                        .head_dim = shape.head_dim,
-                        .value_dim = shape.value_dim,
-                        .scale = args.scale,
-                        .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
-                        .block_stride = pages.page_elements(),
-                        .table = args.page_table.data() + run.page_begin,
-                        .out = out + row * args.out.stride + first * shape.value_dim,
-                        .out_stride = args.out.stride,
-                        .scratch = task_scratch().take(kernels.rows_scratch(
-                            chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+    with_elements(pages.dtype, [&]<class Element>(Element /*element*/) {
+        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
+        const auto* q = elements<Element>(args.q);
+        auto* out = elements<Element>(args.out);
+        const auto* base = reinterpret_cast<const Element*>(at(pages.handle));
+        const auto attend = [&](std::int64_t i, std::int64_t head) {
+            const Chunk& chunk = work[static_cast<std::size_t>(i)];
+            const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
+            const std::int64_t row = run.row_begin + chunk.row;
+            const std::int64_t first = head * shape.group;
+            kernels.attend_pages(
+                {.q = q + row * args.q.stride + first * shape.head_dim,
+                 .q_stride = args.q.stride,
+                 .rows = chunk.rows,
+                 .position = run.position + chunk.row,
+                 .group = shape.group,
+                 .head_dim = shape.head_dim,
+                 .value_dim = shape.value_dim,
+                 .scale = args.scale,
+                 .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
+                 .block_stride = pages.page_elements(),
+                 .table = args.page_table.data() + run.page_begin,
+                 .out = out + row * args.out.stride + first * shape.value_dim,
+                 .out_stride = args.out.stride,
+                 .scratch = task_scratch().take(kernels.rows_scratch(
+                     chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+        };
+        run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
     });
 }
 
 void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.q.rows;
     const HeadShape shape =
-        check_heads("segment_attention", args.heads, args.kv_heads, args.q.cols,
+        check_heads("segment_attention", args.q, args.heads, args.kv_heads,
                     head_size(args.q, args.heads), head_size(args.out, args.heads));
-    check_floats("segment_attention", "q", args.q, rows, args.heads * shape.head_dim);
-    check_floats("segment_attention", "k", args.k, rows, args.kv_heads * shape.head_dim);
-    check_floats("segment_attention", "v", args.v, rows, args.kv_heads * shape.value_dim);
-    check_floats("segment_attention", "out", args.out, rows, args.heads * shape.value_dim);
+    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
+        check_operand("segment_attention", what, matrix, args.q.dtype, rows, cols);
+    };
+    shaped("q", args.q, args.heads * shape.head_dim);
+    shaped("k", args.k, args.kv_heads * shape.head_dim);
+    shaped("v", args.v, args.kv_heads * shape.value_dim);
+    shaped("out", args.out, args.heads * shape.value_dim);
     const bool statistics = !args.maximum.empty() || !args.denominator.empty();
     ensure(!statistics || (args.maximum.size() == rows * args.heads &&
                            args.denominator.size() == rows * args.heads),
@@ -182,16 +205,17 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
     for (std::int64_t i = 0; i < std::ssize(args.segments); ++i) {
         append_chunks(i, args.segments[static_cast<std::size_t>(i)].rows, shape.group, chunks);
     }
-    const AttentionKernels& kernels = attention_kernels(isa_);
     thread_local AttentionScratch packed;
-    const float* k = floats(args.k);
-    const float* v = floats(args.v);
     const std::int64_t block_size = (shape.head_dim + shape.value_dim) * kKeyBlock;
     const std::int64_t block_stride = shape.kv_heads * block_size;
-    float* blocks = packed.take(plan.blocks() * block_stride);
+    float* const blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;
-    run_for_heads(
-        *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
+    const std::span<const Chunk> work(chunks);
+    with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
+        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
+        const auto* k = elements<Element>(args.k);
+        const auto* v = elements<Element>(args.v);
+        const auto pack = [&](std::int64_t block, std::int64_t head) {
             kernels.pack_forward({.k = k + head * shape.head_dim,
                                   .v = v + head * shape.value_dim,
                                   .k_stride = args.k.stride,
@@ -200,37 +224,39 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
                                   .head_dim = shape.head_dim,
                                   .value_dim = shape.value_dim,
                                   .to = blocks + block * block_stride + head * block_size});
-        });
+        };
+        run_for_heads(*team_, planned.blocks(), shape.kv_heads, pack);
 
-    const std::span<const Chunk> work(chunks);
-    const float* q = floats(args.q);
-    float* out = floats(args.out);
-    float* maximum = statistics ? at(args.maximum) : nullptr;
-    float* denominator = statistics ? at(args.denominator) : nullptr;
-    run_for_heads(*team_, std::ssize(work), shape.kv_heads, [&](std::int64_t i, std::int64_t head) {
-        const Chunk& chunk = work[static_cast<std::size_t>(i)];
-        const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
-        const std::int64_t row = segment.row_begin + chunk.row;
-        const std::int64_t first = head * shape.group;
-        const std::int64_t statistic = row * args.heads + first;
-        kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
-                        .q_stride = args.q.stride,
-                        .rows = chunk.rows,
-                        .position = segment.position + chunk.row,
-                        .group = shape.group,
-                        .head_dim = shape.head_dim,
-                        .value_dim = shape.value_dim,
-                        .scale = args.scale,
-                        .blocks = blocks + head * block_size,
-                        .block_stride = block_stride,
-                        .table = planned.table(chunk.source),
-                        .out = out + row * args.out.stride + first * shape.value_dim,
-                        .out_stride = args.out.stride,
-                        .maximum = statistics ? maximum + statistic : nullptr,
-                        .denominator = statistics ? denominator + statistic : nullptr,
-                        .statistics_stride = args.heads,
-                        .scratch = task_scratch().take(kernels.rows_scratch(
-                            chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+        const auto* q = elements<Element>(args.q);
+        auto* out = elements<Element>(args.out);
+        float* maximum = statistics ? at(args.maximum) : nullptr;
+        float* denominator = statistics ? at(args.denominator) : nullptr;
+        const auto attend = [&](std::int64_t i, std::int64_t head) {
+            const Chunk& chunk = work[static_cast<std::size_t>(i)];
+            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
+            const std::int64_t row = segment.row_begin + chunk.row;
+            const std::int64_t first = head * shape.group;
+            const std::int64_t statistic = row * args.heads + first;
+            kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
+                            .q_stride = args.q.stride,
+                            .rows = chunk.rows,
+                            .position = segment.position + chunk.row,
+                            .group = shape.group,
+                            .head_dim = shape.head_dim,
+                            .value_dim = shape.value_dim,
+                            .scale = args.scale,
+                            .blocks = blocks + head * block_size,
+                            .block_stride = block_stride,
+                            .table = planned.table(chunk.source),
+                            .out = out + row * args.out.stride + first * shape.value_dim,
+                            .out_stride = args.out.stride,
+                            .maximum = statistics ? maximum + statistic : nullptr,
+                            .denominator = statistics ? denominator + statistic : nullptr,
+                            .statistics_stride = args.heads,
+                            .scratch = task_scratch().take(kernels.rows_scratch(
+                                chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+        };
+        run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
     });
 }
 

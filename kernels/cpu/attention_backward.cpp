@@ -2,6 +2,7 @@
 
 #include "kernels/attention.hpp"
 #include "kernels/cpu/attention_call.hpp"
+#include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 
 namespace rankwise::kernels::cpu {
@@ -13,7 +14,11 @@ constexpr std::int64_t kRowsAdded = 64;
 void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
     const std::int64_t rows = args.q.rows;
     const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
-        check_floats("segment_attention_backward", what, matrix, rows, cols);
+        check_operand("segment_attention_backward", what, matrix, args.q.dtype, rows, cols);
+    };
+    const auto summed = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
+        const DType dtype = matrix.dtype == DType::f32 ? DType::f32 : args.q.dtype;
+        check_operand("segment_attention_backward", what, matrix, dtype, rows, cols);
     };
     shaped("q", args.q, args.heads * shape.head_dim);
     shaped("k", args.k, args.kv_heads * shape.head_dim);
@@ -21,8 +26,10 @@ void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
     shaped("out", args.out, args.heads * shape.value_dim);
     shaped("dout", args.dout, args.heads * shape.value_dim);
     shaped("dq", args.dq, args.heads * shape.head_dim);
-    shaped("dk", args.dk, args.kv_heads * shape.head_dim);
-    shaped("dv", args.dv, args.kv_heads * shape.value_dim);
+    summed("dk", args.dk, args.kv_heads * shape.head_dim);
+    summed("dv", args.dv, args.kv_heads * shape.value_dim);
+    ensure(args.dk.dtype == args.dv.dtype, "segment_attention_backward: dk is {}, dv {}",
+           name_of(args.dk.dtype), name_of(args.dv.dtype));
     ensure(args.maximum.size() == rows * args.heads && args.denominator.size() == rows * args.heads,
            "segment_attention_backward: {} maxima and {} denominators, expected {}",
            args.maximum.size(), args.denominator.size(), rows * args.heads);
@@ -56,6 +63,14 @@ void accumulate(const float* from, std::int64_t count, float* to) {
     for (std::int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
 
+/// A finished sum to its result.
+void give(const float* from, std::int64_t count, float* to) {
+    std::copy_n(from, count, to);
+}
+void give(const float* from, std::int64_t count, std::uint16_t* to) {
+    std::transform(from, from + count, to, bf16_from_float);
+}
+
 /// The gradients of keys or values for each query head, [heads][rows][padded]: sums over segments,
 /// of keys not yet times scale.
 struct HeadTotals {
@@ -71,9 +86,10 @@ struct HeadTotals {
 
 /// Adds what one segment gives to the keys of its path; the first to give anything is stored, not
 /// added.
+template <class Element>
 void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segment,
-                 const AttentionHeadGradient& given, std::int64_t head, const HeadTotals& keys,
-                 const HeadTotals& values, std::vector<char>& met) {
+                 const AttentionHeadGradient<Element>& given, std::int64_t head,
+                 const HeadTotals& keys, const HeadTotals& values, std::vector<char>& met) {
     for (std::int64_t i = segment; i >= 0; i = segments[static_cast<std::size_t>(i)].parent) {
         const AttentionSegment& above = segments[static_cast<std::size_t>(i)];
         char& met_before = met[static_cast<std::size_t>(i)];
@@ -99,7 +115,7 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                                            Stream& /*stream*/) {
     const std::int64_t rows = args.q.rows;
     const HeadShape shape =
-        check_heads("segment_attention_backward", args.heads, args.kv_heads, args.q.cols,
+        check_heads("segment_attention_backward", args.q, args.heads, args.kv_heads,
                     head_size(args.q, args.heads), head_size(args.out, args.heads));
     check(args, shape);
     thread_local AttentionPlan plan;
@@ -107,18 +123,26 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
     thread_local HeadOrder order;
     order.plan(args.head_order, shape);
 
-    const AttentionKernels& kernels = attention_kernels(isa_);
     const std::int64_t head_dim = shape.head_dim;
     const std::int64_t value_dim = shape.value_dim;
     const std::int64_t block_size = (2 * head_dim + value_dim) * kKeyBlock;
     const std::int64_t block_stride = shape.kv_heads * block_size;
     thread_local AttentionScratch packed;
-    float* blocks = packed.take(plan.blocks() * block_stride);
+    float* const blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;
-    const float* k = floats(args.k);
-    const float* v = floats(args.v);
-    run_for_heads(
-        *team_, planned.blocks(), shape.kv_heads, [&](std::int64_t block, std::int64_t head) {
+    thread_local AttentionScratch sums;
+    HeadTotals keys{.rows = rows, .padded = round_up(head_dim, 16)};
+    HeadTotals values{.rows = rows, .padded = round_up(value_dim, 16)};
+    keys.data = sums.take(keys.size(args.heads) + values.size(args.heads));
+    values.data = keys.data + keys.size(args.heads);
+    const float* maximum = at(args.maximum);
+    const float* denominator = at(args.denominator);
+    const std::int64_t bundles = std::ssize(planned.bundles) - 1;
+    with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
+        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
+        const auto* k = elements<Element>(args.k);
+        const auto* v = elements<Element>(args.v);
+        const auto pack = [&](std::int64_t block, std::int64_t head) {
             kernels.pack_backward({.k = k + head * head_dim,
                                    .v = v + head * value_dim,
                                    .k_stride = args.k.stride,
@@ -127,71 +151,62 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                                    .head_dim = head_dim,
                                    .value_dim = value_dim,
                                    .to = blocks + block * block_stride + head * block_size});
-        });
+        };
+        run_for_heads(*team_, planned.blocks(), shape.kv_heads, pack);
 
-    thread_local AttentionScratch sums;
-    HeadTotals keys{.rows = rows, .padded = round_up(head_dim, 16)};
-    HeadTotals values{.rows = rows, .padded = round_up(value_dim, 16)};
-    keys.data = sums.take(keys.size(args.heads) + values.size(args.heads));
-    values.data = keys.data + keys.size(args.heads);
-    const float* q = floats(args.q);
-    const float* out = floats(args.out);
-    const float* dout = floats(args.dout);
-    const float* maximum = at(args.maximum);
-    const float* denominator = at(args.denominator);
-    float* dq = floats(args.dq);
-    const std::int64_t bundles = std::ssize(planned.bundles) - 1;
-    team_->run(bundles * args.heads, [&](std::int64_t task) {
-        const auto bundle = static_cast<std::size_t>(task / args.heads);
-        const std::int64_t head = task % args.heads;
-        const Range members{planned.bundles[bundle], planned.bundles[bundle + 1]};
-        std::int64_t longest = 0;
-        for (std::int64_t i = members.begin; i < members.end; ++i) {
-            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-            longest = std::max(longest, round_up(segment.position + segment.rows, kKeyBlock));
-        }
-        thread_local std::vector<char> met;
-        met.assign(args.segments.size(), 0);
-        float* scratch = task_scratch().take(longest * (keys.padded + values.padded) +
-                                             kernels.gradient_scratch(head_dim, value_dim));
-        for (std::int64_t i = members.begin; i < members.end; ++i) {
-            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-            if (segment.rows == 0) continue;
-            const std::int64_t row = segment.row_begin;
-            const AttentionHeadGradient gradient{
-                .q = q + row * args.q.stride + head * head_dim,
-                .out = out + row * args.out.stride + head * value_dim,
-                .dout = dout + row * args.dout.stride + head * value_dim,
-                .q_stride = args.q.stride,
-                .out_stride = args.out.stride,
-                .dout_stride = args.dout.stride,
-                .rows = segment.rows,
-                .position = segment.position,
-                .head_dim = head_dim,
-                .value_dim = value_dim,
-                .scale = args.scale,
-                .maximum = maximum + row * args.heads + head,
-                .denominator = denominator + row * args.heads + head,
-                .statistics_stride = args.heads,
-                .blocks = blocks + head / shape.group * block_size,
-                .block_stride = block_stride,
-                .table = planned.table(i),
-                .dq = dq + row * args.dq.stride + head * head_dim,
-                .dq_stride = args.dq.stride,
-                .dk = scratch,
-                .dv = scratch + longest * keys.padded,
-                .scratch = scratch + longest * (keys.padded + values.padded)};
-            kernels.gradient(gradient);
-            add_to_path(args.segments, i, gradient, head, keys, values, met);
-        }
+        const auto* q = elements<Element>(args.q);
+        const auto* out = elements<Element>(args.out);
+        const auto* dout = elements<Element>(args.dout);
+        auto* dq = elements<Element>(args.dq);
+        team_->run(bundles * args.heads, [&](std::int64_t task) {
+            const auto bundle = static_cast<std::size_t>(task / args.heads);
+            const std::int64_t head = task % args.heads;
+            const Range members{planned.bundles[bundle], planned.bundles[bundle + 1]};
+            std::int64_t longest = 0;
+            for (std::int64_t i = members.begin; i < members.end; ++i) {
+                const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+                longest = std::max(longest, round_up(segment.position + segment.rows, kKeyBlock));
+            }
+            thread_local std::vector<char> met;
+            met.assign(args.segments.size(), 0);
+            float* scratch = task_scratch().take(longest * (keys.padded + values.padded) +
+                                                 kernels.gradient_scratch(head_dim, value_dim));
+            for (std::int64_t i = members.begin; i < members.end; ++i) {
+                const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+                if (segment.rows == 0) continue;
+                const std::int64_t row = segment.row_begin;
+                const AttentionHeadGradient<Element> gradient{
+                    .q = q + row * args.q.stride + head * head_dim,
+                    .out = out + row * args.out.stride + head * value_dim,
+                    .dout = dout + row * args.dout.stride + head * value_dim,
+                    .q_stride = args.q.stride,
+                    .out_stride = args.out.stride,
+                    .dout_stride = args.dout.stride,
+                    .rows = segment.rows,
+                    .position = segment.position,
+                    .head_dim = head_dim,
+                    .value_dim = value_dim,
+                    .scale = args.scale,
+                    .maximum = maximum + row * args.heads + head,
+                    .denominator = denominator + row * args.heads + head,
+                    .statistics_stride = args.heads,
+                    .blocks = blocks + head / shape.group * block_size,
+                    .block_stride = block_stride,
+                    .table = planned.table(i),
+                    .dq = dq + row * args.dq.stride + head * head_dim,
+                    .dq_stride = args.dq.stride,
+                    .dk = scratch,
+                    .dv = scratch + longest * keys.padded,
+                    .scratch = scratch + longest * (keys.padded + values.padded)};
+                kernels.gradient(gradient);
+                add_to_path(args.segments, i, gradient, head, keys, values, met);
+            }
+        });
     });
 
-    float* dk = floats(args.dk);
-    float* dv = floats(args.dv);
     const HeadOrder& ordered = order;
-    run_for_heads(
-        *team_, ceil_div(rows, kRowsAdded), shape.kv_heads,
-        [&](std::int64_t part, std::int64_t kv_head) {
+    with_elements(args.dk.dtype, [&]<class Element>(Element /*element*/) {
+        const auto finish = [&](std::int64_t part, std::int64_t kv_head) {
             const Range range = intersect({part * kRowsAdded, (part + 1) * kRowsAdded}, {0, rows});
             const std::int64_t first = kv_head * shape.group;
             for (std::int64_t head = 0; head < shape.group; ++head) {
@@ -199,8 +214,8 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                          keys.at(first + head, range.begin));
             }
             const auto index = static_cast<std::size_t>(kv_head);
-            const auto add_heads = [&](const HeadTotals& totals, std::int64_t size, float* to,
-                                       std::int64_t stride) {
+            const auto add_heads = [&](const HeadTotals& totals, std::int64_t size,
+                                       const Matrix& to) {
                 for (std::int64_t i = ordered.begin[index]; i < ordered.begin[index + 1]; ++i) {
                     const HeadSum& step = ordered.steps[static_cast<std::size_t>(i)];
                     accumulate(totals.at(first + step.from, range.begin),
@@ -208,13 +223,15 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                                totals.at(first + step.to, range.begin));
                 }
                 for (std::int64_t row = range.begin; row < range.end; ++row) {
-                    std::copy_n(totals.at(first + ordered.total[index], row), size,
-                                to + row * stride + kv_head * size);
+                    give(totals.at(first + ordered.total[index], row), size,
+                         elements<Element>(to) + row * to.stride + kv_head * size);
                 }
             };
-            add_heads(keys, head_dim, dk, args.dk.stride);
-            add_heads(values, value_dim, dv, args.dv.stride);
-        });
+            add_heads(keys, head_dim, args.dk);
+            add_heads(values, value_dim, args.dv);
+        };
+        run_for_heads(*team_, ceil_div(rows, kRowsAdded), shape.kv_heads, finish);
+    });
 }
 
 }  // namespace rankwise::kernels::cpu

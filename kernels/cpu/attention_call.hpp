@@ -14,8 +14,10 @@
 
 namespace rankwise::kernels::cpu {
 
-[[nodiscard]] inline const AttentionKernels& attention_kernels(Isa isa) {
-    return has_avx512(isa) ? avx512::attention_kernels() : avx2::attention_kernels();
+template <class Element>
+[[nodiscard]] const AttentionKernels<Element>& attention_kernels(Isa isa) {
+    return has_avx512(isa) ? avx512::attention_kernels<Element>()
+                           : avx2::attention_kernels<Element>();
 }
 
 /// The working memory of the task that the calling thread runs.
@@ -31,14 +33,20 @@ struct HeadShape {
     std::int64_t value_dim = 0;
 };
 
-/// @throws InternalError if the heads do not divide, or do not fill `columns`.
-[[nodiscard]] inline HeadShape check_heads(const char* op, std::int64_t heads,
-                                           std::int64_t kv_heads, std::int64_t columns,
-                                           std::int64_t head_dim, std::int64_t value_dim) {
+/// @throws InternalError if q is neither f32 nor bf16, or if the heads do not divide, or do not
+/// fill its columns.
+[[nodiscard]] inline HeadShape check_heads(const char* op, const ConstMatrix& q, std::int64_t heads,
+                                           std::int64_t kv_heads, std::int64_t head_dim,
+                                           std::int64_t value_dim) {
+    ensure(q.dtype == DType::f32 || q.dtype == DType::bf16,
+           "{}: q is {}; this device computes in F32 and BF16", op, name_of(q.dtype));
     ensure(kv_heads > 0 && heads > 0 && heads % kv_heads == 0,
            "{}: {} query heads over {} KV heads", op, heads, kv_heads);
-    ensure(head_dim > 0 && columns == heads * head_dim,
-           "{}: q has {} columns, which are not {} heads of size {}", op, columns, heads, head_dim);
+    ensure(head_dim > 0 && q.cols == heads * head_dim,
+           "{}: q has {} columns, which are not {} heads of size {}", op, q.cols, heads, head_dim);
+    ensure(q.dtype == DType::f32 || (head_dim % 2 == 0 && value_dim % 2 == 0),
+           "{}: keys of size {} and values of size {}, of which BF16 elements make no pairs", op,
+           head_dim, value_dim);
     ensure(value_dim > 0, "{}: values of size {}", op, value_dim);
     return {kv_heads, heads / kv_heads, head_dim, value_dim};
 }
@@ -48,11 +56,11 @@ struct HeadShape {
     return heads > 0 ? matrix.cols / heads : 0;
 }
 
-/// @throws InternalError if the matrix is not f32 of this shape.
-inline void check_floats(const char* op, const char* what, const ConstMatrix& matrix,
-                         std::int64_t rows, std::int64_t cols) {
-    ensure(matrix.dtype == DType::f32, "{}: {} is {}, this device computes in f32", op, what,
-           name_of(matrix.dtype));
+/// @throws InternalError if the matrix is not of this type and shape.
+inline void check_operand(const char* op, const char* what, const ConstMatrix& matrix, DType dtype,
+                          std::int64_t rows, std::int64_t cols) {
+    ensure(matrix.dtype == dtype, "{}: {} is {}, expected {}", op, what, name_of(matrix.dtype),
+           name_of(dtype));
     ensure(matrix.rows == rows && matrix.cols == cols && matrix.stride >= cols,
            "{}: {} is {} x {} (stride {}), expected {} x {}", op, what, matrix.rows, matrix.cols,
            matrix.stride, rows, cols);

@@ -1,14 +1,16 @@
-// What an instruction set provides for attention. Blocks are 64 keys; a block's memory is described
-// where it is used.
+// What an instruction set provides for attention of elements float, or std::uint16_t: bf16. Blocks
+// are 64 keys; a block's memory is described where it is used.
 #pragma once
 
 #include <cstdint>
 
 namespace rankwise::kernels::cpu {
 
-/// Some rows of one KV head with all its query heads, against the blocks of their sequence.
+/// Some rows of one KV head with all its query heads, against the blocks of their sequence, which
+/// were packed (Block is float), or are pages of the cache.
+template <class Element, class Block>
 struct AttentionRows {
-    const float* q = nullptr;  ///< row r, head g of the group: q + r * q_stride + g * head_dim
+    const Element* q = nullptr;  ///< row r, head g of the group: q + r * q_stride + g * head_dim
     std::int64_t q_stride = 0;
     std::int64_t rows = 0;  ///< at positions [position, position + rows)
     std::int64_t position = 0;
@@ -17,11 +19,11 @@ struct AttentionRows {
     std::int64_t value_dim = 0;
     float scale = 1.0F;
     /// Block i of the sequence (positions 64 i ...): blocks + table[i] * block_stride: K
-    /// [head_dim][64], V [64][value_dim].
-    const float* blocks = nullptr;
+    /// [head_dim][64] (of a page of bf16: [head_dim / 2][64][2]), V [64][value_dim].
+    const Block* blocks = nullptr;
     std::int64_t block_stride = 0;
     const std::int32_t* table = nullptr;
-    float* out = nullptr;  ///< row r, head g: out + r * out_stride + g * value_dim
+    Element* out = nullptr;  ///< row r, head g: out + r * out_stride + g * value_dim
     std::int64_t out_stride = 0;
     float* maximum = nullptr;  ///< row r, head g: r * statistics_stride + g; null: not wanted
     float* denominator = nullptr;
@@ -30,9 +32,10 @@ struct AttentionRows {
 };
 
 /// Rows of K and V of one KV head, to be laid out as a block.
+template <class Element>
 struct AttentionBlock {
-    const float* k = nullptr;  ///< key j: k + rows[j] * k_stride
-    const float* v = nullptr;
+    const Element* k = nullptr;  ///< key j: k + rows[j] * k_stride
+    const Element* v = nullptr;
     std::int64_t k_stride = 0;
     std::int64_t v_stride = 0;
     const std::int64_t* rows = nullptr;  ///< 64 of them
@@ -42,10 +45,11 @@ struct AttentionBlock {
 };
 
 /// One query head of one segment: its rows against the blocks of its path.
+template <class Element>
 struct AttentionHeadGradient {
-    const float* q = nullptr;  ///< row r: q + r * q_stride
-    const float* out = nullptr;
-    const float* dout = nullptr;
+    const Element* q = nullptr;  ///< row r: q + r * q_stride
+    const Element* out = nullptr;
+    const Element* dout = nullptr;
     std::int64_t q_stride = 0;
     std::int64_t out_stride = 0;
     std::int64_t dout_stride = 0;
@@ -62,7 +66,7 @@ struct AttentionHeadGradient {
     const float* blocks = nullptr;
     std::int64_t block_stride = 0;
     const std::int32_t* table = nullptr;
-    float* dq = nullptr;  ///< row r: dq + r * dq_stride; finished
+    Element* dq = nullptr;  ///< row r: dq + r * dq_stride; finished
     std::int64_t dq_stride = 0;
     /// Sums over the rows for the keys at positions [0, position + rows), from zero, not yet times
     /// scale: position p: dk + p * head_dim rounded up to 16, dv + p * value_dim rounded up to 16.
@@ -72,23 +76,27 @@ struct AttentionHeadGradient {
     float* scratch = nullptr;  ///< gradient_scratch() floats, aligned to 64 bytes
 };
 
+template <class Element>
 struct AttentionKernels {
     /// Floats of scratch for attend(): `pairs` is rows * group.
     std::int64_t (*rows_scratch)(std::int64_t pairs, std::int64_t head_dim, std::int64_t value_dim);
-    void (*attend)(const AttentionRows& rows);
-    /// K [head_dim][64], V [64][value_dim].
-    void (*pack_forward)(const AttentionBlock& block);
-    /// K [head_dim][64], V [value_dim][64], K [64][head_dim].
-    void (*pack_backward)(const AttentionBlock& block);
+    void (*attend)(const AttentionRows<Element, float>& rows);
+    void (*attend_pages)(const AttentionRows<Element, Element>& rows);
+    /// K [head_dim][64], V [64][value_dim], widened.
+    void (*pack_forward)(const AttentionBlock<Element>& block);
+    /// K [head_dim][64], V [value_dim][64], K [64][head_dim], widened.
+    void (*pack_backward)(const AttentionBlock<Element>& block);
     std::int64_t (*gradient_scratch)(std::int64_t head_dim, std::int64_t value_dim);
-    void (*gradient)(const AttentionHeadGradient& head);
+    void (*gradient)(const AttentionHeadGradient<Element>& head);
 };
 
 namespace avx2 {
-const AttentionKernels& attention_kernels();
+template <class Element>
+const AttentionKernels<Element>& attention_kernels();
 }
 namespace avx512 {
-const AttentionKernels& attention_kernels();
+template <class Element>
+const AttentionKernels<Element>& attention_kernels();
 }
 
 }  // namespace rankwise::kernels::cpu

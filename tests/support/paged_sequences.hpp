@@ -14,15 +14,19 @@ class PagedCache {
         pages_.kv_heads = shape.kv_heads;
         pages_.head_dim = shape.head_dim;
         pages_.value_dim = shape.value_size();
-        memory_ = device.put(
+        pages_.dtype = shape.dtype;
+        memory_ = put_as(
+            device, shape.dtype,
             std::vector<float>(static_cast<std::size_t>(pages * pages_.page_elements()), NAN));
-        pages_.handle = reinterpret_cast<std::byte*>(memory_.span().handle());
+        pages_.handle = memory_.span().handle();
         for (std::int64_t i = 0; i < pages; ++i) free_.push_back(static_cast<std::int32_t>(i));
         std::shuffle(free_.begin(), free_.end(), std::mt19937(11));
     }
 
     [[nodiscard]] const kernels::KvPages& pages() const { return pages_; }
-    [[nodiscard]] std::vector<float> contents() const { return device_.get(memory_); }
+    [[nodiscard]] std::vector<float> contents() const {
+        return get_as(device_, shape_.dtype, memory_);
+    }
 
     /// The pages of a sequence, by block.
     using Sequence = std::vector<std::int32_t>;
@@ -54,8 +58,9 @@ class PagedCache {
                std::int64_t count, std::int64_t position) {
         const std::int64_t keys = shape_.kv_heads * shape_.head_dim;
         const std::int64_t values = shape_.kv_heads * shape_.value_size();
-        const GappedMatrix k(device_, slice(in.k, row, count, keys), count, keys, 3);
-        const GappedMatrix v(device_, slice(in.v, row, count, values), count, values, 5);
+        const GappedMatrix k(device_, slice(in.k, row, count, keys), count, keys, 3, shape_.dtype);
+        const GappedMatrix v(device_, slice(in.v, row, count, values), count, values, 5,
+                             shape_.dtype);
         std::vector<std::int64_t> slots;
         for (std::int64_t p = position; p < position + count; ++p) {
             slots.push_back(sequence[static_cast<std::size_t>(p / kernels::kKeyBlock)] *
@@ -90,8 +95,9 @@ class PagedCache {
             table.insert(table.end(), piece.sequence->begin(), piece.sequence->end());
             count += piece.count;
         }
-        const GappedMatrix q(device_, rows, count, wide, gap);
-        const GappedMatrix out(device_, {}, count, shape_.heads * shape_.value_size(), gap);
+        const GappedMatrix q(device_, rows, count, wide, gap, shape_.dtype);
+        const GappedMatrix out(device_, {}, count, shape_.heads * shape_.value_size(), gap,
+                               shape_.dtype);
         device_->paged_attention({.q = q.matrix(),
                                   .heads = shape_.heads,
                                   .pages = pages_,
@@ -113,7 +119,7 @@ class PagedCache {
     const DeviceUnderTest& device_;
     AttentionShape shape_;
     kernels::KvPages pages_;
-    kernels::DeviceBuffer<float> memory_;
+    kernels::DeviceBuffer<std::byte> memory_;
     std::vector<std::int32_t> free_;
 };
 

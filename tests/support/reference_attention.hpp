@@ -13,6 +13,7 @@
 
 #include "kernels/attention.hpp"
 #include "kernels/cpu/thread_team.hpp"
+#include "tests/support/reference_bf16.hpp"
 
 namespace rankwise::test {
 
@@ -23,6 +24,7 @@ struct AttentionShape {
     std::int64_t kv_heads = 1;
     std::int64_t head_dim = 1;
     std::int64_t value_dim = 0;  ///< 0: as head_dim
+    DType dtype = DType::f32;    ///< of what goes in and comes out: bf16 values are floats here too
 
     [[nodiscard]] std::int64_t value_size() const { return value_dim > 0 ? value_dim : head_dim; }
     [[nodiscard]] std::int64_t group() const { return heads / kv_heads; }
@@ -31,7 +33,8 @@ struct AttentionShape {
     }
     [[nodiscard]] std::string text() const {
         return std::to_string(heads) + "/" + std::to_string(kv_heads) + " heads of size " +
-               std::to_string(head_dim) + " with values of size " + std::to_string(value_size());
+               std::to_string(head_dim) + " with values of size " + std::to_string(value_size()) +
+               (dtype == DType::bf16 ? ", bf16" : "");
     }
 };
 
@@ -53,12 +56,20 @@ inline std::vector<float> random_values(std::int64_t count, std::uint32_t seed, 
     return values;
 }
 
+/// Values as elements of a type hold them.
+inline std::vector<float> rounded_to(DType dtype, const std::vector<float>& values) {
+    return dtype == DType::bf16 ? widened(to_bf16(values)) : values;
+}
+
 inline AttentionInput<float> random_attention_input(const AttentionShape& shape, std::int64_t rows,
                                                     std::uint32_t seed) {
-    return {rows, random_values(rows * shape.heads * shape.head_dim, seed, 3.0F),
-            random_values(rows * shape.kv_heads * shape.head_dim, seed + 1, 3.0F),
-            random_values(rows * shape.kv_heads * shape.value_size(), seed + 2),
-            random_values(rows * shape.heads * shape.value_size(), seed + 3)};
+    const auto some = [&](std::int64_t count, std::uint32_t which, float size) {
+        return rounded_to(shape.dtype, random_values(count, which, size));
+    };
+    return {rows, some(rows * shape.heads * shape.head_dim, seed, 3.0F),
+            some(rows * shape.kv_heads * shape.head_dim, seed + 1, 3.0F),
+            some(rows * shape.kv_heads * shape.value_size(), seed + 2, 1.0F),
+            some(rows * shape.heads * shape.value_size(), seed + 3, 1.0F)};
 }
 
 /// The rows of the keys that each row attends to, positions ascending, its own last.
@@ -117,8 +128,13 @@ inline float lane_tree(const float* lanes) {
     return sums[0];
 }
 
-inline float dot(const float* a, const float* b, std::int64_t count) {
+inline float dot(const float* a, const float* b, std::int64_t count, DType dtype) {
     float sum = 0.0F;
+    if (dtype == DType::bf16) {
+        for (std::int64_t d = 0; d < count; d += 2)
+            sum = reference_pair(a[d], b[d], a[d + 1], b[d + 1], sum);
+        return sum;
+    }
     for (std::int64_t d = 0; d < count; ++d) sum = std::fma(a[d], b[d], sum);
     return sum;
 }
@@ -147,9 +163,9 @@ inline AttentionRow attention_row(const float* q, const float* k, const float* v
             const std::int64_t end = std::min(span_end, block + kernels::kKeyBlock);
             std::vector<float> s;
             for (std::int64_t j = block; j < end; ++j) {
-                s.push_back(
-                    dot(q, k + keys[static_cast<std::size_t>(j)] * k_stride, shape.head_dim) *
-                    shape.scale());
+                s.push_back(dot(q, k + keys[static_cast<std::size_t>(j)] * k_stride, shape.head_dim,
+                                shape.dtype) *
+                            shape.scale());
             }
             const float top = *std::max_element(s.begin(), s.end());
             if (top > m) {
@@ -180,6 +196,7 @@ inline AttentionRow attention_row(const float* q, const float* k, const float* v
         merged.maximum = top;
     }
     for (float& x : merged.out) x = x / merged.denominator;
+    merged.out = rounded_to(shape.dtype, merged.out);
     merged.maximum += 0.0F;
     return merged;
 }
@@ -284,8 +301,8 @@ inline AttentionGradients attention_gradients(
                 for (std::int64_t key : keys[static_cast<std::size_t>(t)]) {
                     const float* k = in.k.data() + (key * shape.kv_heads + kv) * dim;
                     const float* v = in.v.data() + (key * shape.kv_heads + kv) * value_dim;
-                    const float p = exp(dot(q, k, dim) * shape.scale() - m) / l;
-                    const float ds = p * (dot(dout, v, value_dim) - delta);
+                    const float p = exp(dot(q, k, dim, shape.dtype) * shape.scale() - m) / l;
+                    const float ds = p * (dot(dout, v, value_dim, shape.dtype) - delta);
                     for (std::int64_t d = 0; d < dim; ++d) {
                         dq[d] = std::fma(ds, k[d], dq[d]);
                         float& dk_sum = dk_given[static_cast<std::size_t>(key * dim + d)];
@@ -330,7 +347,8 @@ inline AttentionGradients attention_gradients(
                         result.dv.begin() + to * value_dim);
         }
     }
-    return result;
+    return {rounded_to(shape.dtype, result.dq), rounded_to(shape.dtype, result.dk),
+            rounded_to(shape.dtype, result.dv)};
 }
 
 /// Softmax attention in double, by its definition.

@@ -5,7 +5,8 @@
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
-void attention_gradient(const AttentionHeadGradient& head);
+template <class Element>
+void attention_gradient(const AttentionHeadGradient<Element>& head);
 std::int64_t attention_gradient_scratch(std::int64_t head_dim, std::int64_t value_dim);
 
 namespace {
@@ -34,7 +35,8 @@ std::int64_t rows_scratch(std::int64_t pairs, std::int64_t head_dim, std::int64_
            kTile * kBlock;
 }
 
-State carve(const AttentionRows& a, std::int64_t pairs) {
+template <class Element, class Block>
+State carve(const AttentionRows<Element, Block>& a, std::int64_t pairs) {
     State state{};
     state.q_padded = round_up_16(a.head_dim);
     state.padded = round_up_16(a.value_dim);
@@ -108,31 +110,45 @@ void probabilities(const State& state, std::int64_t pair, std::int64_t count,
     }
 }
 
+/// How keys and values of a block lie: packed, or a page of bf16.
+template <class Element, class Block>
+struct BlockRows {
+    using Keys = typename DotRows<Element>::Packed;
+    using Values = FloatRows;
+};
+template <>
+struct BlockRows<std::uint16_t, std::uint16_t> {
+    using Keys = Bf16Pairs;
+    using Values = Bf16Rows;
+};
+
 /// One block for `count` <= kTile pairs from `pair` on, keys ascending with the row.
-void attend_block(const AttentionRows& a, const State& state, const float* block, std::int64_t pair,
-                  std::int64_t count, const std::int64_t* keys) {
-    multiply<false>({.a = state.q + pair * state.q_padded,
-                     .a_row = state.q_padded,
-                     .a_step = 1,
-                     .b = block,
-                     .b_step = kBlock,
-                     .c = state.scores,
-                     .c_row = kBlock,
-                     .rows = count,
-                     .columns = round_up_16(keys[count - 1]),
-                     .steps = a.head_dim});
+template <class Element, class Block>
+void attend_block(const AttentionRows<Element, Block>& a, const State& state, const Block* block,
+                  std::int64_t pair, std::int64_t count, const std::int64_t* keys) {
+    using Keys = typename BlockRows<Element, Block>::Keys;
+    multiply<Keys, false>({.a = state.q + pair * state.q_padded,
+                           .a_row = state.q_padded,
+                           .a_step = 1,
+                           .b = reinterpret_cast<const typename Keys::Element*>(block),
+                           .b_step = kBlock,
+                           .c = state.scores,
+                           .c_row = kBlock,
+                           .rows = count,
+                           .columns = round_up_16(keys[count - 1]),
+                           .steps = a.head_dim});
     probabilities(state, pair, count, keys, a.scale);
-    multiply_stairs({.a = state.scores,
-                     .a_row = kBlock,
-                     .a_step = 1,
-                     .b = block + a.head_dim * kBlock,
-                     .b_step = a.value_dim,
-                     .c = state.o + pair * state.padded,
-                     .c_row = state.padded,
-                     .rows = count,
-                     .columns = a.value_dim,
-                     .steps = 0},
-                    keys);
+    multiply_stairs<typename BlockRows<Element, Block>::Values>({.a = state.scores,
+                                                                 .a_row = kBlock,
+                                                                 .a_step = 1,
+                                                                 .b = block + a.head_dim * kBlock,
+                                                                 .b_step = a.value_dim,
+                                                                 .c = state.o + pair * state.padded,
+                                                                 .c_row = state.padded,
+                                                                 .rows = count,
+                                                                 .columns = a.value_dim,
+                                                                 .steps = 0},
+                                                                keys);
 }
 
 /// Adds the span to the spans before it: c = exp(m - M), x = fma(x2, c2, x1 * c1).
@@ -162,12 +178,15 @@ void end_span(const State& state, std::int64_t first, std::int64_t pairs, bool m
 
 /// The beginning of memory that is read next, where a few rows read keys and values faster than
 /// they come: the rest is then brought by the processor itself, which sees it read in order.
-void prefetch_beginning(const float* block) {
-    constexpr std::int64_t kFloats = 1024;
-    for (std::int64_t i = 0; i < kFloats; i += kLanes) __builtin_prefetch(block + i, 0, 2);
+void prefetch_beginning(const void* block) {
+    constexpr std::int64_t kBytes = 4096;
+    constexpr std::int64_t kLine = 64;
+    for (std::int64_t i = 0; i < kBytes; i += kLine)
+        __builtin_prefetch(static_cast<const char*>(block) + i, 0, 2);
 }
 
-void attend(const AttentionRows& a) {
+template <class Element, class Block>
+void attend(const AttentionRows<Element, Block>& a) {
     const std::int64_t pairs = a.rows * a.group;
     // Short contexts are often of one prompt, which then comes from the caches.
     const bool streams = pairs <= kTile && a.position + a.rows > 8 * kBlock;
@@ -185,7 +204,7 @@ void attend(const AttentionRows& a) {
         const std::int64_t span_end = span + kSpan < end ? span + kSpan : end;
         begin_span(state, first_pair(span), pairs);
         for (std::int64_t key = span; key < span_end; key += kBlock) {
-            const float* block = a.blocks + a.table[key / kBlock] * a.block_stride;
+            const Block* block = a.blocks + a.table[key / kBlock] * a.block_stride;
             if (streams && key + kBlock < end)
                 prefetch_beginning(a.blocks + a.table[key / kBlock + 1] * a.block_stride);
             for (std::int64_t pair = first_pair(key); pair < pairs; pair += kTile) {
@@ -204,10 +223,11 @@ void attend(const AttentionRows& a) {
         const std::int64_t row = i / a.group;
         const std::int64_t head = i % a.group;
         const F16 l = set(state.merged_l[i]);
-        float* out = a.out + row * a.out_stride + head * a.value_dim;
-        for (std::int64_t d = 0; d < a.value_dim; d += kLanes) {
-            store_first(load(state.merged_o + i * state.padded + d) / l, out + d, a.value_dim - d);
-        }
+        const float* merged = state.merged_o + i * state.padded;
+        Element* out = a.out + row * a.out_stride + head * a.value_dim;
+        each_sixteen(a.value_dim, [&](std::int64_t d, auto lanes) RANKWISE_INLINE {
+            lanes.store(load(merged + d) / l, out + d);
+        });
         if (a.maximum != nullptr) {
             a.maximum[row * a.statistics_stride + head] = state.merged_m[i] + 0.0F;  // never -0
             a.denominator[row * a.statistics_stride + head] = state.merged_l[i];
@@ -217,11 +237,18 @@ void attend(const AttentionRows& a) {
 
 }  // namespace
 
-const AttentionKernels& attention_kernels() {
-    static constexpr AttentionKernels kernels{
-        rows_scratch,      attend, pack_forward, pack_backward, attention_gradient_scratch,
-        attention_gradient};
+template <class Element>
+const AttentionKernels<Element>& attention_kernels() {
+    static constexpr AttentionKernels<Element> kernels{rows_scratch,
+                                                       attend<Element, float>,
+                                                       attend<Element, Element>,
+                                                       pack_forward<Element>,
+                                                       pack_backward<Element>,
+                                                       attention_gradient_scratch,
+                                                       attention_gradient<Element>};
     return kernels;
 }
+template const AttentionKernels<float>& attention_kernels();
+template const AttentionKernels<std::uint16_t>& attention_kernels();
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

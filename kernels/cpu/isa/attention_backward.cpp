@@ -20,7 +20,8 @@ struct Buffers {
     std::int64_t value_padded;  // of values
 };
 
-Buffers carve(const AttentionHeadGradient& a) {
+template <class Element>
+Buffers carve(const AttentionHeadGradient<Element>& a) {
     Buffers b{};
     b.padded = round_up_16(a.head_dim);
     b.value_padded = round_up_16(a.value_dim);
@@ -40,18 +41,17 @@ Buffers carve(const AttentionHeadGradient& a) {
 }
 
 /// sum over d of x y: 16 lanes by d mod 16, d ascending, fma; the lane tree.
-float lane_dot(const float* x, const float* y, std::int64_t count) {
-    F16 lanes = zero();
-    std::int64_t d = 0;
-    for (; d + kLanes <= count; d += kLanes) lanes = fma(load(x + d), load(y + d), lanes);
-    if (d < count) {  // as if 0 followed up to the next multiple of 16
-        lanes = fma(load_first(x + d, count - d), load_first(y + d, count - d), lanes);
-    }
-    return sum(lanes);
+template <class Element>
+float lane_dot(const Element* x, const Element* y, std::int64_t count) {
+    F16 sums = zero();
+    each_sixteen(count, [&](std::int64_t d, auto lanes)  // as if 0 followed the last
+                 RANKWISE_INLINE { sums = fma(lanes.load(x + d), lanes.load(y + d), sums); });
+    return sum(sums);
 }
 
 /// p and ds of one row from its scores and dout.v; 0 from key `keys` on.
-void row_gradient(const AttentionHeadGradient& a, const Buffers& b, std::int64_t row,
+template <class Element>
+void row_gradient(const AttentionHeadGradient<Element>& a, const Buffers& b, std::int64_t row,
                   std::int64_t r, std::int64_t keys) {
     float* p = b.p + r * kBlock;
     float* ds = b.ds + r * kBlock;
@@ -94,8 +94,8 @@ HWY_INLINE void in_pieces(const Step& step, Body body) {
     }
 }
 
-template <bool kResume>
-void key_gradients(const AttentionHeadGradient& a, const Buffers& b, const Step& step,
+template <bool kResume, class Element>
+void key_gradients(const AttentionHeadGradient<Element>& a, const Buffers& b, const Step& step,
                    std::int64_t key) {
     const std::int64_t keys = keys_of(step, step.count - 1);
     const std::int64_t piece = step.edge ? kEdge : kBlock;
@@ -113,19 +113,21 @@ void key_gradients(const AttentionHeadGradient& a, const Buffers& b, const Step&
                         .rows = keys - j < piece ? keys - j : piece,
                         .columns = a.value_dim,
                         .steps = step.count - skipped};
-        multiply<kResume>(product);
+        multiply<FloatRows, kResume>(product);
         product.a = b.ds + skipped * kBlock + j;
         product.b = b.q + skipped * b.padded;
         product.b_step = b.padded;
         product.c = a.dk + (key + j) * b.padded;
         product.c_row = b.padded;
         product.columns = a.head_dim;
-        multiply<kResume>(product);
+        multiply<FloatRows, kResume>(product);
     }
 }
 
-void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step& step,
+template <class Element>
+void against_block(const AttentionHeadGradient<Element>& a, const Buffers& b, const Step& step,
                    std::int64_t key) {
+    using Dot = typename DotRows<Element>::Packed;
     const float* block = a.blocks + a.table[key / kBlock] * a.block_stride;
     in_pieces(step, [&](std::int64_t r, std::int64_t rows) {
         Product product{.a = b.q + r * b.padded,
@@ -138,13 +140,13 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
                         .rows = rows,
                         .columns = round_up_16(keys_of(step, r + rows - 1)),
                         .steps = a.head_dim};
-        multiply<false>(product);
+        multiply<Dot, false>(product);
         product.a = b.dout + r * b.value_padded;
         product.a_row = b.value_padded;
         product.b = block + a.head_dim * kBlock;
         product.c = b.ds + r * kBlock;
         product.steps = a.value_dim;
-        multiply<false>(product);
+        multiply<Dot, false>(product);
     });
     for (std::int64_t r = 0; r < step.count; ++r) {
         row_gradient(a, b, step.row + r, r, keys_of(step, r));
@@ -160,7 +162,7 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
                     .columns = a.head_dim,
                     .steps = kBlock};
     if (!step.edge) {
-        multiply<true>(product);
+        multiply<FloatRows, true>(product);
     } else {
         constexpr std::int64_t kTile = 6;
         for (std::int64_t r = 0; r < step.count; r += kTile) {
@@ -169,7 +171,7 @@ void against_block(const AttentionHeadGradient& a, const Buffers& b, const Step&
             product.rows = step.count - r < kTile ? step.count - r : kTile;
             std::int64_t keys[kTile];
             for (std::int64_t i = 0; i < product.rows; ++i) keys[i] = keys_of(step, r + i);
-            multiply_stairs(product, keys);
+            multiply_stairs<FloatRows>(product, keys);
         }
     }
     if (step.first_keys) {
@@ -186,7 +188,8 @@ std::int64_t attention_gradient_scratch(std::int64_t head_dim, std::int64_t valu
            kBlock;
 }
 
-void attention_gradient(const AttentionHeadGradient& a) {
+template <class Element>
+void attention_gradient(const AttentionHeadGradient<Element>& a) {
     const Buffers b = carve(a);
     const std::int64_t end = a.position + a.rows;
     for (std::int64_t position = a.position; position < end;) {
@@ -214,13 +217,17 @@ void attention_gradient(const AttentionHeadGradient& a) {
         }
         const F16 scale = set(a.scale);
         for (std::int64_t r = 0; r < step.count; ++r) {
-            float* dq = a.dq + (step.row + r) * a.dq_stride;
-            for (std::int64_t d = 0; d < a.head_dim; d += kLanes) {
-                store_first(load(b.dq + r * b.padded + d) * scale, dq + d, a.head_dim - d);
-            }
+            const float* total = b.dq + r * b.padded;
+            Element* dq = a.dq + (step.row + r) * a.dq_stride;
+            each_sixteen(a.head_dim, [&](std::int64_t d, auto lanes) RANKWISE_INLINE {
+                lanes.store(load(total + d) * scale, dq + d);
+            });
         }
         position = next;
     }
 }
+
+template void attention_gradient(const AttentionHeadGradient<float>& a);
+template void attention_gradient(const AttentionHeadGradient<std::uint16_t>& a);
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

@@ -9,14 +9,30 @@ namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
 namespace pack_detail {
 
+HWY_INLINE __m256 load_eight(const float* from) {
+    return _mm256_loadu_ps(from);
+}
+HWY_INLINE __m256 load_eight(const std::uint16_t* from) {
+    const __m128i elements = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(elements), 16));
+}
+HWY_INLINE float widened(float x) {
+    return x;
+}
+HWY_INLINE float widened(std::uint16_t x) {
+    const std::uint32_t word = std::uint32_t{x} << 16U;
+    return __builtin_bit_cast(float, word);
+}
+
 /// to[c * 64 + r] = from[rows[r] * stride + c] for an 8 x 8 patch.
-HWY_INLINE void transpose_8x8(const float* from, std::int64_t stride, const std::int64_t* rows,
+template <class Element>
+HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const std::int64_t* rows,
                               float* to) {
     __m256 in[8];
     __m256 pairs[8];
     __m256 quads[8];
 #pragma GCC unroll 8
-    for (int r = 0; r < 8; ++r) in[r] = _mm256_loadu_ps(from + rows[r] * stride);
+    for (int r = 0; r < 8; ++r) in[r] = load_eight(from + rows[r] * stride);
 #pragma GCC unroll 4
     for (int r = 0; r < 4; ++r) {
         pairs[2 * r] = _mm256_unpacklo_ps(in[2 * r], in[2 * r + 1]);
@@ -38,7 +54,8 @@ HWY_INLINE void transpose_8x8(const float* from, std::int64_t stride, const std:
 }
 
 /// to [size][64]: column j is row rows[j].
-HWY_INLINE void pack_columns(const float* from, std::int64_t stride, const std::int64_t* rows,
+template <class Element>
+HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std::int64_t* rows,
                              std::int64_t size, float* to) {
     for (std::int64_t j = 0; j < kBlock; j += 8) {
         std::int64_t d = 0;
@@ -47,14 +64,15 @@ HWY_INLINE void pack_columns(const float* from, std::int64_t stride, const std::
         }
         for (; d < size; ++d) {
             for (std::int64_t i = 0; i < 8; ++i) {
-                to[d * kBlock + j + i] = from[rows[j + i] * stride + d];
+                to[d * kBlock + j + i] = widened(from[rows[j + i] * stride + d]);
             }
         }
     }
 }
 
 /// to [64][size]: row j is row rows[j].
-HWY_INLINE void pack_rows(const float* from, std::int64_t stride, const std::int64_t* rows,
+template <class Element>
+HWY_INLINE void pack_rows(const Element* from, std::int64_t stride, const std::int64_t* rows,
                           std::int64_t size, float* to) {
     for (std::int64_t j = 0; j < kBlock; ++j) {
         copy(from + rows[j] * stride, size, to + j * size);
@@ -63,13 +81,15 @@ HWY_INLINE void pack_rows(const float* from, std::int64_t stride, const std::int
 
 }  // namespace pack_detail
 
-inline void pack_forward(const AttentionBlock& block) {
+template <class Element>
+void pack_forward(const AttentionBlock<Element>& block) {
     const std::int64_t keys = block.head_dim * kBlock;
     pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
     pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.value_dim, block.to + keys);
 }
 
-inline void pack_backward(const AttentionBlock& block) {
+template <class Element>
+void pack_backward(const AttentionBlock<Element>& block) {
     const std::int64_t keys = block.head_dim * kBlock;
     const std::int64_t values = block.value_dim * kBlock;
     pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);

@@ -1,17 +1,18 @@
 // The one matrix product of attention: C[i][j] (+)= sum over s ascending of A[i][s] B[s][j], one
 // accumulator an element, fma. Scores, probabilities times values, and all four gradients are this
-// with different strides.
+// with different strides and kinds of rows.
 #pragma once
 
 #include "kernels/cpu/isa/lanes.hpp"
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
-struct Product {
+template <class Element>
+struct ProductOf {
     const float* a;  ///< A[i][s] = a[i * a_row + s * a_step]
     std::int64_t a_row;
     std::int64_t a_step;
-    const float* b;  ///< B[s][j] = b[s * b_step + j]
+    const Element* b;  ///< B: as the kind of rows says
     std::int64_t b_step;
     float*
         c;  ///< C[i][j] = c[i * c_row + j]; columns up to the next multiple of 16 are written too
@@ -19,6 +20,69 @@ struct Product {
     std::int64_t rows;
     std::int64_t columns;
     std::int64_t steps;
+};
+using Product = ProductOf<float>;
+
+// Kinds of rows of B. Where both sides were bf16, steps go in pairs, the second of a pair first
+// (N1). load<kTerm, kPart>: the kTerm-th that is done of the kSteps steps at b; kPart: only the
+// first `part` columns exist, which `mask` has.
+
+/// B[s][j] = b[s * b_step + j].
+struct FloatRows {
+    using Element = float;
+    static constexpr int kSteps = 1;
+    static constexpr int kAdvance = 1;  ///< b_steps from some steps to the next
+    template <int kTerm, bool kPart>
+    static HWY_INLINE FloatRegister load(const float* b, std::int64_t /*b_step*/,
+                                         hn::Mask<FloatTag> mask, std::int64_t /*part*/) {
+        return kPart ? hn::MaskedLoad(mask, FloatTag(), b) : hn::LoadU(FloatTag(), b);
+    }
+};
+
+/// The same, in pairs.
+struct FloatPairs {
+    using Element = float;
+    static constexpr int kSteps = 2;
+    static constexpr int kAdvance = 2;
+    template <int kTerm, bool kPart>
+    static HWY_INLINE FloatRegister load(const float* b, std::int64_t b_step,
+                                         hn::Mask<FloatTag> mask, std::int64_t part) {
+        return FloatRows::load<0, kPart>(b + (1 - kTerm) * b_step, b_step, mask, part);
+    }
+};
+
+/// bf16 elements in the place of floats.
+struct Bf16Rows {
+    using Element = std::uint16_t;
+    static constexpr int kSteps = 1;
+    static constexpr int kAdvance = 1;
+    template <int kTerm, bool kPart>
+    static HWY_INLINE FloatRegister load(const std::uint16_t* b, std::int64_t /*b_step*/,
+                                         hn::Mask<FloatTag> /*mask*/, std::int64_t part) {
+        const hn::Rebind<std::uint16_t, WordTag> elements;
+        std::uint16_t some[kWidth] = {};
+        if constexpr (kPart) {
+            for (std::int64_t j = 0; j < part; ++j) some[j] = b[j];
+            b = some;
+        }
+        return hn::BitCast(FloatTag(),
+                           hn::ShiftLeft<16>(hn::PromoteTo(WordTag(), hn::LoadU(elements, b))));
+    }
+};
+
+/// Words of two bf16 elements, of step 2 s in the low half and of 2 s + 1: b[s * b_step + j].
+struct Bf16Pairs {
+    using Element = std::uint32_t;
+    static constexpr int kSteps = 2;
+    static constexpr int kAdvance = 1;
+    template <int kTerm, bool kPart>
+    static HWY_INLINE FloatRegister load(const std::uint32_t* b, std::int64_t /*b_step*/,
+                                         hn::Mask<FloatTag> mask, std::int64_t /*part*/) {
+        const auto words = kPart ? hn::MaskedLoad(hn::RebindMask(WordTag(), mask), WordTag(), b)
+                                 : hn::LoadU(WordTag(), b);
+        return hn::BitCast(FloatTag(), kTerm == 0 ? hn::And(words, hn::Set(WordTag(), 0xFFFF0000U))
+                                                  : hn::ShiftLeft<16>(words));
+    }
 };
 
 namespace product_detail {
@@ -28,8 +92,9 @@ constexpr FloatTag kTag{};
 
 /// R rows, N vectors wide: R * N accumulators in registers. kPart: one vector, of which the first
 /// `part` columns exist.
-template <int R, int N, bool kResume, bool kPart>
-HWY_INLINE void tile(const Product& p, std::int64_t row, std::int64_t column, std::int64_t part) {
+template <class Rows, int R, int N, bool kResume, bool kPart>
+HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t row,
+                     std::int64_t column, std::int64_t part) {
     static_assert(!kPart || N == 1);
     V sum[R][N];
     float* c = p.c + row * p.c_row + column;
@@ -42,21 +107,26 @@ HWY_INLINE void tile(const Product& p, std::int64_t row, std::int64_t column, st
     }
     const auto mask = hn::FirstN(kTag, static_cast<size_t>(part));
     const float* a = p.a + row * p.a_row;
-    const float* b = p.b + column;
-    for (std::int64_t s = 0; s < p.steps; ++s) {
+    const typename Rows::Element* b = p.b + column;
+    const auto step = [&]<int kTerm>() RANKWISE_INLINE {
+        constexpr int kStep = Rows::kSteps - 1 - kTerm;
         V right[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) {
-            right[j] = kPart ? hn::MaskedLoad(mask, kTag, b) : hn::LoadU(kTag, b + j * kWidth);
+            right[j] = Rows::template load<kTerm, kPart>(b + j * kWidth, p.b_step, mask, part);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {
-            const V left = hn::Set(kTag, a[i * p.a_row]);
+            const V left = hn::Set(kTag, a[i * p.a_row + kStep * p.a_step]);
 #pragma GCC unroll 8
             for (int j = 0; j < N; ++j) sum[i][j] = hn::MulAdd(left, right[j], sum[i][j]);
         }
-        a += p.a_step;
-        b += p.b_step;
+    };
+    for (std::int64_t s = 0; s < p.steps; s += Rows::kSteps) {
+        step.template operator()<0>();
+        if constexpr (Rows::kSteps == 2) step.template operator()<1>();
+        a += Rows::kSteps * p.a_step;
+        b += Rows::kAdvance * p.b_step;
     }
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
@@ -71,45 +141,46 @@ constexpr int widest(int rows) {
     return kWidth == 16 ? 4 : rows == 1 ? 8 : rows == 2 ? 4 : 2;
 }
 
-template <int R, int N, bool kResume>
-HWY_INLINE void columns_of(const Product& p, std::int64_t row, std::int64_t& column) {
+template <class Rows, int R, int N, bool kResume>
+HWY_INLINE void columns_of(const ProductOf<typename Rows::Element>& p, std::int64_t row,
+                           std::int64_t& column) {
     for (; column + N * kWidth <= p.columns; column += N * kWidth) {
-        tile<R, N, kResume, false>(p, row, column, 0);
+        tile<Rows, R, N, kResume, false>(p, row, column, 0);
     }
-    if constexpr (N > 1) columns_of<R, N / 2, kResume>(p, row, column);
+    if constexpr (N > 1) columns_of<Rows, R, N / 2, kResume>(p, row, column);
 }
 
-template <int R, bool kResume>
-HWY_NOINLINE void rows_of(const Product& p, std::int64_t row) {
+template <class Rows, int R, bool kResume>
+HWY_NOINLINE void rows_of(const ProductOf<typename Rows::Element>& p, std::int64_t row) {
     std::int64_t column = 0;
-    columns_of<R, widest(R), kResume>(p, row, column);
-    if (column < p.columns) tile<R, 1, kResume, true>(p, row, column, p.columns - column);
+    columns_of<Rows, R, widest(R), kResume>(p, row, column);
+    if (column < p.columns) tile<Rows, R, 1, kResume, true>(p, row, column, p.columns - column);
 }
 
 }  // namespace product_detail
 
-template <bool kResume>
-HWY_NOINLINE void multiply(const Product& p) {
+template <class Rows, bool kResume>
+HWY_NOINLINE void multiply(const ProductOf<typename Rows::Element>& p) {
     namespace detail = product_detail;
     if (p.steps == 0 && kResume) return;
     std::int64_t row = 0;
-    for (; row + 6 <= p.rows; row += 6) detail::rows_of<6, kResume>(p, row);
+    for (; row + 6 <= p.rows; row += 6) detail::rows_of<Rows, 6, kResume>(p, row);
     if (kWidth == 8 && p.rows <= 4) {
         // Few rows stream B from memory: narrow registers take more of a line at once in pairs of
         // rows.
-        for (; row + 2 <= p.rows; row += 2) detail::rows_of<2, kResume>(p, row);
+        for (; row + 2 <= p.rows; row += 2) detail::rows_of<Rows, 2, kResume>(p, row);
     }
     switch (p.rows - row) {
         case 1:
-            return detail::rows_of<1, kResume>(p, row);
+            return detail::rows_of<Rows, 1, kResume>(p, row);
         case 2:
-            return detail::rows_of<2, kResume>(p, row);
+            return detail::rows_of<Rows, 2, kResume>(p, row);
         case 3:
-            return detail::rows_of<3, kResume>(p, row);
+            return detail::rows_of<Rows, 3, kResume>(p, row);
         case 4:
-            return detail::rows_of<4, kResume>(p, row);
+            return detail::rows_of<Rows, 4, kResume>(p, row);
         case 5:
-            return detail::rows_of<5, kResume>(p, row);
+            return detail::rows_of<Rows, 5, kResume>(p, row);
         default:
             return;
     }

@@ -11,16 +11,28 @@ namespace rankwise::kernels::cpu::RANKWISE_ISA {
 constexpr std::int64_t kBlock = 64;
 constexpr float kMinusInfinity = -__builtin_inff();
 
+/// How rows of a block lie that were packed from elements of this type, for the dot product of two
+/// of them.
+template <class Element>
+struct DotRows {
+    using Packed = FloatRows;
+};
+template <>
+struct DotRows<std::uint16_t> {
+    using Packed = FloatPairs;
+};
+
 constexpr std::int64_t round_up_16(std::int64_t n) {
     return (n + 15) / 16 * 16;
 }
 
 /// C += A B with keys[i] steps for row i, ascending with the row. A step that a row has not is not
 /// done: adding +0 in its place would turn a sum of -0 into +0.
-HWY_INLINE void multiply_stairs(Product p, const std::int64_t* keys) {
+template <class Rows>
+HWY_INLINE void multiply_stairs(ProductOf<typename Rows::Element> p, const std::int64_t* keys) {
     std::int64_t done = 0;
     const std::int64_t rows = p.rows;
-    const Product whole = p;
+    const auto whole = p;
     for (std::int64_t row = 0; row < rows; ++row) {
         if (keys[row] == done) continue;
         p.a = whole.a + row * whole.a_row + done * whole.a_step;
@@ -28,7 +40,7 @@ HWY_INLINE void multiply_stairs(Product p, const std::int64_t* keys) {
         p.c = whole.c + row * whole.c_row;
         p.rows = rows - row;
         p.steps = keys[row] - done;
-        multiply<true>(p);
+        multiply<Rows, true>(p);
         done = keys[row];
     }
 }
@@ -50,11 +62,11 @@ HWY_INLINE float lane_0(F16 a) {
     return hn::GetLane(a.v[0]);
 }
 
-/// to[0 .. count) = from[0 .. count).
-HWY_INLINE void copy(const float* from, std::int64_t count, float* to) {
-    for (std::int64_t i = 0; i < count; i += kLanes) {
-        store_first(load_first(from + i, count - i), to + i, count - i);
-    }
+/// to[0 .. count) = from[0 .. count), widened.
+template <class Element>
+HWY_INLINE void copy(const Element* from, std::int64_t count, float* to) {
+    each_sixteen(count, [&](std::int64_t i, auto lanes)
+                            RANKWISE_INLINE { lanes.store(lanes.load(from + i), to + i); });
 }
 
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA

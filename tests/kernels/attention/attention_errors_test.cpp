@@ -150,19 +150,42 @@ TEST_F(AttentionErrors, ShapesAreNamedWhenTheyDoNotFit) {
     expect_error(back, "has 2 leaves, its tree 1");
 }
 
-TEST_F(AttentionErrors, OtherTypesThanFloatAreRefused) {
+TEST_F(AttentionErrors, TypesThatAreNotOneOfTwoOrNotAlikeAreRefused) {
     auto args = forward();
+    args.q.dtype = DType::f64;
+    expect_error(args, "q is F64; this device computes in F32 and BF16");
     args.q.dtype = DType::bf16;
-    expect_error(args, "q is BF16, this device computes in f32");
+    expect_error(args, "k is F32, expected BF16");
     auto back = backward();
     back.dout.dtype = DType::f64;
-    expect_error(back, "dout is F64");
+    expect_error(back, "dout is F64, expected F32");
+    back = backward();
+    back.dk.dtype = DType::bf16;
+    expect_error(back, "dk is BF16, expected F32");
+    for (Matrix* matrix : {&back.dq, &back.dk}) matrix->dtype = DType::bf16;
+    for (kernels::ConstMatrix* matrix : {&back.q, &back.k, &back.v, &back.out, &back.dout})
+        matrix->dtype = DType::bf16;
+    expect_error(back, "dk is BF16, dv F32");
     auto cached = paged();
+    cached.pages.dtype = DType::f64;
+    expect_error(cached, "pages of F64; this device keeps F32 and BF16");
     cached.pages.dtype = DType::bf16;
-    expect_error(cached, "pages of BF16");
+    expect_error(cached, "q is F32, expected BF16");
     auto written = write();
     written.v.dtype = DType::bf16;
-    expect_error(written, "kv_write: v is BF16");
+    expect_error(written, "kv_write: v is BF16, expected F32");
+}
+
+TEST_F(AttentionErrors, HeadsOfBf16ThatMakeNoPairsAreRefused) {
+    auto args = forward();
+    args.q.cols = args.k.cols = args.v.cols = args.out.cols = 4;
+    args.kv_heads = 4;
+    args.q.dtype = DType::bf16;
+    expect_error(args, "keys of size 1 and values of size 1, of which BF16 elements make no pairs");
+    auto written = write();
+    written.pages.dtype = DType::bf16;
+    written.pages.head_dim = 3;
+    expect_error(written, "kv_write: keys of size 3, of which BF16 elements make no pairs");
 }
 
 TEST_F(AttentionErrors, SegmentsMustCoverTheRowsInPostOrder) {

@@ -5,7 +5,10 @@
 namespace rankwise::test {
 namespace {
 
-class PagedAttention : public OnEveryDevice {};
+class PagedAttention : public OnEveryDevice {
+  protected:
+    void copies_whole_pages(const AttentionShape& shape);
+};
 
 TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
     const AttentionShape shape{2, 2, 5};
@@ -30,8 +33,33 @@ TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
     EXPECT_EQ(first_difference(memory, expected), "");
 }
 
+TEST_P(PagedAttention, KeepsPairsOfBf16KeysTogether) {
+    const AttentionShape shape{2, 2, 6, 6, DType::bf16};
+    PagedCache cache(device, shape, 1);
+    const auto in = random_attention_input(shape, 5, 1);
+    const PagedCache::Sequence sequence{0};
+    cache.write(sequence, in, 0, 5, 7);
+    const auto memory = cache.contents();
+    std::vector<float> expected(memory.size(), widened(to_bf16({NAN})).front());
+    for (std::int64_t p = 0; p < 5; ++p) {
+        for (std::int64_t head = 0; head < 2; ++head) {
+            for (std::int64_t d = 0; d < 6; ++d) {
+                const std::int64_t base = head * 2 * 6 * 64;
+                const auto from = static_cast<std::size_t>((p * 2 + head) * 6 + d);
+                const std::int64_t place = (d / 2 * 64 + 7 + p) * 2 + d % 2;
+                expected[static_cast<std::size_t>(base + place)] = in.k[from];
+                expected[static_cast<std::size_t>(base + (64 + 7 + p) * 6 + d)] = in.v[from];
+            }
+        }
+    }
+    EXPECT_EQ(first_difference(memory, expected), "");
+}
+
 TEST_P(PagedAttention, CopiesWholePages) {
-    const AttentionShape shape{2, 1, 8};
+    for (const DType dtype : {DType::f32, DType::bf16}) copies_whole_pages({2, 1, 8, 8, dtype});
+}
+
+void PagedAttention::copies_whole_pages(const AttentionShape& shape) {
     PagedCache cache(device, shape, 4);
     const auto in = random_attention_input(shape, 256, 1);
     const PagedCache::Sequence all{0, 1, 2, 3};
@@ -51,7 +79,10 @@ TEST_P(PagedAttention, EqualsTheLoopsInExactOrder) {
          {AttentionShape{1, 1, 1}, AttentionShape{2, 1, 8}, AttentionShape{5, 1, 20},
           AttentionShape{8, 4, 32}, AttentionShape{3, 3, 80}, AttentionShape{14, 2, 64},
           AttentionShape{50, 1, 16}, AttentionShape{2, 1, 128}, AttentionShape{4, 1, 28, 20},
-          AttentionShape{2, 2, 5, 40}}) {
+          AttentionShape{2, 2, 5, 40}, AttentionShape{1, 1, 2, 2, DType::bf16},
+          AttentionShape{5, 1, 20, 20, DType::bf16}, AttentionShape{8, 4, 32, 32, DType::bf16},
+          AttentionShape{14, 2, 64, 64, DType::bf16}, AttentionShape{50, 1, 16, 16, DType::bf16},
+          AttentionShape{4, 1, 28, 18, DType::bf16}}) {
         const auto segments = segments_of({{150, -1}, {1, -1}, {64, -1}});
         const auto in = random_attention_input(shape, rows_of(segments), 1);
         const auto expected = reference::attention(shape, in, segments);

@@ -20,7 +20,14 @@ const AttentionShape kShapes[] = {{1, 1, 1},
                                   {4, 1, 28, 20},
                                   {2, 2, 8, 40},
                                   {3, 1, 5, 1},
-                                  {16, 1, 80, 64}};
+                                  {16, 1, 80, 64},
+                                  {1, 1, 2, 2, DType::bf16},
+                                  {2, 1, 8, 8, DType::bf16},
+                                  {5, 1, 20, 20, DType::bf16},
+                                  {8, 4, 32, 32, DType::bf16},
+                                  {2, 1, 64, 64, DType::bf16},
+                                  {4, 1, 28, 18, DType::bf16},
+                                  {2, 2, 8, 40, DType::bf16}};
 
 /// What the loops give for one shape; computed once for all devices.
 struct Expected {
@@ -65,6 +72,20 @@ TEST_P(SegmentAttention, GradientsEqualTheLoopsInExactOrder) {
     }
 }
 
+TEST_P(SegmentAttention, GradientsOfKeysAndValuesAreRoundedOnlyWhereTheirSumIsWhole) {
+    for (const Expected& c : expected_of_shapes()) {
+        const auto found = run_backward(device, c.shape, c.in, c.forward, varied_segments(),
+                                        head_order_of(c.shape), 0, false);
+        EXPECT_EQ(first_difference(rounded_to(c.shape.dtype, found.dk), c.gradients.dk), "")
+            << c.shape.text();
+        EXPECT_EQ(first_difference(rounded_to(c.shape.dtype, found.dv), c.gradients.dv), "")
+            << c.shape.text();
+        if (c.shape.dtype == DType::bf16) {
+            EXPECT_NE(first_difference(found.dv, c.gradients.dv), "") << c.shape.text();
+        }
+    }
+}
+
 TEST_P(SegmentAttention, GradientsAddTheHeadsOfAKvHeadInTheTreesOrder) {
     struct Case {
         AttentionShape shape;
@@ -86,18 +107,20 @@ TEST_P(SegmentAttention, GradientsAddTheHeadsOfAKvHeadInTheTreesOrder) {
 }
 
 TEST_P(SegmentAttention, KeepsToItsColumnsWhenRowsAreFartherApart) {
-    const AttentionShape shape{3, 1, 20};
-    const auto segments = segments_of({{70, 1}, {5, -1}});
-    const auto in = random_attention_input(shape, rows_of(segments), 2);
-    const auto order = head_order_of(shape);
-    const auto dense = run_forward(device, shape, in, segments);
-    const auto wide = run_forward(device, shape, in, segments, 7);
-    EXPECT_EQ(first_difference(wide.out, dense.out), "");
-    const auto gradients = run_backward(device, shape, in, dense, segments, order);
-    const auto apart = run_backward(device, shape, in, dense, segments, order, 7);
-    EXPECT_EQ(first_difference(apart.dq, gradients.dq), "");
-    EXPECT_EQ(first_difference(apart.dk, gradients.dk), "");
-    EXPECT_EQ(first_difference(apart.dv, gradients.dv), "");
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        const AttentionShape shape{3, 1, 20, 20, dtype};
+        const auto segments = segments_of({{70, 1}, {5, -1}});
+        const auto in = random_attention_input(shape, rows_of(segments), 2);
+        const auto order = head_order_of(shape);
+        const auto dense = run_forward(device, shape, in, segments);
+        const auto wide = run_forward(device, shape, in, segments, 7);
+        EXPECT_EQ(first_difference(wide.out, dense.out), "");
+        const auto gradients = run_backward(device, shape, in, dense, segments, order);
+        const auto apart = run_backward(device, shape, in, dense, segments, order, 7);
+        EXPECT_EQ(first_difference(apart.dq, gradients.dq), "");
+        EXPECT_EQ(first_difference(apart.dk, gradients.dk), "");
+        EXPECT_EQ(first_difference(apart.dv, gradients.dv), "");
+    }
 }
 
 TEST_P(SegmentAttention, SignsOfZeroSurviveWhatARowDoesNotSeeAndWhatDoesNotExist) {
@@ -127,7 +150,8 @@ TEST_P(SegmentAttention, SignsOfZeroSurviveWhatARowDoesNotSeeAndWhatDoesNotExist
 
 TEST_P(SegmentAttention, IsWithinRoundingOfDouble) {
     for (const AttentionShape& shape :
-         {AttentionShape{4, 2, 32}, AttentionShape{2, 1, 128}, AttentionShape{4, 1, 48, 32}}) {
+         {AttentionShape{4, 2, 32}, AttentionShape{2, 1, 128}, AttentionShape{4, 1, 48, 32},
+          AttentionShape{4, 2, 32, 32, DType::bf16}}) {
         const auto segments = segments_of({{300, 1}, {30, -1}});
         const auto in = random_attention_input(shape, rows_of(segments), 4);
         const auto expected =
@@ -139,18 +163,25 @@ TEST_P(SegmentAttention, IsWithinRoundingOfDouble) {
         const double e = static_cast<double>(shape.head_dim) * 6e-8 *
                          (9.0 * static_cast<double>(shape.head_dim)) *
                          static_cast<double>(shape.scale());
-        const double bound = 2 * e + 400 * 6e-8;
+        // A mean of values below 1 is rounded to bf16 by 2^-9 at most.
+        const double bound =
+            2 * e + 400 * 6e-8 + (shape.dtype == DType::bf16 ? std::exp2(-9) : 0.0);
         for (std::size_t i = 0; i < expected.size(); ++i) {
             ASSERT_NEAR(static_cast<double>(found.out[i]), expected[i], bound) << i;
         }
     }
 }
 
-TEST_P(SegmentAttention, GradientsAreThoseOfDifferencesInDouble) {
-    const AttentionShape shape{4, 2, 8, 6};
+class SegmentGradients : public SegmentAttention {
+  protected:
+    /// @param relative  rounding of a result; @param absolute  of all that goes into it
+    void differ_by(const AttentionShape& shape, double relative, double absolute);
+};
+
+void SegmentGradients::differ_by(const AttentionShape& shape, double relative, double absolute) {
     const auto segments = segments_of({{5, 2}, {7, 2}, {3, -1}, {1, -1}});
     auto in = random_attention_input(shape, rows_of(segments), 6);
-    for (float& q : in.q) q /= 3;
+    for (float& q : in.q) q /= 4;
     const auto keys = keys_of_rows(segments);
     const auto forward = run_forward(device, shape, in, segments);
     const auto found = run_backward(device, shape, in, forward, segments, head_order_of(shape));
@@ -170,14 +201,29 @@ TEST_P(SegmentAttention, GradientsAreThoseOfDifferencesInDouble) {
             input[i] = before - step;
             const double below = loss();
             input[i] = before;
-            // Fourth-order terms are ~1e-10; fp32 sums of ~100 terms below 10 round by ~1e-5 at
-            // most.
-            ASSERT_NEAR(static_cast<double>(gradient[i]), (above - below) / (2 * step), 2e-5) << i;
+            const double expected = (above - below) / (2 * step);
+            ASSERT_NEAR(static_cast<double>(gradient[i]), expected,
+                        absolute + relative * std::abs(expected))
+                << i;
         }
     };
     check(varied.q, found.dq);
     check(varied.k, found.dk);
     check(varied.v, found.dv);
+}
+
+TEST_P(SegmentGradients, AreThoseOfDifferencesInDouble) {
+    // Fourth-order terms are ~1e-10; fp32 sums of ~100 terms below 10 round by ~1e-5 at most.
+    differ_by({4, 2, 8, 6}, 0.0, 2e-5);
+}
+
+TEST_P(SegmentGradients, OfBf16AreThoseOfDifferencesInDouble) {
+    // An output below 1 is rounded by 2^-9 at most, so D = sum of 6 dout out, with dout below 1, by
+    // 6 * 2^-9, and with it each ds by p times that. dq adds those of a row, whose p add up to 1,
+    // times keys below 3; dk those of 16 rows and two heads at most, times queries below 0.75: both
+    // times a scale of 0.343. Then the result is rounded.
+    differ_by({4, 2, 8, 6, DType::bf16}, std::exp2(-9),
+              2e-5 + 16 * 2 * 0.75 * 0.343 * 6 * std::exp2(-9));
 }
 
 TEST_P(SegmentAttention, NoRowsGiveNothing) {
@@ -189,6 +235,7 @@ TEST_P(SegmentAttention, NoRowsGiveNothing) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, SegmentAttention, testing::ValuesIn(device_cases()), device_name);
+INSTANTIATE_TEST_SUITE_P(Devices, SegmentGradients, testing::ValuesIn(device_cases()), device_name);
 
 }  // namespace
 }  // namespace rankwise::test

@@ -7,7 +7,10 @@
 namespace rankwise::test {
 namespace {
 
-class AttentionParity : public OnEveryDevice {};
+class AttentionParity : public OnEveryDevice {
+  protected:
+    void five_thousand_tokens(const AttentionShape& shape);
+};
 
 /// The positions of a sequence cut into pieces of sizes without a pattern.
 std::vector<std::int64_t> odd_pieces(std::int64_t count, std::uint32_t seed, std::int64_t most) {
@@ -32,7 +35,8 @@ std::vector<kernels::AttentionSegment> group_of(std::int64_t prompt,
 
 TEST_P(AttentionParity, DecodeOfForkedSequencesEqualsSegments) {
     for (const AttentionShape& shape :
-         {AttentionShape{8, 4, 32}, AttentionShape{3, 1, 20}, AttentionShape{4, 1, 28, 20}}) {
+         {AttentionShape{8, 4, 32}, AttentionShape{3, 1, 20}, AttentionShape{4, 1, 28, 20},
+          AttentionShape{4, 2, 32, 32, DType::bf16}}) {
         for (const std::int64_t prompt : {1, 8, 64, 70, 131}) {
             const std::vector<std::int64_t> samples{5, 150, 0, 201, 33};
             const auto segments = group_of(prompt, samples);
@@ -80,7 +84,10 @@ TEST_P(AttentionParity, DecodeOfForkedSequencesEqualsSegments) {
 }
 
 TEST_P(AttentionParity, FiveThousandTokensInPiecesOneByOneAndAsOneSegmentAreEqual) {
-    const AttentionShape shape{2, 1, 16};
+    for (const DType dtype : {DType::f32, DType::bf16}) five_thousand_tokens({2, 1, 16, 16, dtype});
+}
+
+void AttentionParity::five_thousand_tokens(const AttentionShape& shape) {
     const std::int64_t count = 5000;
     const std::int64_t wide = shape.heads * shape.head_dim;
     const auto segments = group_of(1999, {3001});
