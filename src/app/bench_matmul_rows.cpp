@@ -15,17 +15,6 @@ double multiply_adds(std::int64_t rows, std::int64_t inputs, std::int64_t output
     return static_cast<double>(rows) * static_cast<double>(inputs) * static_cast<double>(outputs);
 }
 
-/// Random elements of a type.
-kernels::DeviceBuffer<std::byte> random_elements(BenchContext& context, DType type,
-                                                 std::int64_t rows, std::int64_t columns) {
-    const auto floats = context.random(rows * columns);
-    kernels::DeviceBuffer<std::byte> elements(context.device(), rows * columns * size_of(type));
-    context.device().round({.from = ConstMatrix(floats.span(), rows, columns),
-                            .to = {elements.span().handle(), type, rows, columns, columns}},
-                           context.stream());
-    return elements;
-}
-
 /// Weights [outputs, inputs] with their two packed copies, and what meets them. Of bf16 the masters
 /// and their gradient are floats.
 struct Layer {
@@ -38,8 +27,8 @@ struct Layer {
           weights(context.random(outputs * inputs)),
           packed(device, device.packed_bytes(forward)),
           packed_back(device, device.packed_bytes(backward)),
-          x(random_elements(context, type, rows, inputs)),
-          dy(random_elements(context, type, rows, outputs)),
+          x(context.random(rows * inputs, type)),
+          dy(context.random(rows * outputs, type)),
           y(device, rows * outputs * size_of(type)),
           dx(device, rows * inputs * size_of(type)),
           dw(context.zeros(outputs * inputs)),
@@ -82,24 +71,12 @@ struct Layer {
     ConstMatrix matrix_x, matrix_dy, w;
 };
 
-const char* suffix(DType type) {
-    return type == DType::bf16 ? "_bf16" : "";
-}
-
-/// bf16 is compared with products of pairs where the device has them; else its elements are widened
-/// and compared with fp32.
-void expect_peak(BenchContext& context, DType type, Meter& meter) {
-    using kernels::Arithmetic;
-    if (type == DType::bf16 && context.device().spin(Arithmetic::bf16, 1, context.stream()) > 0)
-        meter.expect(Arithmetic::bf16);
-}
-
 BenchRow matmul_row(DType type, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
-    return {.name = fmt::format("matmul{}/{}x{}/{}", suffix(type), inputs, outputs, rows),
+    return {.name = fmt::format("matmul{}/{}x{}/{}", suffix_of(type), inputs, outputs, rows),
             .what = "y = x W^T of so many rows, packed weights of inputs x outputs, fixed order",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
                 Layer layer(context, type, rows, inputs, outputs);
-                expect_peak(context, type, meter);
+                context.expect_peak(type, meter);
                 const BenchWork work{.flop = 2.0 * multiply_adds(rows, inputs, outputs)};
                 meter.expect({work});
                 while (meter.more()) meter.time([&] { layer.run_forward(); });
@@ -108,11 +85,11 @@ BenchRow matmul_row(DType type, std::int64_t rows, std::int64_t inputs, std::int
 }
 
 BenchRow update_row(DType type, std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
-    return {.name = fmt::format("matmul_update{}/{}x{}", suffix(type), inputs, outputs),
+    return {.name = fmt::format("matmul_update{}/{}x{}", suffix_of(type), inputs, outputs),
             .what = "forward, input gradient, weight gradient and both packings of one matrix",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
                 Layer layer(context, type, rows, inputs, outputs);
-                expect_peak(context, type, meter);
+                context.expect_peak(type, meter);
                 const BenchWork work{.flop = 6.0 * multiply_adds(rows, inputs, outputs)};
                 meter.expect({work});
                 const Clock& clock = context.clock();

@@ -7,8 +7,6 @@
 namespace rankwise::app {
 namespace {
 
-constexpr double kFloat = sizeof(float);
-
 model::ModelConfig llama(std::int64_t vocabulary, std::int64_t hidden, std::int64_t layers,
                          std::int64_t heads, std::int64_t kv_heads, std::int64_t intermediate,
                          std::int64_t context) {
@@ -31,9 +29,14 @@ double attention_flop(const model::ModelConfig& config, double tokens, double co
     return 4.0 * static_cast<double>(config.layers * config.q_size()) * tokens * context;
 }
 
+/// Bytes of an element of the weights that are read, of keys and of values.
+double element_bytes(const model::ModelConfig& config) {
+    return static_cast<double>(size_of(config.dtype));
+}
+
 /// Bytes of a position's keys and values.
 double cache_bytes(const model::ModelConfig& config) {
-    return kFloat * 2.0 * static_cast<double>(config.layers * config.kv_size());
+    return element_bytes(config) * 2.0 * static_cast<double>(config.layers * config.kv_size());
 }
 
 }  // namespace
@@ -107,7 +110,7 @@ double matmul_parameters(const model::ModelConfig& config) {
 BenchWork forward_work(const model::ModelConfig& config, double tokens, double context) {
     return {
         .flop = 2.0 * matmul_parameters(config) * tokens + attention_flop(config, tokens, context),
-        .bytes = kFloat * matmul_parameters(config)};
+        .bytes = element_bytes(config) * matmul_parameters(config)};
 }
 
 BenchWork update_work(const model::ModelConfig& config, double rows, double tokens) {
@@ -117,7 +120,7 @@ BenchWork update_work(const model::ModelConfig& config, double rows, double toke
 BenchWork decode_work(const model::ModelConfig& config, double answers, double prompts,
                       double shared, double context) {
     return {.flop = forward_work(config, answers, context).flop,
-            .bytes = kFloat * matmul_parameters(config) +
+            .bytes = element_bytes(config) * matmul_parameters(config) +
                      cache_bytes(config) * (prompts * shared + answers * (context - shared))};
 }
 

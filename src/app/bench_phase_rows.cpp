@@ -18,6 +18,10 @@ std::vector<TokenId> some_tokens(std::int64_t count, std::int64_t vocabulary, st
     return tokens;
 }
 
+std::string row_name(const char* row, const BenchModel& model) {
+    return fmt::format("{}{}/{}", row, suffix_of(model.config.dtype), model.name);
+}
+
 /// Forward, backward and AdamW over a model's usual sequences.
 class Update {
   public:
@@ -85,12 +89,13 @@ class Update {
 };
 
 BenchRow update_row(const BenchModel& model) {
-    return {.name = "update/" + model.name,
+    return {.name = row_name("update", model),
             .what = fmt::format("forward, backward and AdamW over {} sequences of {} tokens",
                                 model.update_rows, model.update_tokens),
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
                 Update update(context, model, context.models(model).at("policy"));
                 meter.expect({update.work(context)});
+                context.expect_peak(model.config.dtype, meter);
                 update.step();  // memory grows to its size
                 while (meter.more()) meter.time([&] { update.step(); });
                 return update.facts(context);
@@ -167,7 +172,7 @@ rollout::GeneratorOptions generator_options(const BenchContext& context, std::in
 
 BenchRow generation_row(const BenchModel& model) {
     return {
-        .name = "generate/" + model.name,
+        .name = row_name("generate", model),
         .what = fmt::format("{} prompts of {} tokens, {} samples of {} tokens each", model.prompts,
                             model.prompt_tokens, model.samples, model.new_tokens),
         .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
@@ -185,6 +190,7 @@ BenchRow generation_row(const BenchModel& model) {
             mine.prompts = ceil_div(model.prompts, ranks);
             const std::vector<BenchWork> work = generation_work(mine);
             meter.expect(work);
+            context.expect_peak(model.config.dtype, meter);
             const auto run = [&] {
                 (void)generate(context, generator, requests, model.new_tokens, {});
             };
@@ -203,7 +209,7 @@ BenchRow generation_row(const BenchModel& model) {
 /// Prompts, and the first token of an answer to each.
 BenchRow prefill_row(const BenchModel& model, std::int64_t prompts, std::int64_t prompt_tokens) {
     const std::int64_t tokens = std::min(prompt_tokens, model.config.max_position / 2);
-    return {.name = "prefill/" + model.name,
+    return {.name = row_name("prefill", model),
             .what = fmt::format("{} prompts of {} tokens on each rank, and the first token of an "
                                 "answer to each",
                                 prompts, tokens),
@@ -220,6 +226,7 @@ BenchRow prefill_row(const BenchModel& model, std::int64_t prompts, std::int64_t
                 once.new_tokens = 1;
                 const std::vector<BenchWork> work = generation_work(once);
                 meter.expect(work);
+                context.expect_peak(model.config.dtype, meter);
                 const auto run = [&] {
                     rollout::LocalWork units(requests);
                     (void)generator.run(requests, {.max_new_tokens = 1, .seed = 3}, units, 0, {});
@@ -235,7 +242,7 @@ BenchRow prefill_row(const BenchModel& model, std::int64_t prompts, std::int64_t
 /// Steps of decoding, each timed by itself: prompts are computed before the first.
 BenchRow decode_row(const BenchModel& model, std::int64_t batch) {
     return {
-        .name = fmt::format("decode/{}/{}", model.name, batch),
+        .name = fmt::format("{}/{}", row_name("decode", model), batch),
         .what = fmt::format("one token more for {} answers on each rank, sampling included", batch),
         .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
             constexpr std::int64_t kPrompt = 128;
@@ -256,6 +263,7 @@ BenchRow decode_row(const BenchModel& model, std::int64_t batch) {
                 decode_work(model.config, answers, static_cast<double>(prompts),
                             static_cast<double>(prompt), static_cast<double>(prompt + 16));
             meter.expect({work});
+            context.expect_peak(model.config.dtype, meter);
             // Every rank decodes a batch of its own.
             bool more = meter.more();
             while (more) {
@@ -284,13 +292,17 @@ BenchRow decode_row(const BenchModel& model, std::int64_t batch) {
 }  // namespace
 
 void append_phase_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
-    for (const BenchModel& model : sizes.models) {
-        rows.push_back(update_row(model));
-        if (model.config.tree().leaves() > 1) rows.push_back(canonical_row(model));
-        rows.push_back(prefill_row(model, sizes.prefill_prompts, sizes.prefill_tokens));
-        rows.push_back(generation_row(model));
-        for (const std::int64_t batch : sizes.decode_batches)
-            rows.push_back(decode_row(model, batch));
+    for (BenchModel model : sizes.models) {
+        for (const DType type : {DType::f32, DType::bf16}) {
+            model.config.dtype = type;
+            rows.push_back(update_row(model));
+            if (type == DType::f32 && model.config.tree().leaves() > 1)
+                rows.push_back(canonical_row(model));
+            rows.push_back(prefill_row(model, sizes.prefill_prompts, sizes.prefill_tokens));
+            rows.push_back(generation_row(model));
+            for (const std::int64_t batch : sizes.decode_batches)
+                rows.push_back(decode_row(model, batch));
+        }
     }
 }
 

@@ -81,11 +81,22 @@ stages::PhysicalOptions BenchContext::physical() const {
             .zero = options_.parallel.zero};
 }
 
+void BenchContext::expect_peak(DType type, Meter& meter) const {
+    using kernels::Arithmetic;
+    if (type == DType::bf16 && device().spin(Arithmetic::bf16, 1, stream()) > 0)
+        meter.expect(Arithmetic::bf16);
+}
+
+const char* suffix_of(DType type) {
+    return type == DType::bf16 ? "_bf16" : "";
+}
+
 model::ModelSet& BenchContext::models(const BenchModel& model) {
-    if (model_ == model.name) return *models_;
+    const std::string wanted = model.name + suffix_of(model.config.dtype);
+    if (model_ == wanted) return *models_;
     models_.reset();  // before the new one is made
     models_ = std::make_unique<model::ModelSet>();
-    model_ = model.name;
+    model_ = wanted;
     model::Weights& policy =
         models_->add("policy", std::make_unique<model::Weights>(
                                    *device_, model.config, model::Passes::forward_and_backward,
@@ -104,6 +115,15 @@ kernels::DeviceBuffer<float> BenchContext::random(std::int64_t size) {
     }
     device_->upload(std::span<const float>(values), buffer.span(), *stream_);
     return buffer;
+}
+
+kernels::DeviceBuffer<std::byte> BenchContext::random(std::int64_t size, DType type) {
+    const auto floats = random(size);
+    kernels::DeviceBuffer<std::byte> elements(*device_, size * size_of(type));
+    device_->round({.from = kernels::ConstMatrix(floats.span(), 1, size),
+                    .to = {elements.span().handle(), type, 1, size, size}},
+                   *stream_);
+    return elements;
 }
 
 kernels::DeviceBuffer<float> BenchContext::zeros(std::int64_t size) {

@@ -69,12 +69,18 @@ class BenchContext {
     [[nodiscard]] io::FileSystem& files() const { return *files_; }
     [[nodiscard]] stages::PhysicalOptions physical() const;
 
+    /// Operations of a type are compared with the peak of the arithmetic that the device has for
+    /// it: without any for bf16, elements are widened.
+    void expect_peak(DType type, Meter& meter) const;
+
     /// The set whose policy is this model, filled and packed for forward and backward passes. Kept
     /// until another is asked for.
     [[nodiscard]] model::ModelSet& models(const BenchModel& model);
 
     /// Device memory with small random numbers.
     [[nodiscard]] kernels::DeviceBuffer<float> random(std::int64_t size);
+    /// The same as elements of a type.
+    [[nodiscard]] kernels::DeviceBuffer<std::byte> random(std::int64_t size, DType type);
     [[nodiscard]] kernels::DeviceBuffer<float> zeros(std::int64_t size);
 
   private:
@@ -89,8 +95,11 @@ class BenchContext {
     std::unique_ptr<DeviceLimits> limits_;
     std::unique_ptr<parallel::Mesh> mesh_;
     std::unique_ptr<model::ModelSet> models_;
-    std::string model_;  // whose models_ these are
+    std::string model_;  // whose models_ these are, and the type they compute in
 };
+
+/// What a row's name has behind its first word where it computes in this type: "", "_bf16".
+[[nodiscard]] const char* suffix_of(DType type);
 
 /// What a row says besides its times.
 struct RowFacts {

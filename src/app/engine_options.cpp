@@ -146,6 +146,11 @@ OptionList ModelOptions::options() {
     list.logical("folder", &folder,
                  "model to start from: a Hugging Face folder, a checkpoint, or a run, which stands "
                  "for its newest checkpoint; empty: random weights of the sizes below");
+    list.logical("dtype", &dtype,
+                 "what the model computes in; bfloat16: activations, cached keys and values, and "
+                 "copies of the weights that products read; weights themselves, sums, logits and "
+                 "gradients of weights stay float32")
+        .one_of({"float32", "bfloat16"});
     list.logical("family", &family, "layout of a random model")
         .one_of({"llama", "qwen2", "qwen3", "deepseek_v2", "deepseek_v3"});
     list.logical("vocab_size", &vocab_size,
@@ -257,6 +262,7 @@ model::ModelConfig ModelOptions::config(const text::Tokenizer& tokenizer,
                 "[model.policy] reduction: {} is no radix", radix);
         config.reduction.push_back(static_cast<int>(radix));
     }
+    config.dtype = model::dtype_from_name(dtype, "[model.policy] dtype");
     model::validate(config, folder.empty() ? "[model.policy]" : folder);
     require(tokenizer.vocab_size() <= config.vocab_size,
             "the tokenizer has {} ids, but the model's vocabulary {}: they do not belong together",

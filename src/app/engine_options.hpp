@@ -68,6 +68,7 @@ struct FaultOptions {
 
 struct ModelOptions {
     std::string folder;
+    std::string dtype = "float32";
     std::string family = "qwen2";
     std::int64_t vocab_size = 0;
     std::int64_t hidden_size = 128;

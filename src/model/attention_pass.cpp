@@ -29,7 +29,8 @@ AttentionShape attention_shape(const Weights& weights) {
                          .kv_heads = part.kv_heads.size(),
                          .key_dim = config.head_dim,
                          .value_dim = config.head_dim,
-                         .scale = attention_scale(config)};
+                         .scale = attention_scale(config),
+                         .dtype = config.dtype};
     if (config.latent.used()) {
         shape.kv_heads = 1;
         shape.key_dim = config.latent.key_dim();

@@ -27,6 +27,7 @@ struct AttentionShape {
     std::int64_t key_dim = 0;
     std::int64_t value_dim = 0;
     float scale = 1.0F;
+    DType dtype = DType::f32;  ///< of queries, keys and values
 };
 [[nodiscard]] AttentionShape attention_shape(const Weights& weights);
 

@@ -98,6 +98,12 @@ Family family_from_name(const std::string& name, const std::string& where) {
     return value_in(kFamilies, name, "model_type", where);
 }
 
+DType dtype_from_name(const std::string& name, const std::string& where) {
+    require(name == "float32" || name == "bfloat16",
+            "{}: a model cannot compute in {}; expected float32 or bfloat16", where, name);
+    return name == "bfloat16" ? DType::bf16 : DType::f32;
+}
+
 void validate(const ModelConfig& config, const std::string& where) {
     const std::array<std::pair<const char*, std::int64_t>, 8> sizes{
         {{"vocab_size", config.vocab_size},
@@ -118,6 +124,12 @@ void validate(const ModelConfig& config, const std::string& where) {
             config.latent.used() ? "qk_rope_head_dim" : "head_dim", config.rope_dim());
     require(config.rms_norm_eps > 0.0, "{}: rms_norm_eps must be positive", where);
     validate_deepseek(config, where);
+    require(config.dtype == DType::f32 || config.dtype == DType::bf16,
+            "{}: a model cannot compute in {}; expected float32 or bfloat16", where,
+            name_of(config.dtype));
+    require(config.dtype == DType::f32 || !config.latent.used(),
+            "{}: a {} model computes in float32 alone in this version: set dtype = float32", where,
+            name_of(config.family));
     const int leaves = config.tree().leaves();
     require(config.heads % leaves == 0,
             "{}: the reduction list has product {}, which does not divide the {} heads", where,
@@ -154,6 +166,7 @@ ModelConfig config_from_json(std::string_view text, const std::string& where) {
     config.eos = fields.ids("eos_token_id");
     read_rope(fields, config);
     config.reduction = fields.get<std::vector<int>>("rankwise_reduction", {});
+    config.dtype = dtype_from_name(fields.get<std::string>("rankwise_dtype", "float32"), where);
     validate(config, where);
     return config;
 }
@@ -244,12 +257,14 @@ std::string to_json(const ModelConfig& config, DType dtype) {
     if (config.eos.size() == 1) json["eos_token_id"] = config.eos.front();
     if (config.eos.size() > 1) json["eos_token_id"] = config.eos;
     if (!config.reduction.empty()) json["rankwise_reduction"] = config.reduction;
+    if (config.dtype == DType::bf16) json["rankwise_dtype"] = "bfloat16";
     return json.dump(2) + "\n";
 }
 
 std::vector<std::string> differences(const ModelConfig& a, const ModelConfig& b) {
-    constexpr std::array<std::string_view, 4> kNoMatter{"initializer_range", "bos_token_id",
-                                                        "eos_token_id", "rankwise_reduction"};
+    constexpr std::array<std::string_view, 5> kNoMatter{"initializer_range", "bos_token_id",
+                                                        "eos_token_id", "rankwise_reduction",
+                                                        "rankwise_dtype"};
     const Json in_a = Json::parse(to_json(a));
     const Json in_b = Json::parse(to_json(b));
     std::set<std::string> keys;

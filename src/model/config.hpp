@@ -105,6 +105,9 @@ struct ModelConfig {
     TokenId bos = -1;
     std::vector<TokenId> eos;
     std::vector<int> reduction;  ///< overrides reduction_tree(); empty: derived from the heads
+    /// f32 or bf16: of activations, the residual stream, cached keys and values, and of the packed
+    /// copies of weights. Masters, sums, logits and gradients of weights are f32.
+    DType dtype = DType::f32;
 
     [[nodiscard]] std::int64_t q_size() const { return heads * head_dim; }
     [[nodiscard]] std::int64_t kv_size() const { return kv_heads * head_dim; }
@@ -126,6 +129,10 @@ struct ModelConfig {
     friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
+/// What a model may compute in: float32 or bfloat16.
+/// @throws BadInput for another name, naming `where`.
+[[nodiscard]] DType dtype_from_name(const std::string& name, const std::string& where);
+
 /// Checks that the sizes fit each other.
 /// @throws BadInput naming the first that does not, and `where` it came from.
 void validate(const ModelConfig& config, const std::string& where);
@@ -143,13 +150,13 @@ void validate(const ModelConfig& config, const std::string& where);
 [[nodiscard]] ModelConfig config_from_json(std::string_view text, const std::string& where);
 
 /// The text of a config.json that reads back equal. `dtype` is that of the tensors beside it. A
-/// reduction list that is not derived from the heads stands under "rankwise_reduction", which
-/// others ignore.
+/// reduction list that is not derived from the heads stands under "rankwise_reduction", bf16 as the
+/// type that is computed with under "rankwise_dtype", which others ignore.
 [[nodiscard]] std::string to_json(const ModelConfig& config, DType dtype = DType::f32);
 
 /// Where two configurations are not of the same model: "rope_theta is 10000 and 500000", a line
-/// each, under the keys of config.json. What does not change what a model computes (ends, the width
-/// of fresh weights, the order of sums) does not count.
+/// each, under the keys of config.json. What does not change what a model is (ends, the width of
+/// fresh weights, the order of sums, the type that is computed with) does not count.
 [[nodiscard]] std::vector<std::string> differences(const ModelConfig& a, const ModelConfig& b);
 
 /// "llama", "qwen2", …: the config key model_type.

@@ -29,14 +29,16 @@ struct Compute {
     }
     /// The same, keeping in `arena`.
     [[nodiscard]] Compute in_scratch() const { return {device, stream, arena, probe}; }
-    /// A dense f32 matrix among what a pass keeps.
-    [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols) const {
-        return {kept().take<float>(rows * cols), rows, cols};
+    /// A dense matrix among what a pass keeps.
+    [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols,
+                                              DType dtype = DType::f32) const {
+        return matrix_in(kept(), rows, cols, dtype);
     }
 
-    /// A dense f32 matrix in scratch memory, valid until the enclosing Arena::Scope ends.
-    [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {
-        return {arena.take<float>(rows * cols), rows, cols};
+    /// A dense matrix in scratch memory, valid until the enclosing Arena::Scope ends.
+    [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols,
+                                         DType dtype = DType::f32) const {
+        return matrix_in(arena, rows, cols, dtype);
     }
     /// What sums over ranks compute with.
     [[nodiscard]] sums::Tools tools() const { return {device, stream, arena}; }
@@ -50,11 +52,20 @@ struct Compute {
     }
     /// Copies one dense matrix onto another of the same size.
     void copy(kernels::ConstMatrix from, kernels::Matrix to) const {
-        ensure(from.dense() && to.dense() && from.rows == to.rows && from.cols == to.cols,
-               "a copy of {} x {} to {} x {}", from.rows, from.cols, to.rows, to.cols);
+        ensure(from.dense() && to.dense() && from.rows == to.rows && from.cols == to.cols &&
+                   from.dtype == to.dtype,
+               "a copy of {} x {} {} to {} x {} {}", from.rows, from.cols, name_of(from.dtype),
+               to.rows, to.cols, name_of(to.dtype));
         const std::int64_t bytes = from.rows * from.cols * size_of(from.dtype);
         device.copy(DeviceSpan<const std::byte>(from.handle, bytes),
                     DeviceSpan<std::byte>(to.handle, bytes), stream);
+    }
+
+  private:
+    [[nodiscard]] static kernels::Matrix matrix_in(kernels::Arena& memory, std::int64_t rows,
+                                                   std::int64_t cols, DType dtype) {
+        const DeviceSpan<std::byte> bytes = memory.take<std::byte>(rows * cols * size_of(dtype));
+        return {bytes.handle(), dtype, rows, cols, cols};
     }
 };
 

@@ -33,7 +33,7 @@ void embed(Compute& compute, const Weights& weights, std::span<const TokenId> id
         if (own.contains(id)) mine.push_back(id - narrow<TokenId>(own.begin));
     }
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix rows = compute.matrix(std::ssize(mine), x.cols);
+    const Matrix rows = compute.matrix(std::ssize(mine), x.cols, x.dtype);
     if (!mine.empty())
         compute.device.embed({.table = weights.embedding(), .ids = mine, .out = rows},
                              compute.stream);
@@ -48,7 +48,7 @@ void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
         return;
     }
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix whole = compute.matrix(batch.rows(), mine.cols);
+    const Matrix whole = compute.matrix(batch.rows(), mine.cols, mine.dtype);
     embed(compute, weights, batch.ids, whole);
     compute.copy(whole.row_range(tokens.mine()), mine);
 }
@@ -93,7 +93,8 @@ std::vector<Logprobs> score(Compute& compute, const Weights& weights, const Head
         }
         const kernels::Arena::Scope scope(compute.arena);
         const TokenSplit tokens(weights, batch);
-        const Matrix x = stage.last ? compute.matrix(tokens.mine().size(), weights.config().hidden)
+        const Matrix x = stage.last ? compute.matrix(tokens.mine().size(), weights.config().hidden,
+                                                     weights.config().dtype)
                                     : mail.room(tokens);
         mail.receive(step, batch, tokens, x);
         for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
@@ -123,8 +124,10 @@ StagePass::StagePass(Compute& compute, const Weights& weights, const HeadOptions
       recompute_(recompute),
       scope_(compute.kept()),
       tokens_(weights, batch),
-      x_(compute.kept_matrix(tokens_.mine().size(), weights.config().hidden)) {
-    if (weights.pipeline_part().split()) gradient_ = compute.kept_matrix(x_.rows, x_.cols);
+      x_(compute.kept_matrix(tokens_.mine().size(), weights.config().hidden,
+                             weights.config().dtype)) {
+    if (weights.pipeline_part().split())
+        gradient_ = compute.kept_matrix(x_.rows, x_.cols, x_.dtype);
     kept_.reserve(static_cast<std::size_t>(stage.layers.size()));  // what is put off refers to it
 }
 
@@ -136,7 +139,7 @@ void StagePass::forward() {
     for (std::int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
         gather_forward(compute_, weights_, stage_, layer);
         if (recompute_) {
-            inputs_.push_back(compute_.kept_matrix(x_.rows, x_.cols));
+            inputs_.push_back(compute_.kept_matrix(x_.rows, x_.cols, x_.dtype));
             compute_.copy(x_, inputs_.back());
             Compute scratch = compute_.in_scratch();
             const kernels::Arena::Scope layer_scope(scratch.arena);
@@ -149,7 +152,7 @@ void StagePass::forward() {
     weights_.gather_head(compute_, Copies::forward);
     top_ = x_;
     if (tokens_.split()) {
-        top_ = compute_.kept_matrix(tokens_.total(), x_.cols);
+        top_ = compute_.kept_matrix(tokens_.total(), x_.cols, x_.dtype);
         gather_rows(compute_, weights_, tokens_, "activations:top", x_, top_);
     }
     head_ = head_forward(compute_, weights_, head_options_, batch_, top_);
@@ -166,11 +169,12 @@ Matrix StagePass::output_gradient(std::span<const float> coefficient, GradientSi
     const bool one_rank = !weights_.pipeline_part().split();
     const bool own_is_whole = !one_rank && !tokens_.split();
     weights_.gather_head(compute_, Copies::backward);
-    const Matrix dtop = own_is_whole ? gradient_ : compute_.matrix(top_.rows, top_.cols);
+    const Matrix dtop =
+        own_is_whole ? gradient_ : compute_.matrix(top_.rows, top_.cols, top_.dtype);
     head_backward(compute_, weights_, head_options_, batch_, top_, head_, coefficient, dtop,
                   gradients);
     if (!tokens_.split()) return dtop;
-    const Matrix own = one_rank ? compute_.matrix(x_.rows, x_.cols) : gradient_;
+    const Matrix own = one_rank ? compute_.matrix(x_.rows, x_.cols, x_.dtype) : gradient_;
     compute_.copy(dtop.row_range(tokens_.mine()), own);
     return own;
 }
@@ -187,7 +191,7 @@ void StagePass::backward(std::span<const float> coefficient, GradientSink& gradi
         }
         Compute scratch = compute_.in_scratch();
         const kernels::Arena::Scope layer_scope(scratch.arena);
-        const Matrix x = scratch.matrix(x_.rows, x_.cols);
+        const Matrix x = scratch.matrix(x_.rows, x_.cols, x_.dtype);
         scratch.copy(inputs_[at], x);
         const LayerActivations kept = layer_forward_keep(scratch, weights_, layer, batch_, x);
         layer_backward(scratch, weights_, layer, batch_, kept, dx, gradients);
@@ -208,7 +212,7 @@ void StagePass::backward_input(std::span<const float> coefficient, GradientSink&
         }
         // What is computed again is read once more by what is put off.
         const kernels::Arena::Scope layer_scope(compute_.arena);
-        const Matrix x = compute_.matrix(x_.rows, x_.cols);
+        const Matrix x = compute_.matrix(x_.rows, x_.cols, x_.dtype);
         compute_.copy(inputs_[at], x);
         kept_.push_back(layer_forward_keep(compute_, weights_, layer, batch_, x));
         layer_backward_input(compute_, weights_, layer, batch_, kept_.back(), dx,

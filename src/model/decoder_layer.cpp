@@ -51,7 +51,8 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
     LayerActivations kept;
     kernels::Arena& arena = keep ? compute.kept() : compute.arena;
     const auto matrix = [&](std::int64_t count, std::int64_t cols) {
-        return keep ? compute.kept_matrix(count, cols) : compute.matrix(count, cols);
+        return keep ? compute.kept_matrix(count, cols, config.dtype)
+                    : compute.matrix(count, cols, config.dtype);
     };
     kept.normed_in = matrix(rows, config.hidden);
     if (config.latent.used()) {
@@ -89,7 +90,7 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
 void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, ConstMatrix x,
           DeviceSpan<const float> weight, DeviceSpan<float> inv_rms, Matrix y) {
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix mine = tokens.split() ? compute.matrix(x.rows, x.cols) : y;
+    const Matrix mine = tokens.split() ? compute.matrix(x.rows, x.cols, x.dtype) : y;
     compute.device.rms_norm(
         {.x = x, .weight = weight, .eps = norm_eps(weights), .y = mine, .inv_rms = inv_rms},
         compute.stream);
@@ -299,11 +300,9 @@ void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t lay
 }
 
 /// dk and dv of KV heads that several tensor ranks hold: the tree above their query heads.
-void add_shared_kv(Compute& compute, const Weights& weights, Matrix dkv) {
+void add_shared_kv(Compute& compute, const Weights& weights, ConstMatrix partial, Matrix dkv) {
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix partial = compute.matrix(dkv.rows, dkv.cols);
-    const Matrix total = compute.matrix(dkv.rows, dkv.cols);
-    compute.copy_rows(dkv, partial);
+    const Matrix total = compute.matrix(dkv.rows, dkv.cols, dkv.dtype);
     sums::all_reduce(compute.tools(), weights.tensor(), "sums:shared kv",
                      weights.tensor_sums().shared_kv, partial, total);
     compute.copy_rows(total, dkv);
@@ -319,7 +318,12 @@ void attention_backward(Compute& compute, const Weights& weights, std::int64_t l
     const Part& part = weights.part();
     const QkvColumns columns(part);
     const AttentionShape shape = attention_shape(weights);
-    const Matrix dqkv = gradients.matrix(dattention.rows, part.qkv_size());
+    const Matrix dqkv = gradients.matrix(dattention.rows, part.qkv_size(), config.dtype);
+    // Of heads that other ranks have too: sums that are not finished here.
+    const bool shared = part.place.degree > config.kv_heads;
+    const Range kv_columns{columns.k.begin, columns.v.end};
+    const Matrix dkv =
+        shared ? compute.matrix(dqkv.rows, kv_columns.size()) : dqkv.col_range(kv_columns);
     const ConstMatrix qkv = kept.qkv;
     compute.device.segment_attention_backward({.q = qkv.col_range(columns.q),
                                                .k = qkv.col_range(columns.k),
@@ -334,18 +338,17 @@ void attention_backward(Compute& compute, const Weights& weights, std::int64_t l
                                                .segments = batch.segments,
                                                .scale = shape.scale,
                                                .dq = dqkv.col_range(columns.q),
-                                               .dk = dqkv.col_range(columns.k),
-                                               .dv = dqkv.col_range(columns.v)},
+                                               .dk = dkv.col_range({0, columns.k.size()}),
+                                               .dv = dkv.col_range({columns.k.size(), dkv.cols})},
                                               compute.stream);
-    if (part.place.degree > config.kv_heads)
-        add_shared_kv(compute, weights, dqkv.col_range({columns.k.begin, columns.v.end}));
+    if (shared) add_shared_kv(compute, weights, dkv, dqkv.col_range(kv_columns));
     rotate(compute, weights, batch.positions, dqkv, true);
     if (config.qk_norm) qk_norm_backward(compute, weights, layer, batch, kept, dqkv, gradients);
     const std::array linears{Linear{ids.q, ids.q_bias, columns.q},
                              Linear{ids.k, ids.k_bias, columns.k},
                              Linear{ids.v, ids.v_bias, columns.v}};
-    gradients.add([&compute, linears, dqkv, x = kept.normed_in](GradientSink& sink) {
-        linear_gradients(compute, linears, dqkv, x, sink);
+    gradients.add([&compute, &batch, linears, dqkv, x = kept.normed_in](GradientSink& sink) {
+        linear_gradients(compute, linears, dqkv, x, sink, batch.segment_borders);
     });
     row_split_matmul(compute, weights, tokens, "sums:dnormed attention",
                      weights.tensor_sums().attention, dqkv, weights.layer(layer).qkv_back, {},
@@ -369,17 +372,17 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
         return gradients.as_it_is(whole_rows(compute, weights, tokens, "activations:gradient", dx));
     };
     const auto add_linears = [&](auto linears, ConstMatrix dy, ConstMatrix x) {
-        gradients.add([&compute, linears, dy, x](GradientSink& sink) {
-            linear_gradients(compute, linears, dy, x, sink);
+        gradients.add([&compute, &batch, linears, dy, x](GradientSink& sink) {
+            linear_gradients(compute, linears, dy, x, sink, batch.segment_borders);
         });
     };
 
     // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
     const ConstMatrix dout = all_of_dx();
-    const Matrix dgate_up = gradients.matrix(rows, 2 * intermediate);
+    const Matrix dgate_up = gradients.matrix(rows, 2 * intermediate, config.dtype);
     if (intermediate > 0) {
         add_linears(std::array{Linear{ids.down, -1, {0, config.hidden}}}, dout, kept.activated);
-        const Matrix dactivated = compute.matrix(rows, intermediate);
+        const Matrix dactivated = compute.matrix(rows, intermediate, config.dtype);
         device.matmul({.x = dout, .w = w.down_back, .y = dactivated}, stream);
         device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
                                stream);
@@ -390,7 +393,7 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     gradients.add([&compute, id = ids.down_bias, dout](GradientSink& sink) {
         bias_gradient(compute, id, dout, sink);
     });
-    const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden);
+    const Matrix dnormed_post = gradients.matrix(dx.rows, config.hidden, config.dtype);
     if (w.experts != nullptr) {
         experts_backward(compute, weights, layer, tokens, kept.experts, kept.normed_post, dout,
                          gradients, dnormed_post);
@@ -405,8 +408,9 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
     const ConstMatrix dmid = all_of_dx();
     add_linears(std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid, kept.attention);
     // With latent attention a gradient reads it too.
-    const Matrix dattention = w.latent != nullptr ? gradients.matrix(rows, part.attention_size())
-                                                  : compute.matrix(rows, part.attention_size());
+    const Matrix dattention = w.latent != nullptr
+                                  ? gradients.matrix(rows, part.attention_size(), config.dtype)
+                                  : compute.matrix(rows, part.attention_size(), config.dtype);
     device.matmul({.x = dmid, .w = w.o_back, .y = dattention}, stream);
     // Of the same size: read before, unless that is put off.
     const Matrix dnormed_in = gradients.again(dnormed_post);

@@ -235,8 +235,8 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
     out.entropy = compute.kept().take<float>(rows);
     out.maximum = compute.kept().take<float>(rows);
     out.sum = compute.kept().take<float>(rows);
-    out.hidden = compute.kept_matrix(rows, config.hidden);
-    out.normed = compute.kept_matrix(x.rows, config.hidden);
+    out.hidden = compute.kept_matrix(rows, config.hidden, config.dtype);
+    out.normed = compute.kept_matrix(x.rows, config.hidden, config.dtype);
     out.inv_rms = compute.kept().take<float>(x.rows);
     device.rms_norm({.x = x,
                      .weight = weights.final_norm(),
@@ -274,9 +274,10 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
     const std::int64_t fitting =
         options.block_bytes / (std::max<std::int64_t>(rows, 1) * size_of(DType::f32));
     const std::int64_t tile = std::max<std::int64_t>(64, fitting / 16 * 16);
-    const Matrix dhidden = compute.matrix(rows, config.hidden);
+    const Matrix dhidden = compute.matrix(rows, config.hidden, config.dtype);
+    const bool rounded = config.dtype != DType::f32;
     const Matrix own =  // of this rank's leaves
-        weights.split() ? compute.matrix(rows, config.hidden) : dhidden;
+        weights.split() || rounded ? compute.matrix(rows, config.hidden) : dhidden;
     LeafSums sums(compute, tree, own);
     const GradientSlot head =
         has_vocabulary ? gradients.slot(weights.parameters().head) : GradientSlot{};
@@ -287,9 +288,9 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
             const Range columns{begin, std::min(begin + tile, leaves[leaf].end)};
             const Range held{columns.begin - part.vocabulary.begin,
                              columns.end - part.vocabulary.begin};
-            const kernels::PackSpec forward{DType::f32, columns.size(),
+            const kernels::PackSpec forward{config.dtype, columns.size(),
                                             Contraction::straight(config.hidden)};
-            const kernels::PackSpec backward{DType::f32, config.hidden,
+            const kernels::PackSpec backward{config.dtype, config.hidden,
                                              Contraction::straight(columns.size())};
             const ConstMatrix rows_of_tile = weights.head().row_range(held);
             const DeviceSpan<std::byte> packed = compute.arena.take<std::byte>(
@@ -310,14 +311,20 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
                                      .maximum = kept.maximum,
                                      .sum = kept.sum},
                                     compute.stream);
-            device.weight_gradient({.dy = logits,
+            Matrix dlogits = logits;
+            if (rounded) {
+                dlogits = compute.matrix(rows, columns.size(), config.dtype);
+                device.round({.from = logits, .to = dlogits}, compute.stream);
+            }
+            device.weight_gradient({.dy = dlogits,
                                     .x = kept.hidden,
                                     .dw = head.matrix.row_range(held),
-                                    .output = head.output},
+                                    .output = head.output,
+                                    .segments = batch.head_borders},
                                    compute.stream);
             device.pack(backward, kernels::PackSide::inputs, std::span(&rows_of_tile, 1),
                         packed.subspan(0, device.packed_bytes(backward)), compute.stream);
-            device.matmul({.x = logits,
+            device.matmul({.x = dlogits,
                            .w = {&backward, packed.subspan(0, device.packed_bytes(backward))},
                            .y = sums.leaf(),
                            .output = started ? Output::resume : Output::store},
@@ -330,9 +337,11 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
         sums::all_reduce(compute.tools(), weights.tensor(), "sums:dhidden",
                          weights.tensor_sums().vocabulary, has_vocabulary ? own : Matrix(),
                          dhidden);
+    } else if (rounded) {
+        device.round({.from = own, .to = dhidden}, compute.stream);
     }
 
-    const Matrix dnormed = compute.matrix(x.rows, config.hidden);
+    const Matrix dnormed = compute.matrix(x.rows, config.hidden, config.dtype);
     device.scatter_rows({.from = dhidden, .rows = rows_of(batch), .to = dnormed}, compute.stream);
     const GradientSlot norm = gradients.slot(weights.parameters().final_norm);
     device.rms_norm_weight_gradient({.dy = dnormed,

@@ -1,4 +1,5 @@
-// The head: hidden states to log-probabilities, entropies and their gradients (NUMERICS N6).
+// The head: hidden states to log-probabilities, entropies and their gradients (NUMERICS N6). Logits
+// are fp32 whatever the model computes in; their gradient, which products take again, has its type.
 #pragma once
 
 #include <functional>

@@ -12,12 +12,17 @@ void bias_gradient(Compute& compute, ParameterId id, ConstMatrix dy, GradientSin
 }
 
 void linear_gradients(Compute& compute, std::span<const Linear> linears, ConstMatrix dy,
-                      ConstMatrix x, GradientSink& gradients) {
+                      ConstMatrix x, GradientSink& gradients,
+                      std::span<const std::int64_t> segments) {
     for (const Linear& linear : linears) {
         const ConstMatrix part = dy.col_range(linear.columns);
         const GradientSlot weight = gradients.slot(linear.weight);
-        compute.device.weight_gradient(
-            {.dy = part, .x = x, .dw = weight.matrix, .output = weight.output}, compute.stream);
+        compute.device.weight_gradient({.dy = part,
+                                        .x = x,
+                                        .dw = weight.matrix,
+                                        .output = weight.output,
+                                        .segments = segments},
+                                       compute.stream);
         bias_gradient(compute, linear.bias, part, gradients);
     }
 }

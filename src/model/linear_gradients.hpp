@@ -19,8 +19,10 @@ struct Linear {
 void bias_gradient(Compute& compute, ParameterId id, kernels::ConstMatrix dy,
                    GradientSink& gradients);
 
-/// Of stacked linear layers with the same input x.
+/// Of stacked linear layers with the same input x. Tokens of bf16 go in pairs inside each of the
+/// segments whose borders are given; none: all are one.
 void linear_gradients(Compute& compute, std::span<const Linear> linears, kernels::ConstMatrix dy,
-                      kernels::ConstMatrix x, GradientSink& gradients);
+                      kernels::ConstMatrix x, GradientSink& gradients,
+                      std::span<const std::int64_t> segments = {});
 
 }  // namespace rankwise::model

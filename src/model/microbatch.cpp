@@ -17,11 +17,19 @@ std::int64_t add_segment(Microbatch& batch, std::span<const TokenId> tokens,
         batch.positions.push_back(narrow<std::int32_t>(position + i));
     }
     if (batch.norm_blocks.empty()) batch.norm_blocks.push_back(0);
+    if (batch.segment_borders.empty()) batch.segment_borders.push_back(0);
+    batch.segment_borders.push_back(begin + rows);
     for (std::int64_t at = 0; at < rows; at += kNormBlock) {
         batch.norm_blocks.push_back(begin + std::min(rows, at + kNormBlock));
     }
     batch.segments.push_back({.row_begin = begin, .rows = rows, .position = position});
     return static_cast<std::int64_t>(batch.segments.size()) - 1;
+}
+
+/// What has come to the head since belongs together.
+void end_head_segment(Microbatch& batch) {
+    if (batch.head_borders.empty()) batch.head_borders.push_back(0);
+    batch.head_borders.push_back(std::ssize(batch.head));
 }
 
 }  // namespace
@@ -50,6 +58,7 @@ void append(Microbatch& batch, const BundleInput& bundle) {
                 i == 0 ? prompt_last : sample.first_row + static_cast<std::int64_t>(i) - 1;
             batch.head.push_back({row, sample.answer[i]});
         }
+        end_head_segment(batch);
     }
 }
 
@@ -62,6 +71,7 @@ void append_sequence(Microbatch& batch, std::span<const TokenId> tokens,
     for (std::int64_t i = first_target; i < static_cast<std::int64_t>(tokens.size()); ++i) {
         batch.head.push_back({begin + i - 1, tokens[static_cast<std::size_t>(i)]});
     }
+    end_head_segment(batch);
 }
 
 }  // namespace rankwise::model

@@ -33,6 +33,9 @@ struct Microbatch {
     std::vector<kernels::AttentionSegment> segments;  ///< post-order
     std::vector<std::int64_t> norm_blocks;  ///< borders of 64-row blocks aligned in each segment
     std::vector<HeadRow> head;              ///< one for each answer token
+    /// Borders of the segments' rows, and of each answer's head rows: tokens of bf16 make no pairs
+    /// across them (N1).
+    std::vector<std::int64_t> segment_borders, head_borders;
 
     [[nodiscard]] std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
 };

@@ -34,7 +34,7 @@ EmbeddingLookups::EmbeddingLookups(Compute& compute, const Weights& weights,
     // As many ahead as the first rank has begun when the first of them arrives here.
     const auto ahead = static_cast<std::size_t>(part.place.degree);
     outbox_.emplace(compute.tools(), weights.pipeline(), 0, kLookupChannel, ahead,
-                    largest_stream(weights, batches_));
+                    largest_stream(weights, batches_), weights.config().dtype);
     for (std::size_t m = 0; m < std::min(ahead, batches_.size()); ++m) send(sent_);
 }
 
@@ -77,7 +77,8 @@ StageMail::StageMail(Compute& compute, const Weights& weights, std::span<const M
     // A group of P micro-batches leaves a virtual stage before the next one begins with the first.
     const auto depth = static_cast<std::size_t>(place.virtual_stages > 1 ? place.degree : 2);
     outbox_.emplace(compute.tools(), weights.pipeline(), weights.pipeline_part().next(),
-                    kStreamChannel, depth, largest_stream(weights, addresses));
+                    kStreamChannel, depth, largest_stream(weights, addresses),
+                    weights.config().dtype);
     lookups_.emplace(compute, weights, addresses);
 }
 

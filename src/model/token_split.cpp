@@ -27,7 +27,7 @@ void gather_rows(Compute& compute, const Weights& weights, const TokenSplit& tok
 kernels::Matrix whole_rows(Compute& compute, const Weights& weights, const TokenSplit& tokens,
                            std::string_view label, kernels::Matrix mine) {
     if (!tokens.split()) return mine;
-    const kernels::Matrix whole = compute.matrix(tokens.total(), mine.cols);
+    const kernels::Matrix whole = compute.matrix(tokens.total(), mine.cols, mine.dtype);
     gather_rows(compute, weights, tokens, label, mine, whole);
     return whole;
 }

@@ -30,19 +30,22 @@ class WeightGradients {
         }
     }
     /// A matrix that such work reads.
-    [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols) const {
-        return later_ != nullptr ? compute_.kept_matrix(rows, cols) : compute_.matrix(rows, cols);
+    [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols,
+                                         DType dtype = DType::f32) const {
+        return later_ != nullptr ? compute_.kept_matrix(rows, cols, dtype)
+                                 : compute_.matrix(rows, cols, dtype);
     }
     /// What such work reads of a matrix that will be written again.
     [[nodiscard]] kernels::ConstMatrix as_it_is(kernels::ConstMatrix matrix) const {
         if (later_ == nullptr) return matrix;
-        const kernels::Matrix copy = compute_.kept_matrix(matrix.rows, matrix.cols);
+        const kernels::Matrix copy = compute_.kept_matrix(matrix.rows, matrix.cols, matrix.dtype);
         compute_.copy_rows(matrix, copy);
         return copy;
     }
     /// Memory like `matrix`, which such work has read: the same unless it is still to come.
     [[nodiscard]] kernels::Matrix again(kernels::Matrix matrix) const {
-        return later_ != nullptr ? compute_.kept_matrix(matrix.rows, matrix.cols) : matrix;
+        return later_ != nullptr ? compute_.kept_matrix(matrix.rows, matrix.cols, matrix.dtype)
+                                 : matrix;
     }
 
   private:

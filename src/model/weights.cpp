@@ -72,7 +72,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
     head_spec_ = std::make_unique<kernels::PackSpec>(
-        kernels::PackSpec{DType::f32, part_.vocabulary.size(), contractions_.hidden});
+        kernels::PackSpec{config.dtype, part_.vocabulary.size(), contractions_.hidden});
     if (residence.where == Residency::device) {
         make_room([&](std::int64_t bytes) { return memory_.emplace_back(device, bytes).span(); });
     } else {

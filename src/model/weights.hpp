@@ -1,4 +1,5 @@
-// The weights of one model on this rank: fp32 masters, and the packed copies that matmuls read.
+// The weights of one model on this rank: fp32 masters, and the packed copies that matmuls read, of
+// the type that the model computes in (bf16: rounded to nearest even).
 #pragma once
 
 #include <cstdint>

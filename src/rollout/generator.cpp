@@ -292,8 +292,9 @@ void Generator::prefill(std::span<const Request> requests, std::span<const std::
         const Rows& pass = passes[static_cast<std::size_t>(step.micro_batch)];
         const model::LayerStage& stage = part.stages[static_cast<std::size_t>(step.virtual_stage)];
         const std::int64_t rows = std::ssize(pass.ids);
-        const Matrix x = stage.last ? compute_.matrix(rows, weights_.config().hidden)
-                                    : mail_->room(kPrompts, rows);
+        const Matrix x =
+            stage.last ? compute_.matrix(rows, weights_.config().hidden, weights_.config().dtype)
+                       : mail_->room(kPrompts, rows);
         begin_pass();
         if (!mail_) {
             model::embed(compute_, weights_, pass.ids, x);
@@ -375,8 +376,9 @@ void Generator::decode(std::size_t index, const model::LayerStage& stage,
     constexpr auto kTokens = PipelineMail::Kind::tokens;
     Group& group = groups_[index];
     const std::int64_t rows = std::ssize(group.active);
-    const Matrix x =
-        stage.last ? compute_.matrix(rows, weights_.config().hidden) : mail_->room(kTokens, rows);
+    const Matrix x = stage.last
+                         ? compute_.matrix(rows, weights_.config().hidden, weights_.config().dtype)
+                         : mail_->room(kTokens, rows);
     begin_pass();
     if (!mail_) {
         model::embed(compute_, weights_, group.rows.ids, x);

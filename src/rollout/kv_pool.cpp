@@ -8,11 +8,12 @@ std::int64_t pages_for(std::int64_t positions) {
 
 KvPool::KvPool(kernels::Device& device, std::int64_t layers, const model::AttentionShape& heads,
                std::int64_t pages) {
-    shape_ = {.pages = pages,
+    shape_ = {.dtype = heads.dtype,
+              .pages = pages,
               .kv_heads = heads.kv_heads,
               .head_dim = heads.key_dim,
               .value_dim = heads.value_dim};
-    memory_ = kernels::DeviceBuffer<float>(device, layers * pages * shape_.page_elements());
+    memory_ = kernels::DeviceBuffer<std::byte>(device, layers * shape_.bytes());
     references_.assign(static_cast<std::size_t>(pages), 0);
     for (std::int64_t page = pages; page-- > 0;) free_.push_back(narrow<PageId>(page));
 }
@@ -37,9 +38,7 @@ void KvPool::release(PageId page) {
 
 kernels::KvPages KvPool::layer(std::int64_t index) const {
     kernels::KvPages pages = shape_;
-    const std::int64_t elements = shape_.pages * shape_.page_elements();
-    pages.handle =
-        reinterpret_cast<std::byte*>(memory_.span().subspan(index * elements, elements).handle());
+    pages.handle = memory_.span().subspan(index * shape_.bytes(), shape_.bytes()).handle();
     return pages;
 }
 

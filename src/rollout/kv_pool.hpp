@@ -13,7 +13,7 @@ using PageId = std::int32_t;
 /// One pool of pages of kKeyBlock positions; a page exists in every layer under the same number.
 class KvPool {
   public:
-    /// @param layers, heads  of this rank; heads give the sizes of a page
+    /// @param layers, heads  of this rank; heads give the sizes and the type of a page
     KvPool(kernels::Device& device, std::int64_t layers, const model::AttentionShape& heads,
            std::int64_t pages);
 
@@ -31,7 +31,7 @@ class KvPool {
 
   private:
     kernels::KvPages shape_;
-    kernels::DeviceBuffer<float> memory_;
+    kernels::DeviceBuffer<std::byte> memory_;
     std::vector<PageId> free_;
     std::vector<std::int32_t> references_;
 };

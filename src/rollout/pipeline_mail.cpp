@@ -26,12 +26,12 @@ PipelineMail::PipelineMail(model::Compute& compute, const model::Weights& weight
     const std::size_t depth = part_.place.virtual_stages > 1 ? around : 2;
     const auto make = [&](std::optional<sums::Outbox>& box, Kind kind, std::int64_t rows) {
         box.emplace(compute.tools(), weights.pipeline(), part_.next(), channel_of(kind), depth,
-                    rows * hidden);
+                    rows * hidden, weights.config().dtype);
     };
     make(prompts_, Kind::prompts, most_rows);
     make(tokens_, Kind::tokens, slots);
     if (!part_.looks_up_elsewhere() && !part_.looks_up_for_first()) return;
-    for (Group& group : groups_) group.rows = compute.arena.take<float>(slots * hidden);
+    for (Group& group : groups_) group.rows = compute.matrix(slots, hidden, weights.config().dtype);
     look_up_prompts(requests);
 }
 
@@ -42,7 +42,8 @@ void PipelineMail::look_up_prompts(std::span<const Request> requests) {
     const std::vector<TokenId> unique(ids.begin(), ids.end());
     for (std::size_t i = 0; i < unique.size(); ++i) places_[unique[i]] = narrow<TokenId>(i);
     const auto rows_in = [&] {
-        return compute_.matrix(std::ssize(unique), weights_.config().hidden);
+        return compute_.matrix(std::ssize(unique), weights_.config().hidden,
+                               weights_.config().dtype);
     };
     if (part_.looks_up_elsewhere()) {
         prompt_rows_ = rows_in();
@@ -99,10 +100,8 @@ void PipelineMail::embed_newest(std::size_t group, std::span<const TokenId> ids,
 }
 
 kernels::Matrix PipelineMail::rows_of(std::size_t group, std::size_t count) {
-    if (groups_[group].rows.empty()) return {};
-    const auto rows = static_cast<std::int64_t>(count);
-    const std::int64_t hidden = weights_.config().hidden;
-    return {groups_[group].rows.subspan(0, rows * hidden), rows, hidden};
+    const kernels::Matrix all = groups_[group].rows;
+    return all.rows == 0 ? all : all.row_range({0, static_cast<std::int64_t>(count)});
 }
 
 void PipelineMail::tell(std::size_t index, std::span<const TokenId> tokens,

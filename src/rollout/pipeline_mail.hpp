@@ -51,7 +51,7 @@ class PipelineMail {
     };
     struct Group {
         std::vector<Drawn> drawn;
-        DeviceSpan<float> rows;  // of a tied embedding, [slots, hidden]
+        kernels::Matrix rows;  // of a tied embedding, [slots, hidden]
         std::vector<parallel::Request> requests;
     };
     [[nodiscard]] kernels::Matrix rows_of(std::size_t group, std::size_t count);

@@ -9,15 +9,6 @@ using kernels::ConstMatrix;
 using kernels::Matrix;
 using parallel::ShardPiece;
 
-DeviceSpan<const std::byte> bytes_of(ConstMatrix matrix) {
-    ensure(matrix.dense(), "a matrix to be moved has gaps between its rows");
-    return {matrix.handle, matrix.rows * matrix.cols * size_of(matrix.dtype)};
-}
-
-DeviceSpan<std::byte> writable_bytes_of(Matrix matrix) {
-    return {matrix.handle, bytes_of(matrix).size()};
-}
-
 /// Elements of `rank` in a group of parameters.
 std::int64_t group_size(const parallel::ShardMap& owners, int rank,
                         std::span<const ParameterId> group) {
@@ -295,7 +286,7 @@ void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view
             if (!piece) continue;
             tools.device.copy(cast_span<const std::byte>(
                                   DeviceSpan<const float>(received.subspan(at, piece->size))),
-                              writable_bytes_of(whole(id).row_range(piece->rows)), tools.stream);
+                              bytes_of(whole(id).row_range(piece->rows)), tools.stream);
             at += piece->size;
         }
     }

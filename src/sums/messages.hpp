@@ -27,9 +27,10 @@ void receive(Tools tools, parallel::Communicator& axis, std::string_view label,
 /// the receiver is `depth` messages behind. Destroyed when all have arrived.
 class Outbox {
   public:
-    /// @param elements  the most that a message has; the buffers are scratch memory, taken here
+    /// @param elements  the most that a message has, of type `dtype`; the buffers are scratch
+    /// memory, taken here
     Outbox(Tools tools, parallel::Communicator& axis, int to, parallel::Channel channel,
-           std::size_t depth, std::int64_t elements);
+           std::size_t depth, std::int64_t elements, DType dtype);
 
     /// Room for the next message. Waits for the receiver if it is far behind.
     [[nodiscard]] kernels::Matrix room(std::int64_t rows, std::int64_t cols);
@@ -38,13 +39,14 @@ class Outbox {
 
   private:
     struct Slot {
-        DeviceSpan<float> memory;
+        DeviceSpan<std::byte> memory;
         parallel::Request request;
     };
     Tools tools_;
     parallel::Communicator& axis_;
     int to_;
     parallel::Channel channel_;
+    DType dtype_;
     std::vector<Slot> slots_;
     std::size_t next_ = 0;
     kernels::Matrix room_;

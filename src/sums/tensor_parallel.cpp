@@ -13,29 +13,21 @@ using kernels::Matrix;
 /// What a link moves in the time that one more message takes: 10 us at 6 GB/s.
 constexpr std::int64_t kLatencyBytes = std::int64_t{64} << 10U;
 
-DeviceSpan<float> floats(Matrix matrix) {
-    ensure(matrix.dense() && matrix.dtype == DType::f32, "a matrix to be moved is dense fp32");
-    return {reinterpret_cast<float*>(matrix.handle), matrix.rows * matrix.cols};
-}
-
-DeviceSpan<const float> floats(ConstMatrix matrix) {
-    ensure(matrix.dense() && matrix.dtype == DType::f32, "a matrix to be moved is dense fp32");
-    return {reinterpret_cast<const float*>(matrix.handle), matrix.rows * matrix.cols};
-}
-
-void copy(Tools tools, ConstMatrix from, Matrix to) {
-    tools.device.copy(cast_span<const std::byte>(floats(from)), cast_span<std::byte>(floats(to)),
-                      tools.stream);
+/// Bytes of fp32 partial sums.
+DeviceSpan<const std::byte> bytes_of_sums(ConstMatrix matrix) {
+    ensure(matrix.dtype == DType::f32, "partial sums are {}, expected F32", name_of(matrix.dtype));
+    return bytes_of(matrix);
 }
 
 /// Adds up the members' blocks of `received` (those without terms have none) into the first of
 /// them.
-Matrix add_members(Tools tools, const RankTree& order, DeviceSpan<float> received,
+Matrix add_members(Tools tools, const RankTree& order, DeviceSpan<std::byte> received,
                    std::int64_t rows, std::int64_t cols) {
+    const auto sums = cast_span<float>(received);
     std::vector<Matrix> blocks;
     std::int64_t at = 0;
     for (const bool there : order.present) {
-        blocks.push_back(there ? Matrix(received.subspan(at, rows * cols), rows, cols) : Matrix());
+        blocks.push_back(there ? Matrix(sums.subspan(at, rows * cols), rows, cols) : Matrix());
         if (there) at += rows * cols;
     }
     const auto block = [&](int member) { return blocks[static_cast<std::size_t>(member)]; };
@@ -49,8 +41,8 @@ Matrix add_members(Tools tools, const RankTree& order, DeviceSpan<float> receive
     return block(total);
 }
 
-/// sum := what the receiver's rows become.
-void meet(Tools tools, const Meeting& meeting, ConstMatrix before, Matrix sum) {
+/// `to` becomes what the sum of the receiver's rows makes of it; `sum` is overwritten.
+void meet(Tools tools, const Meeting& meeting, Matrix sum, Matrix to) {
     if (!meeting.bias.empty()) {
         const std::vector<std::int64_t> first(static_cast<std::size_t>(sum.rows), 0);
         const kernels::Arena::Scope scope(tools.arena);
@@ -60,11 +52,15 @@ void meet(Tools tools, const Meeting& meeting, ConstMatrix before, Matrix sum) {
             tools.stream);
         tools.device.add({.from = bias, .to = sum}, tools.stream);
     }
-    if (meeting.add) tools.device.add({.from = before, .to = sum}, tools.stream);
+    if (meeting.add) {
+        tools.device.add({.from = sum, .to = to}, tools.stream);
+    } else {
+        tools.device.round({.from = sum, .to = to}, tools.stream);
+    }
 }
 
-/// One all-to-all among the members. Member m is sent elements [offset, offset + send[m]) of `from`
-/// when `from` holds a block for each, or the same block again.
+/// One all-to-all among the members. Member m is sent bytes [offset, offset + send[m]) of `from`,
+/// which holds a block for each.
 class Exchange {
   public:
     Exchange(parallel::Communicator& axis, const RankTree& order)
@@ -82,7 +78,7 @@ class Exchange {
     std::int64_t& receive(int member) { return receive_[rank(member)]; }
     [[nodiscard]] std::int64_t received() const { return total_of(receive_); }
     void run(Tools tools, parallel::Communicator& axis, std::string_view label,
-             DeviceSpan<const float> from, DeviceSpan<float> to) {
+             DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to) {
         axis.all_to_all_v(label, wire(tools, from), send_, wire(tools, to), receive_);
     }
 
@@ -106,22 +102,23 @@ void check(const parallel::Communicator& axis, const RankTree& order) {
 }
 
 /// `count` copies of a matrix, one after another.
-DeviceSpan<const float> repeated(Tools tools, ConstMatrix matrix, int count) {
-    if (count == 1) return floats(matrix);
-    const std::int64_t size = matrix.rows * matrix.cols;
-    const DeviceSpan<float> all = tools.arena.take<float>(size * count);
+DeviceSpan<const std::byte> repeated(Tools tools, DeviceSpan<const std::byte> matrix, int count) {
+    if (count == 1) return matrix;
+    const std::int64_t size = matrix.size();
+    const DeviceSpan<std::byte> all = tools.arena.take<std::byte>(size * count);
     for (int i = 0; i < count; ++i)
-        copy(tools, matrix, Matrix(all.subspan(i * size, size), matrix.rows, matrix.cols));
+        tools.device.copy(matrix, all.subspan(i * size, size), tools.stream);
     return all;
 }
 
-/// Every member gets this rank's block, and its own sends; blocks of the members in their order.
-DeviceSpan<float> share(Tools tools, parallel::Communicator& axis, std::string_view label,
-                        const RankTree& order, ConstMatrix mine,
-                        std::span<const std::int64_t> sizes) {
-    const DeviceSpan<float> received = tools.arena.take<float>(total_of(sizes));
+/// Every member gets this rank's block, and its own sends; blocks of the members in their order,
+/// of so many bytes.
+DeviceSpan<std::byte> share(Tools tools, parallel::Communicator& axis, std::string_view label,
+                            const RankTree& order, DeviceSpan<const std::byte> mine,
+                            std::span<const std::int64_t> sizes) {
+    const DeviceSpan<std::byte> received = tools.arena.take<std::byte>(total_of(sizes));
     if (order.members.size() == axis.size()) {
-        axis.all_gather_v(label, wire(tools, floats(mine)), wire(tools, received), sizes);
+        axis.all_gather_v(label, wire(tools, mine), wire(tools, received), sizes);
         return received;
     }
     Exchange exchange(axis, order);
@@ -129,10 +126,8 @@ DeviceSpan<float> share(Tools tools, parallel::Communicator& axis, std::string_v
         exchange.send(member) = sizes[static_cast<std::size_t>(exchange.self())];
         exchange.receive(member) = sizes[static_cast<std::size_t>(member)];
     }
-    const bool sends = mine.rows * mine.cols > 0;
     exchange.run(tools, axis, label,
-                 sends ? repeated(tools, mine, exchange.members()) : DeviceSpan<const float>(),
-                 received);
+                 mine.empty() ? mine : repeated(tools, mine, exchange.members()), received);
     return received;
 }
 
@@ -143,9 +138,11 @@ std::vector<Range> even_rows(std::int64_t rows, std::int64_t members) {
     return all;
 }
 
-std::vector<std::int64_t> sizes_of(std::span<const Range> rows, std::int64_t cols) {
+/// Bytes of some rows of a matrix.
+std::vector<std::int64_t> sizes_of(std::span<const Range> rows, const ConstMatrix& matrix) {
     std::vector<std::int64_t> sizes;
-    for (const Range range : rows) sizes.push_back(range.size() * cols);
+    for (const Range range : rows)
+        sizes.push_back(range.size() * matrix.cols * size_of(matrix.dtype));
     return sizes;
 }
 
@@ -155,15 +152,17 @@ Matrix reduce_rows(Tools tools, parallel::Communicator& axis, std::string_view l
                    std::int64_t cols) {
     Exchange exchange(axis, order);
     const std::int64_t mine = rows[static_cast<std::size_t>(exchange.self())].size();
+    const std::int64_t row_bytes = cols * size_of(DType::f32);
     for (int member = 0; member < exchange.members(); ++member) {
         if (exchange.present(exchange.self()))
-            exchange.send(member) = rows[static_cast<std::size_t>(member)].size() * cols;
-        if (exchange.present(member)) exchange.receive(member) = mine * cols;
+            exchange.send(member) = rows[static_cast<std::size_t>(member)].size() * row_bytes;
+        if (exchange.present(member)) exchange.receive(member) = mine * row_bytes;
     }
-    const DeviceSpan<float> received = tools.arena.take<float>(exchange.received());
-    exchange.run(tools, axis, label,
-                 exchange.present(exchange.self()) ? floats(partial) : DeviceSpan<const float>(),
-                 received);
+    const DeviceSpan<std::byte> received = tools.arena.take<std::byte>(exchange.received());
+    exchange.run(
+        tools, axis, label,
+        exchange.present(exchange.self()) ? bytes_of_sums(partial) : DeviceSpan<const std::byte>(),
+        received);
     return add_members(tools, order, received, mine, cols);
 }
 
@@ -186,26 +185,26 @@ void all_reduce(Tools tools, parallel::Communicator& axis, std::string_view labe
                 Route route) {
     check(axis, order);
     const kernels::Arena::Scope scope(tools.arena);
-    const std::int64_t size = to.rows * to.cols;
+    const std::int64_t size = to.rows * to.cols * size_of(DType::f32);
     const std::int64_t members = order.members.size();
     const auto self = axis.rank() - order.members.begin;
-    if (goes_direct(route, members, size * size_of(DType::f32))) {
+    if (goes_direct(route, members, size)) {
         std::vector<std::int64_t> sizes;
         for (const bool there : order.present) sizes.push_back(there ? size : 0);
         const bool here = order.present[static_cast<std::size_t>(self)];
-        const DeviceSpan<float> received =
-            share(tools, axis, label, order, here ? partial : ConstMatrix(), sizes);
-        const Matrix sum = add_members(tools, order, received, to.rows, to.cols);
-        meet(tools, meeting, to, sum);
-        copy(tools, sum, to);
+        const DeviceSpan<std::byte> received =
+            share(tools, axis, label, order,
+                  here ? bytes_of_sums(partial) : DeviceSpan<const std::byte>(), sizes);
+        meet(tools, meeting, add_members(tools, order, received, to.rows, to.cols), to);
         return;
     }
     const std::vector<Range> rows = even_rows(to.rows, members);
     const Matrix sum = reduce_rows(tools, axis, label, order, partial, rows, to.cols);
-    meet(tools, meeting, to.row_range(rows[static_cast<std::size_t>(self)]), sum);
-    const std::vector<std::int64_t> sizes = sizes_of(rows, to.cols);
-    const DeviceSpan<float> whole = share(tools, axis, label, order, sum, sizes);
-    copy(tools, ConstMatrix(whole, to.rows, to.cols), to);
+    const Matrix own = to.row_range(rows[static_cast<std::size_t>(self)]);
+    meet(tools, meeting, sum, own);
+    const DeviceSpan<std::byte> whole =
+        share(tools, axis, label, order, bytes_of(own), sizes_of(rows, to));
+    tools.device.copy(whole, bytes_of(to), tools.stream);
 }
 
 void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view label,
@@ -214,31 +213,33 @@ void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view 
     check(axis, order);
     const kernels::Arena::Scope scope(tools.arena);
     const Matrix sum = reduce_rows(tools, axis, label, order, partial, rows, mine.cols);
-    meet(tools, meeting, mine, sum);
-    copy(tools, sum, mine);
+    meet(tools, meeting, sum, mine);
 }
 
 void all_gather(Tools tools, parallel::Communicator& axis, std::string_view label,
                 std::span<const Range> rows, ConstMatrix mine, Matrix whole) {
-    gather_blocks(tools, axis, label, mine, sizes_of(rows, whole.cols), floats(whole));
+    axis.all_gather_v(label, wire(tools, bytes_of(mine)), wire(tools, bytes_of(whole)),
+                      sizes_of(rows, whole));
 }
 
 void exchange_rows(Tools tools, parallel::Communicator& axis, std::string_view label,
                    ConstMatrix mine, std::span<const std::int64_t> sent,
                    std::span<const std::int64_t> from, Matrix received) {
-    const auto elements = [&](std::span<const std::int64_t> rows) {
+    const auto bytes = [&](std::span<const std::int64_t> rows) {
         std::vector<std::int64_t> counts;
-        for (const std::int64_t count : rows) counts.push_back(count * received.cols);
+        for (const std::int64_t count : rows)
+            counts.push_back(count * received.cols * size_of(received.dtype));
         return counts;
     };
-    axis.all_to_all_v(label, wire(tools, floats(mine)), elements(sent),
-                      wire(tools, floats(received)), elements(from));
+    axis.all_to_all_v(label, wire(tools, bytes_of(mine)), bytes(sent),
+                      wire(tools, bytes_of(received)), bytes(from));
 }
 
 void gather_blocks(Tools tools, parallel::Communicator& axis, std::string_view label,
                    ConstMatrix mine, std::span<const std::int64_t> counts,
                    DeviceSpan<float> received) {
-    axis.all_gather_v(label, wire(tools, floats(mine)), wire(tools, received), counts);
+    axis.all_gather_v(label, wire(tools, cast_span<const float>(bytes_of_sums(mine))),
+                      wire(tools, received), counts);
 }
 
 void gather_selected(Tools tools, parallel::Communicator& axis, std::string_view label,
@@ -249,16 +250,15 @@ void gather_selected(Tools tools, parallel::Communicator& axis, std::string_view
     std::vector<std::int64_t> sizes;
     std::int64_t begin = 0;
     for (std::int64_t& rows : next) {
-        sizes.push_back(rows * whole.cols);
+        sizes.push_back(rows * whole.cols * size_of(whole.dtype));
         begin += std::exchange(rows, begin);
     }
-    const DeviceSpan<float> received = tools.arena.take<float>(whole.rows * whole.cols);
-    gather_blocks(tools, axis, label, mine, sizes, received);
+    const Matrix received(tools.arena.take<std::byte>(bytes_of(whole).size()).handle(), whole.dtype,
+                          whole.rows, whole.cols, whole.cols);
+    axis.all_gather_v(label, wire(tools, bytes_of(mine)), wire(tools, bytes_of(received)), sizes);
     std::vector<std::int64_t> from;
     for (const int rank : holder) from.push_back(next[static_cast<std::size_t>(rank)]++);
-    tools.device.gather_rows(
-        {.from = ConstMatrix(received, whole.rows, whole.cols), .rows = from, .to = whole},
-        tools.stream);
+    tools.device.gather_rows({.from = received, .rows = from, .to = whole}, tools.stream);
 }
 
 }  // namespace rankwise::sums

@@ -33,7 +33,8 @@ struct RankTree {
     [[nodiscard]] static RankTree all(const ReductionTree& tree, int degree);
 };
 
-/// What a finished sum meets on its receiver.
+/// What a finished sum meets on its receiver: it is rounded to the type of the result, once, before
+/// it is added to what is there (N1). Partial sums are fp32; what is gathered is the result.
 struct Meeting {
     DeviceSpan<const float> bias;  ///< [cols] added to the sum first; or empty
     bool add = false;  ///< the sum is added to what is there (a residual): to = to + sum
@@ -61,7 +62,7 @@ void reduce_scatter(Tools tools, parallel::Communicator& axis, std::string_view 
                     std::span<const Range> rows, kernels::Matrix mine, const Meeting& meeting = {});
 
 /// Collective over all ranks of the axis. The inverse: rows[r] of rank r to the whole on every
-/// rank.
+/// rank, of the same type.
 void all_gather(Tools tools, parallel::Communicator& axis, std::string_view label,
                 std::span<const Range> rows, kernels::ConstMatrix mine, kernels::Matrix whole);
 
@@ -76,8 +77,8 @@ void exchange_rows(Tools tools, parallel::Communicator& axis, std::string_view l
                    kernels::ConstMatrix mine, std::span<const std::int64_t> sent,
                    std::span<const std::int64_t> from, kernels::Matrix received);
 
-/// Collective over all ranks of the axis. counts[r] elements of rank r's dense matrix, one after
-/// another in `received`.
+/// Collective over all ranks of the axis. counts[r] elements of rank r's dense fp32 matrix, one
+/// after another in `received`.
 void gather_blocks(Tools tools, parallel::Communicator& axis, std::string_view label,
                    kernels::ConstMatrix mine, std::span<const std::int64_t> counts,
                    DeviceSpan<float> received);

@@ -20,7 +20,15 @@ struct Tools {
 }
 
 /// Host view of device memory for a communicator; synchronises the stream.
+[[nodiscard]] std::span<std::byte> wire(Tools tools, DeviceSpan<std::byte> span);
 [[nodiscard]] std::span<float> wire(Tools tools, DeviceSpan<float> span);
-[[nodiscard]] std::span<const float> wire(Tools tools, DeviceSpan<const float> span);
+template <class T>
+[[nodiscard]] std::span<const T> wire(Tools tools, DeviceSpan<const T> span) {
+    return wire(tools, DeviceSpan<T>(const_cast<T*>(span.handle()), span.size()));
+}
+
+/// The bytes of a dense matrix: what is moved keeps its type.
+[[nodiscard]] DeviceSpan<std::byte> bytes_of(kernels::Matrix matrix);
+[[nodiscard]] DeviceSpan<const std::byte> bytes_of(kernels::ConstMatrix matrix);
 
 }  // namespace rankwise::sums

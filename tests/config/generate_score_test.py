@@ -360,6 +360,24 @@ class Score(Case):
             self.assertEqual(self.done(*words, *layout, "--output", output, ranks=ranks), "")
             self.assertEqual(output.read_text(), scored, layout)
 
+    def test_a_model_that_computes_in_bfloat16_does_so_here_and_draws_what_it_scores(self):
+        model = self.folder / "model"
+        shutil.copytree(self.model, model)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "rankwise_dtype": "bfloat16"}))
+        file = self.folder / "answers.jsonl"
+        drawn = self.done("generate", model, "--samples", "20", "--max-tokens", "70", "--json",
+                          stdin="3,5,7->22\n12,1,4->9\n")
+        file.write_text(drawn)
+        exact = rows_of(self.done("score", self.model, "--file", file))
+        for ranks, layout in [(1, []), *OTHER_LAYOUTS]:
+            scored = rows_of(self.done("score", model, "--file", file, *layout, ranks=ranks))
+            for before, after, float32 in zip(rows_of(drawn), scored, exact, strict=True):
+                self.assertEqual(bits(after["logprobs"]), bits(before["logprobs"]), layout)
+                self.assertNotEqual(bits(after["logprobs"]), bits(float32["logprobs"]))
+                for found, expected in zip(after["logprobs"], float32["logprobs"], strict=True):
+                    self.assertLess(abs(found - expected), 0.1)
+
     def test_rollouts_of_a_run_score_as_they_were_recorded(self):
         rows = self.recorded(7)
         scored = rows_of(self.done("score", self.run_directory, "--temperature", "0.8", stdin=lines_of(rows)))

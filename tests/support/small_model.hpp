@@ -51,6 +51,12 @@ inline model::ModelConfig small_config(model::Family family = model::Family::qwe
     return config;
 }
 
+/// The same, computing in bf16.
+inline model::ModelConfig in_bf16(model::ModelConfig config) {
+    config.dtype = DType::bf16;
+    return config;
+}
+
 /// Weights on a device of their own, with what computes with them. Random ones are wide, so that
 /// attention and the next token's distribution are far from uniform.
 struct SmallModel {

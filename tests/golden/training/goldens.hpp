@@ -35,18 +35,20 @@ inline std::vector<Golden> training_goldens() {
     return found;
 }
 
-inline model::ModelConfig config_of(const Golden& golden) {
-    return model::read_config(*data_folder() / "models" / golden.name);
+inline model::ModelConfig config_of(const Golden& golden, DType dtype = DType::f32) {
+    model::ModelConfig config = model::read_config(*data_folder() / "models" / golden.name);
+    config.dtype = dtype;
+    return config;
 }
 
 /// A golden's model, loaded from its folder: the part of it that a rank holds.
 struct GoldenModel {
     GoldenModel(const DeviceCase& device_case, const Golden& golden,
-                const model::ModelAxes& axes = {})
+                const model::ModelAxes& axes = {}, DType dtype = DType::f32)
         : device(device_case),
           arena(*device),
           compute{*device, device.stream(), arena},
-          config(config_of(golden)),
+          config(config_of(golden, dtype)),
           weights(*device, config, model::Passes::forward_and_backward, axes) {
         model::load_folder(weights, *data_folder() / "models" / golden.name, compute);
     }

@@ -126,6 +126,9 @@ TEST(Bench, EveryRowOfTheTableRunsOnTinySizes) {
                                               "prefill/tiny",
                                               "generate/tiny",
                                               "decode/tiny/2",
+                                              "attention_bf16/backward/70",
+                                              "update_bf16/tiny",
+                                              "decode_bf16/tiny/2",
                                               "grpo/tiny",
                                               "checkpoint/write/tiny",
                                               "checkpoint/read/tiny"}));

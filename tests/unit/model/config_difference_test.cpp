@@ -5,6 +5,7 @@
 #include "src/base/error.hpp"
 #include "src/model/config.hpp"
 #include "tests/support/small_model.hpp"
+#include "tests/support/throws.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -30,6 +31,23 @@ ModelConfig config_of(Family family) {
 
 ModelConfig back(const ModelConfig& config) {
     return config_from_json(to_json(config), "config.json");
+}
+
+TEST(ConfigText, SaysWhatAModelComputesInAndThatMakesNoOtherModel) {
+    const ModelConfig config = test::in_bf16(config_of(Family::qwen3));
+    EXPECT_EQ(back(config), config);
+    EXPECT_THAT(to_json(config), HasSubstr("\"rankwise_dtype\": \"bfloat16\""));
+    EXPECT_EQ(to_json(config_of(Family::qwen3)).find("rankwise_dtype"), std::string::npos);
+    EXPECT_THAT(differences(config, config_of(Family::qwen3)), IsEmpty());
+}
+
+TEST(ConfigText, AModelThatCannotComputeInATypeIsRefused) {
+    EXPECT_EQ(dtype_from_name("float32", "here"), DType::f32);
+    EXPECT_EQ(dtype_from_name("bfloat16", "here"), DType::bf16);
+    EXPECT_THROW_WITH((void)dtype_from_name("float16", "here"), BadInput,
+                      "here: a model cannot compute in float16; expected float32 or bfloat16");
+    EXPECT_THROW_WITH(validate(test::in_bf16(config_of(Family::deepseek_v3)), "here"), BadInput,
+                      "here: a deepseek_v3 model computes in float32 alone in this version");
 }
 
 TEST(ConfigText, OfEveryFamilyAndRotaryFormReadsBackToTheBit) {

@@ -11,7 +11,7 @@ namespace {
 using parallel::Communicator;
 
 /// Biases and no tie; tied; head norms; experts behind a dense layer, and a layer that is not read;
-/// as many layers as slots, one less, and more.
+/// as many layers as slots, one less, and more; one in bf16.
 std::vector<ModelConfig> configs() {
     std::vector<ModelConfig> all;
     for (const Family family : {Family::llama, Family::qwen2, Family::qwen3}) {
@@ -26,6 +26,7 @@ std::vector<ModelConfig> configs() {
     all[2].layers = 5;
     all.front().qkv_bias = all.front().o_bias = all.front().mlp_bias = true;
     all.front().layers = 1;
+    all.push_back(test::in_bf16(all.front()));
     return all;
 }
 

@@ -32,11 +32,15 @@ ModelConfig deepseek(Family family, std::int64_t heads) {
 
 /// Llama with biases everywhere and leaves that are empty; Qwen2 with uneven leaves and tied
 /// embeddings; Qwen3 with head norms; DeepSeek with and without compressed queries. Lists 2,2,2;
-/// 2,7; 3,3; 3,2; 2,2; 2,2,2; 2,3.
+/// 2,7; 3,3; 3,2; 2,2; 2,2,2; 2,3. Some
+/// of them in bf16 too.
 std::vector<ModelConfig> split_configs() {
     ModelConfig llama = config_of(Family::llama, 8, 4, 40, 37);
     llama.qkv_bias = llama.o_bias = llama.mlp_bias = true;
     return {llama,
+            test::in_bf16(llama),
+            test::in_bf16(config_of(Family::qwen2, 9, 3, 160, 150)),
+            test::in_bf16(config_of(Family::qwen3, 4, 2, 72, 100)),
             config_of(Family::qwen2, 14, 2, 300, 250),
             config_of(Family::qwen2, 9, 3, 160, 150),
             config_of(Family::qwen2, 6, 3, 96, 131),

@@ -162,6 +162,32 @@ TEST_F(Batching, ThreadsAndInstructionSetsChangeNoBit) {
     }
 }
 
+TEST_F(Batching, InBf16AnswersAreThoseOfTheScoringPassOnEveryDeviceToo) {
+    for (const model::Family family : {model::Family::qwen2, model::Family::qwen3}) {
+        const model::ModelConfig config = test::in_bf16(test::small_config(family));
+        SmallModel plain(config);
+        const auto answers = test::generate(plain, requests, sampling());
+        test::expect_exact_logprobs(plain, answers, 0.8F);
+        for (const test::DeviceCase& device : test::device_cases()) {
+            SCOPED_TRACE(device.name);
+            SmallModel own(config, device);
+            EXPECT_EQ(test::generate(own, requests, sampling(), {.slots = 7, .prefill_tokens = 11}),
+                      answers);
+        }
+    }
+}
+
+TEST_F(Batching, InBf16TheCacheTakesHalfTheMemory) {
+    const auto bytes_of = [&](const model::ModelConfig& config) {
+        SmallModel own(config);
+        Generator generator(own.compute, own.weights, {.slots = 2}, nullptr, config.vocab_size);
+        LocalWork work(requests);
+        (void)generator.run(requests, sampling(), work, 5, {});
+        return generator.cache_bytes();
+    };
+    EXPECT_EQ(2 * bytes_of(test::in_bf16(test::small_config())), bytes_of(test::small_config()));
+}
+
 TEST_F(Batching, QueryNormsAndUntiedHeadsGenerateWhatTheyScore) {
     for (const model::Family family : {model::Family::llama, model::Family::qwen3,
                                        model::Family::deepseek_v2, model::Family::deepseek_v3}) {

@@ -42,9 +42,9 @@ void on_ranks(const Case& c, const model::ModelConfig& config,
 }
 
 TEST(PipelineGeneration, AnswersOnEveryRankAreThoseOfOneRank) {
-    for (const model::Family family :
-         {model::Family::llama, model::Family::qwen2, model::Family::deepseek_v3}) {
-        const model::ModelConfig config = config_of(family);
+    for (const model::ModelConfig& config :
+         {config_of(model::Family::llama), config_of(model::Family::qwen2),
+          config_of(model::Family::deepseek_v3), test::in_bf16(config_of(model::Family::qwen2))}) {
         const auto requests = test::requests_of({3, 70, 1, 20}, 3, config.vocab_size);
         for (const SamplingOptions& sampling :
              {SamplingOptions{.temperature = 0.8, .max_new_tokens = 12, .stop_ids = {0}, .seed = 4},

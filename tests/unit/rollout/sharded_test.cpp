@@ -30,9 +30,10 @@ std::vector<Trajectory> generated_by_all(int ranks, const model::ModelConfig& co
 }
 
 TEST(ShardedGeneration, AnswersAreThoseOfOneRankWhetherWeightsAreHeldOrStreamed) {
-    for (const model::Family family :
-         {model::Family::llama, model::Family::qwen2, model::Family::deepseek_v3}) {
-        model::ModelConfig config = test::small_config(family);
+    for (model::ModelConfig config :
+         {test::small_config(model::Family::llama), test::small_config(model::Family::qwen2),
+          test::small_config(model::Family::deepseek_v3),
+          test::in_bf16(test::small_config(model::Family::qwen2))}) {
         config.layers = 3;
         // Fewer answers than ranks, and more than slots; a prompt of several passes.
         for (const std::vector<std::int64_t>& lengths :

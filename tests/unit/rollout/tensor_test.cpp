@@ -24,7 +24,8 @@ std::vector<TensorCase> cases() {
             {odd, 3},
             {odd, 9},
             {test::small_config(model::Family::deepseek_v3), 2},
-            {test::small_config(model::Family::deepseek_v2), 4}};
+            {test::small_config(model::Family::deepseek_v2), 4},
+            {test::in_bf16(odd), 9}};
 }
 
 TEST(TensorGeneration, AnswersAreThoseOfOneRankWithAndWithoutFiltersAndGreedily) {

@@ -76,10 +76,71 @@ const std::vector<Case>& cases() {
 
 constexpr std::int64_t kCols = 24;
 
+/// Values rounded to bf16 and widened again.
+Values rounded(Values values) {
+    for (float& value : values) value = float_from_bf16(bf16_from_float(value));
+    return values;
+}
+
+/// A matrix of bf16 that holds these values, and what one holds.
+Matrix bf16_matrix(Rank& rank, const Values& values, std::int64_t rows) {
+    const Matrix from = rank.matrix(values, rows, kCols);
+    const Matrix to(rank.arena.take<std::byte>(2 * rows * kCols).handle(), DType::bf16, rows, kCols,
+                    kCols);
+    rank.device->round({.from = from, .to = to}, rank.device.stream());
+    return to;
+}
+Values values_of_bf16(Rank& rank, Matrix matrix) {
+    Values values;
+    for (const std::uint16_t bits : rank.device.get(DeviceSpan<const std::uint16_t>(
+             reinterpret_cast<const std::uint16_t*>(matrix.handle), matrix.rows * matrix.cols)))
+        values.push_back(float_from_bf16(bits));
+    return values;
+}
+
 std::vector<bool> present_of(const Case& one, int ranks) {
     std::vector<bool> present(static_cast<std::size_t>(ranks), true);
     for (std::size_t i = 0; i < one.absent.size(); ++i) present[i] = !one.absent[i];
     return present;
+}
+
+TEST(AllReduce, OfBf16RoundsTheWholeSumOnceAndThenWhatItIsAddedTo) {
+    for (const Case& one : cases()) {
+        const ReductionTree tree{one.radices};
+        const int ranks = tree.leaves();
+        const std::vector<bool> present = present_of(one, ranks);
+        std::vector<Values> parts;
+        for (int r = 0; r < ranks; ++r)
+            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
+        const Values bias = numbers(kCols, 100);
+        const Values residual = rounded(numbers(one.rows * kCols, 101));
+        const Values sum = added_by_hand(tree, parts, present);
+        Values met = sum;
+        for (std::size_t i = 0; i < met.size(); ++i) met[i] = sum[i] + bias[i % kCols];
+        met = rounded(met);
+        for (std::size_t i = 0; i < met.size(); ++i) met[i] = residual[i] + met[i];
+        met = rounded(met);
+        for (const Route route : {Route::direct, Route::by_rows}) {
+            parallel::ThreadWorld world(ranks);
+            world.run([&](Communicator& axis) {
+                Rank rank;
+                RankTree order = RankTree::all(tree, ranks);
+                order.present = present;
+                const auto self = static_cast<std::size_t>(axis.rank());
+                const Matrix partial =
+                    present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
+                const Matrix to = bf16_matrix(rank, residual, one.rows);
+                all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
+                EXPECT_EQ(values_of_bf16(rank, to), rounded(sum));
+                const Matrix stream = bf16_matrix(rank, residual, one.rows);
+                const DeviceSpan<float> biases(
+                    reinterpret_cast<float*>(rank.matrix(bias, 1, kCols).handle), kCols);
+                all_reduce(rank.tools(), axis, "sums:test", order, partial, stream,
+                           {.bias = biases, .add = true}, route);
+                EXPECT_EQ(values_of_bf16(rank, stream), met);
+            });
+        }
+    }
 }
 
 TEST(AllReduce, EveryRankHasTheBitsOfTheTreeByEveryRouteAndWithBiasAndResidual) {

@@ -131,15 +131,17 @@ std::vector<Layout> layouts(bool all_of_them) {
 }
 
 TEST(PipelineUpdate, EveryScheduleOnEveryMeshGivesTheWeightsAndNormsOfOneRank) {
-    for (const model::Family family :
-         {model::Family::llama, model::Family::qwen2, model::Family::qwen3,
-          model::Family::deepseek_v2, model::Family::deepseek_v3}) {
-        const ModelConfig config = config_of(family, 8);
+    for (const ModelConfig& config :
+         {config_of(model::Family::llama, 8), config_of(model::Family::qwen2, 8),
+          config_of(model::Family::qwen3, 8), config_of(model::Family::deepseek_v2, 8),
+          config_of(model::Family::deepseek_v3, 8),
+          test::in_bf16(config_of(model::Family::llama, 8))}) {
         test::SmallModel alone(config);
         const Result expected = updates(alone.compute, alone.weights, *alone.self,
                                         {.head = {.ids = config.vocab_size}});
         for (const Layout& layout : layouts(config.tied)) {
-            SCOPED_TRACE(fmt::format("{}, {}, {}", name_of(family), to_string(layout.shape),
+            SCOPED_TRACE(fmt::format("{} in {}, {}, {}", name_of(config.family),
+                                     name_of(config.dtype), to_string(layout.shape),
                                      parallel::name_of(layout.schedule)));
             parallel::ThreadWorld world(narrow<int>(layout.shape.ranks()));
             world.run(

@@ -143,13 +143,42 @@ TEST(SharedPrompts, AScoringPassSharesThemTooAndGivesTheBitsOfTheUpdate) {
 TEST(SharedPrompts, DevicesChangeNoBitOfTheGradient) {
     const auto groups = groups_of({65, 3}, {7, 1, 70});
     const PlanOptions options{.chunk_tokens = 90, .chunk_multiple = 3};
-    Gradients expected;
-    for (const test::DeviceCase& device : test::device_cases()) {
-        SmallModel model(test::small_config(), device);
-        const Update update = update_of(model, groups, options);
-        if (expected.empty()) expected = update.gradients;
-        EXPECT_EQ(update.gradients, expected) << device.name;
+    for (const model::ModelConfig& config :
+         {test::small_config(), test::in_bf16(test::small_config()),
+          test::in_bf16(test::small_config(model::Family::qwen3))}) {
+        Gradients expected;
+        for (const test::DeviceCase& device : test::device_cases()) {
+            SmallModel model(config, device);
+            const Update update = update_of(model, groups, options);
+            if (expected.empty()) expected = update.gradients;
+            EXPECT_EQ(update.gradients, expected) << device.name;
+        }
     }
+}
+
+TEST(SharedPrompts, PairsOfBf16TokensBeginAnewInEachSegmentAndEachAnswersHeadRows) {
+    using Borders = std::vector<std::int64_t>;
+    const std::vector<TokenId> prompt{1, 2, 3};
+    const std::vector<TokenId> three{4, 5, 6};
+    const std::vector<TokenId> one{7};
+    model::Microbatch batch;
+    model::append(batch, {.prompt = prompt, .answers = {three, one}});
+    EXPECT_EQ(batch.segment_borders, (Borders{0, 2, 2, 5})) << "a last token has no row";
+    EXPECT_EQ(batch.head_borders, (Borders{0, 3, 4}));
+    model::append_sequence(batch, std::vector<TokenId>{1, 2, 3, 4}, 2);
+    EXPECT_EQ(batch.segment_borders, (Borders{0, 2, 2, 5, 8}));
+    EXPECT_EQ(batch.head_borders, (Borders{0, 3, 4, 6}));
+}
+
+TEST(SharedPrompts, InBf16TheyGiveTheBitsOfSeparateForwardPasses) {
+    SmallModel model(test::in_bf16(test::small_config()));
+    const auto groups = groups_of({65, 5}, {7, 1, 66, 12});
+    const auto logprobs = [&](bool share) {
+        return update_of(model, groups,
+                         {.chunk_tokens = 1000, .chunk_multiple = 1, .share_prompts = share})
+            .logprobs;
+    };
+    EXPECT_EQ(logprobs(true), logprobs(false));
 }
 
 }  // namespace
