@@ -19,14 +19,17 @@ std::vector<Shape> shapes_of(const ParameterTable& table) {
 
 ShardMap::ShardMap(const ParameterTable& table, int ranks) : ShardMap(shapes_of(table), ranks) {}
 
-ShardMap::ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out)
+ShardMap::ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out,
+                   std::span<const DataRanks> among)
     : shards_(index(ranks)), sizes_(index(ranks)), owners_(shapes.size()) {
     std::int64_t turn = 0;
     for (std::size_t p = 0; p < shapes.size(); ++p) {
         const Shape shape = shapes[p];
         cols_.push_back(shape.cols);
-        for (int rank = 0; rank < ranks; ++rank) {
-            const Range rows = zero_rows(shape, ranks, rank, turn);
+        const DataRanks own = among.empty() ? DataRanks{} : among[p];
+        const std::int64_t owners = ranks / own.stride;
+        for (int rank = own.first; rank < ranks; rank += own.stride) {
+            const Range rows = zero_rows(shape, owners, rank / own.stride, turn);
             const std::int64_t size = rows.size() * shape.cols;
             if (size == 0 || (!left_out.empty() && left_out[p])) continue;
             std::int64_t& end = sizes_[index(rank)];
@@ -35,7 +38,7 @@ ShardMap::ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<b
             shards_[index(rank)].push_back(piece);
             owners_[p].push_back(piece);
         }
-        if (shape.rows % ranks != 0) ++turn;
+        if (shape.rows % owners != 0) ++turn;
     }
 }
 

@@ -26,6 +26,15 @@ struct ShardPiece {
     friend bool operator==(const ShardPiece&, const ShardPiece&) = default;
 };
 
+/// Data ranks that may own rows of a parameter: first, first + stride, …. Experts that are shared
+/// out over data ranks have some of them only.
+struct DataRanks {
+    int first = 0;
+    int stride = 1;
+    [[nodiscard]] bool contains(int rank) const { return rank % stride == first; }
+    friend bool operator==(const DataRanks&, const DataRanks&) = default;
+};
+
 /// Every row of every parameter belongs to exactly one rank (zero_rows of the parameter table).
 /// Flat shards hold the pieces in parameter order. Parameters whose rows do not divide evenly take
 /// turns in which ranks get more, so that many vectors spread over all ranks.
@@ -37,7 +46,9 @@ class ShardMap {
     /// Over other shapes in the table's order: a tensor rank's parts of them.
     /// @param left_out  by parameter: those that no rank holds anything of; the others lie as if
     /// these were there. Empty: none
-    ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out = {});
+    /// @param among  by parameter: its data ranks. Empty: all
+    ShardMap(std::span<const Shape> shapes, int ranks, const std::vector<bool>& left_out = {},
+             std::span<const DataRanks> among = {});
 
     [[nodiscard]] int ranks() const { return static_cast<int>(shards_.size()); }
     [[nodiscard]] std::int64_t parameters() const {

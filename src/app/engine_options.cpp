@@ -46,7 +46,14 @@ OptionList ParallelOptions::options() {
                   "ranks that split each layer: 1, or a product that the model's reduction list "
                   "begins with")
         .at_least(1);
-    list.physical("expert", &expert, {"1"}, "expert ranks").at_least(1);
+    list.physical("expert", &expert, {"1", "2", "4"},
+                  "ranks that the routed experts of a layer are shared out over: 1, or the tensor "
+                  "ranks of so many data ranks")
+        .at_least(1);
+    list.physical("expert_rows", &expert_rows, {"0", "7"},
+                  "rows that a rank computes at a time for experts that are shared out, in so many "
+                  "rounds; 0: as many as one rank brings at most")
+        .at_least(0);
     list.physical(
             "zero", &zero, {"0", "1", "3"},
             "what is sharded over the data ranks: 0 nothing, 1 optimizer state and gradients, "
@@ -60,9 +67,6 @@ OptionList ParallelOptions::options() {
 }
 
 parallel::MeshShape ParallelOptions::shape(int world) const {
-    require(expert == 1,
-            "[parallel] expert must be 1 in this version: models are split over data, pipeline and "
-            "tensor ranks only");
     require(zero != 2,
             "[parallel] zero = 2 is no stage of its own here: gradients are sharded with zero = 1 "
             "already; set 0, 1 or 3");

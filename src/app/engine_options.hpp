@@ -30,6 +30,7 @@ struct ParallelOptions {
     std::int64_t pipeline = 1;
     std::int64_t tensor = 1;
     std::int64_t expert = 1;
+    std::int64_t expert_rows = 0;
     std::int64_t zero = 1;
     std::string schedule = "1f1b";
     std::int64_t thread_ranks = 1;

@@ -225,7 +225,7 @@ class TrainRun {
         enter_phase("export", at.step);
         const io::Path folder = directory_.paths().models() / stage;
         // The ranks that share the model bring the weights together; one writes.
-        if (engine_.policy().sharded() || engine_.environment().data().rank() == 0)
+        if (engine_.policy().shared_by_data() || engine_.environment().data().rank() == 0)
             model::export_folder(engine_.policy(), *fs_, folder, engine_.compute());
         if (session_.rank() == 0) {
             for (const auto& [name, text] : engine_.environment().task.tokenizer.files()) {

@@ -34,7 +34,8 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
             .zero = recipe.parallel.zero,
             .schedule = parallel::schedule_of(recipe.parallel.schedule),
             .reference = residency_of(recipe.update.reference),
-            .stream_weights = recipe.generation.weights == "streamed"};
+            .stream_weights = recipe.generation.weights == "streamed",
+            .expert_rows = recipe.parallel.expert_rows};
 }
 
 }  // namespace
@@ -112,6 +113,14 @@ void TrainEngine::require_fits(const std::string& name, const model::ModelConfig
             "{}, whose sums can be split over {} ranks",
             shape.tensor, name, config.heads, config.kv_heads,
             fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
+    const std::vector<int> expert_degrees = model::expert_degrees(config, shape);
+    require(std::find(expert_degrees.begin(), expert_degrees.end(), shape.expert) !=
+                expert_degrees.end(),
+            "[parallel] expert = {}: the {} experts of [model.{}] can be shared out over {} ranks "
+            "where tensor = {} and data = {}{}",
+            shape.expert, config.experts.routed, name, fmt::join(expert_degrees, ", "),
+            shape.tensor, shape.data,
+            shape.pipeline == 1 ? "" : ", and over those of one data rank at most in a pipeline");
     const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
     const int stretches = parallel::virtual_stages_of(schedule);
     const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
@@ -279,9 +288,11 @@ std::vector<Layout> TrainEngine::layouts(int ranks) {
         for (int pipeline = 1; pipeline <= split; ++pipeline) {
             if (split % pipeline != 0) continue;
             for (const std::int64_t zero : {0, 1, 3}) {
-                const Layout layout{
-                    {.data = ranks / split, .pipeline = pipeline, .tensor = split / pipeline},
-                    zero};
+                const Layout layout{{.data = ranks / split,
+                                     .pipeline = pipeline,
+                                     .tensor = split / pipeline,
+                                     .expert = narrow<int>(recipe_.parallel.expert)},
+                                    zero};
                 if (layout.shape.data == 1 && zero != 1) continue;  // nothing to share out
                 if (fits(layout)) found.push_back(layout);
             }

@@ -33,6 +33,7 @@ struct Parameter {
         0;  ///< for KV heads, fewer than leaves: cut into this many parts (0: as many as leaves)
     int layer = -1;       ///< decoder layer, or -1 for embedding, final norm and head
     int expert = -1;      ///< routed expert of the layer, or -1
+    int experts = 0;      ///< how many of them the layer has
     bool decay = true;    ///< weight decay applies (matrices; a recipe may ask for all)
     bool trained = true;  ///< false: kept, saved and exported as it is; no gradient, no optimizer
 };

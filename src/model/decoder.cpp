@@ -61,16 +61,56 @@ void gather_forward(Compute& compute, const Weights& weights, const LayerStage& 
 
 void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
                      std::int64_t layer, bool recompute) {
-    if (recompute) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
+    // Who computes experts that are shared out computes what they keep inside again.
+    const bool again =
+        recompute || (weights.shares_experts() && weights.config().has_experts(layer));
+    if (again) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
     weights.gather_layer(compute, layer, Copies::backward,
                          layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
 }
 
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage) {
-    if (stage.first && weights.pipeline_part().has_embedding) weights.gather_embedding(compute);
-    for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer)
-        gather_forward(compute, weights, stage, layer);
-    if (stage.last) weights.gather_head(compute, Copies::forward);
+    FollowPass(compute, weights, stage).forward();
+}
+
+void FollowPass::experts_forward(std::int64_t layer) {
+    auto& plan = plans_[static_cast<std::size_t>(layer - stage_.layers.begin)];
+    if (weights_.expert_data_ranks() == 1 || !weights_.config().has_experts(layer)) return;
+    const std::vector<Range> none(static_cast<std::size_t>(weights_.config().experts.routed));
+    plan = plan_dispatch(weights_, none);
+    const Matrix rows = compute_.matrix(0, weights_.config().hidden);
+    dispatched_forward(compute_, weights_, layer, *plan, rows, {}, rows);
+}
+
+void FollowPass::forward() {
+    plans_.resize(static_cast<std::size_t>(stage_.layers.size()));
+    if (stage_.first && weights_.pipeline_part().has_embedding) weights_.gather_embedding(compute_);
+    for (std::int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
+        gather_forward(compute_, weights_, stage_, layer);
+        experts_forward(layer);
+    }
+    if (stage_.last) weights_.gather_head(compute_, Copies::forward);
+}
+
+void FollowPass::backward(bool input, bool weight, GradientSink& gradients) {
+    if (input && stage_.last) {
+        weights_.gather_head(compute_, Copies::backward);
+        gradients.head_done();
+    }
+    for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
+        const kernels::Arena::Scope scope(compute_.arena);
+        if (input) {
+            gather_backward(compute_, weights_, stage_, layer, recompute_);
+            if (recompute_) experts_forward(layer);
+        }
+        if (const auto& plan = plans_[static_cast<std::size_t>(layer - stage_.layers.begin)]) {
+            const Matrix rows = compute_.matrix(0, weights_.config().hidden);
+            dispatched_backward(compute_, weights_, layer, *plan, rows, {}, rows,
+                                input ? rows : Matrix(), weight ? &gradients : nullptr);
+        }
+        if (weight) gradients.layer_done(layer);
+    }
+    if (weight && stage_.first) gradients.embedding({}, {});
 }
 
 Logprobs score(Compute& compute, const Weights& weights, const HeadOptions& head,

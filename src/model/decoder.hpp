@@ -33,13 +33,35 @@ void gather_forward(Compute& compute, const Weights& weights, const LayerStage& 
 void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
                      std::int64_t layer, bool recompute);
 
-/// What a rank that has nothing to compute does while others of the data axis go forward through a
-/// stage: it brings its rows.
+/// What a rank that has nothing to compute does while others of the data axis go through a stage:
+/// it brings its rows of the weights, and computes what they choose of its experts.
+class FollowPass {
+  public:
+    /// @param recompute  as theirs (StagePass)
+    FollowPass(Compute& compute, const Weights& weights, const LayerStage& stage,
+               bool recompute = false)
+        : compute_(compute), weights_(weights), stage_(stage), recompute_(recompute) {}
+
+    void forward();
+    /// Both halves of the backward pass, or one of them.
+    void backward(bool input, bool weight, GradientSink& gradients);
+
+  private:
+    void experts_forward(std::int64_t layer);
+
+    Compute& compute_;
+    const Weights& weights_;
+    LayerStage stage_;
+    bool recompute_;
+    std::vector<std::optional<parallel::DispatchPlan>> plans_;  // of each layer
+};
+
+/// Its way forward alone.
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage);
 
 /// Forward passes without backward passes: reference scoring, evaluation of text. Collective over
-/// the axes of the model; of a pipeline the last rank alone knows the values. Where rows of the
-/// weights are shared out all data ranks have as many batches; an empty one is none.
+/// the axes of the model; of a pipeline the last rank alone knows the values. Where data ranks
+/// share the model all of them have as many batches; an empty one is none.
 [[nodiscard]] std::vector<Logprobs> score(Compute& compute, const Weights& weights,
                                           const HeadOptions& head,
                                           std::span<const Microbatch> batches);

@@ -7,14 +7,14 @@ using kernels::PackSpec;
 
 ExpertSpecs::ExpertSpecs(const ModelConfig& config, const Part& part,
                          const LayerContractions& contractions)
-    : experts(config.experts.routed), has_shared(!part.shared.empty()) {
+    : experts(part.experts), has_shared(!part.shared.empty()) {
     const auto straight = [](std::int64_t columns, std::int64_t terms) {
         return PackSpec{DType::f32, columns, Contraction::straight(terms)};
     };
     const std::int64_t hidden = config.hidden;
     const std::int64_t inner = config.experts.intermediate;
-    router = straight(experts, hidden);
-    router_back = straight(hidden, experts);
+    router = straight(config.experts.routed, hidden);
+    router_back = straight(hidden, config.experts.routed);
     routed = {.gate_up = straight(2 * inner, hidden),
               .down = straight(hidden, inner),
               .gate_up_back = straight(hidden, 2 * inner),
@@ -42,7 +42,7 @@ ExpertCopies::ExpertCopies(const kernels::Device& device, const ExpertSpecs& spe
     if (backward) router_back_ = room(specs.router_back);
     view_.router = router_.view();
     view_.router_back = router_back_.view();
-    for (std::int64_t expert = 0; expert < specs.experts; ++expert) {
+    for (std::int64_t expert = specs.experts.begin; expert < specs.experts.end; ++expert) {
         routed_.push_back(rooms(specs.routed));
         view_.routed.push_back(routed_.back().view());
     }
@@ -63,19 +63,24 @@ void ExpertCopies::Mlp::pack_backward(Compute& compute, const MlpIds& ids,
     down_back.pack(compute, PackSide::inputs, stacked(rows, {ids.down}));
 }
 
+std::span<const MlpIds> ExpertCopies::own_ids(const LayerIds& ids) const {
+    return std::span(ids.experts)
+        .subspan(static_cast<std::size_t>(specs_->experts.begin), routed_.size());
+}
+
 void ExpertCopies::pack_forward(Compute& compute, const LayerIds& ids, const ParameterRows& rows) {
     view_.bias = vector_of(rows, ids.router_bias);
     router_.pack(compute, PackSide::outputs, stacked(rows, {ids.router}));
-    for (std::size_t expert = 0; expert < routed_.size(); ++expert)
-        routed_[expert].pack_forward(compute, ids.experts[expert], rows);
+    for (std::size_t i = 0; i < routed_.size(); ++i)
+        routed_[i].pack_forward(compute, own_ids(ids)[i], rows);
     if (specs_->has_shared) shared_.pack_forward(compute, ids.shared, rows);
 }
 
 void ExpertCopies::pack_backward(Compute& compute, const LayerIds& ids, const ParameterRows& rows) {
     view_.bias = vector_of(rows, ids.router_bias);
     router_back_.pack(compute, PackSide::inputs, stacked(rows, {ids.router}));
-    for (std::size_t expert = 0; expert < routed_.size(); ++expert)
-        routed_[expert].pack_backward(compute, ids.experts[expert], rows);
+    for (std::size_t i = 0; i < routed_.size(); ++i)
+        routed_[i].pack_backward(compute, own_ids(ids)[i], rows);
     if (specs_->has_shared) shared_.pack_backward(compute, ids.shared, rows);
 }
 

@@ -18,8 +18,8 @@ struct MlpWeights {
 struct ExpertWeights {
     DeviceSpan<const float> bias;  ///< of the choice; or empty
     kernels::PackedWeight router, router_back;
-    std::vector<MlpWeights> routed;
-    MlpWeights shared;  ///< this rank's columns; without a spec if there are none
+    std::vector<MlpWeights> routed;  ///< of this rank's experts
+    MlpWeights shared;               ///< this rank's columns; without a spec if there are none
 };
 
 /// How its matrices are packed. Copies refer to it.
@@ -28,7 +28,7 @@ struct ExpertSpecs {
     struct Mlp {
         kernels::PackSpec gate_up, down, gate_up_back, down_back;
     };
-    std::int64_t experts = 0;
+    Range experts;  ///< of this rank
     kernels::PackSpec router, router_back;
     Mlp routed;
     bool has_shared = false;
@@ -55,6 +55,8 @@ class ExpertCopies {
         void pack_forward(Compute& compute, const MlpIds& ids, const ParameterRows& rows);
         void pack_backward(Compute& compute, const MlpIds& ids, const ParameterRows& rows);
     };
+
+    [[nodiscard]] std::span<const MlpIds> own_ids(const LayerIds& ids) const;
 
     const ExpertSpecs* specs_;
     PackedCopy router_, router_back_;

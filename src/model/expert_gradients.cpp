@@ -18,19 +18,8 @@ MlpRows row_range(const MlpRows& rows, Range range) {
             rows.dgate_up.row_range(range), rows.doutput.row_range(range)};
 }
 
-/// Where the gradients of an expert go: of down, gate, up.
-using MlpSlots = std::array<GradientSlot, 3>;
-
 MlpSlots slots_of(const MlpIds& ids, GradientSink& gradients) {
     return {gradients.slot(ids.down), gradients.slot(ids.gate), gradients.slot(ids.up)};
-}
-
-/// The number that changes no sum it is added to.
-void nothing(Compute& compute, const MlpSlots& slots) {
-    for (const GradientSlot& slot : slots) {
-        if (slot.output == Output::store)
-            compute.device.fill({.to = slot.matrix, .value = -0.0F}, compute.stream);
-    }
 }
 
 /// Where tensor ranks have tokens of their own.
@@ -85,7 +74,7 @@ class Rounds {
         for (std::int64_t expert = first; expert < end; ++expert) {
             const MlpSlots& to = slots[static_cast<std::size_t>(expert)];
             if (rows_of(expert) == 0) {
-                nothing(compute_, to);
+                no_gradient(compute_, to);
                 continue;
             }
             for (const GradientSlot& slot : to) {
@@ -158,6 +147,13 @@ class Rounds {
 
 }  // namespace
 
+void no_gradient(Compute& compute, const MlpSlots& slots) {
+    for (const GradientSlot& slot : slots) {
+        if (slot.output == Output::store && slot.matrix.rows > 0)
+            compute.device.fill({.to = slot.matrix, .value = -0.0F}, compute.stream);
+    }
+}
+
 void mlp_gradients(Compute& compute, const MlpIds& ids, const MlpRows& rows,
                    GradientSink& gradients) {
     const std::int64_t inner = rows.activated.cols;
@@ -175,7 +171,7 @@ void routed_gradients(Compute& compute, const Weights& weights, std::span<const 
     if (!weights.split()) {
         for (std::size_t expert = 0; expert < ids.size(); ++expert) {
             if (experts[expert].empty()) {
-                nothing(compute, slots_of(ids[expert], gradients));
+                no_gradient(compute, slots_of(ids[expert], gradients));
             } else {
                 mlp_gradients(compute, ids[expert], row_range(rows, experts[expert]), gradients);
             }

@@ -1,6 +1,7 @@
 // Gradients of the weights of gated MLPs: shared experts, and routed ones, which some tokens chose.
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "src/model/gradients.hpp"
@@ -19,9 +20,14 @@ struct MlpRows {
 void mlp_gradients(Compute& compute, const MlpIds& ids, const MlpRows& rows,
                    GradientSink& gradients);
 
-/// Of routed experts, whose rows of a micro-batch are sorted by expert and then by token (N4). An
-/// expert without rows gives its weights nothing: a gradient that is stored for others to add is
+/// Where the gradients of an expert go: of down, gate, up.
+using MlpSlots = std::array<GradientSlot, 3>;
+
+/// An expert without rows gives its weights nothing: a gradient that is stored for others to add is
 /// -0, which changes no sum.
+void no_gradient(Compute& compute, const MlpSlots& slots);
+
+/// Of routed experts, whose rows of a micro-batch are sorted by expert and then by token (N4).
 ///
 /// Where tensor ranks have tokens of their own, which ascend with the ranks, they go through the
 /// experts in rounds of as many as there are ranks: each brings the rows of one expert together,

@@ -64,21 +64,10 @@ Matrix all_rows(Compute& compute, const Weights& weights, const RoutedRows& rows
     return whole;
 }
 
-/// to = the weighted output of the experts for normed rows x.
-void routed_forward(Compute& compute, const Weights& weights, const ExpertWeights& w, ConstMatrix x,
-                    ExpertActivations& at, Matrix to) {
-    const ExpertsConfig& experts = weights.config().experts;
+/// at.output of experts that this rank has all.
+void held_forward(Compute& compute, const ExpertWeights& w, ConstMatrix x, ExpertActivations& at) {
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
-    device.matmul({.x = x, .w = w.router, .y = at.scores}, stream);
-    device.gating({.logits = at.scores,
-                   .bias = w.bias,
-                   .routing = routing_of(experts),
-                   .scores = at.scores,
-                   .weights = at.weights,
-                   .experts = at.chosen},
-                  stream);
-    at.rows = sort_by_expert(at.chosen, experts.routed, experts.chosen);
     const Matrix input = dispatch(compute, x, at.rows);
     for_experts(at.rows, [&](std::size_t expert, Range own) {
         device.matmul({.x = input.row_range(own),
@@ -93,8 +82,80 @@ void routed_forward(Compute& compute, const Weights& weights, const ExpertWeight
                        .y = at.output.row_range(own)},
                       stream);
     });
+}
+
+/// to = the weighted output of the experts for normed rows x.
+void routed_forward(Compute& compute, const Weights& weights, std::int64_t layer, ConstMatrix x,
+                    ExpertActivations& at, Matrix to) {
+    const ExpertsConfig& experts = weights.config().experts;
+    const ExpertWeights& w = *weights.layer(layer).experts;
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    device.matmul({.x = x, .w = w.router, .y = at.scores}, stream);
+    device.gating({.logits = at.scores,
+                   .bias = w.bias,
+                   .routing = routing_of(experts),
+                   .scores = at.scores,
+                   .weights = at.weights,
+                   .experts = at.chosen},
+                  stream);
+    at.rows = sort_by_expert(at.chosen, experts.routed, experts.chosen);
+    if (weights.shares_experts()) {
+        at.plan = plan_dispatch(weights, at.rows.experts);
+        dispatched_forward(compute, weights, layer, *at.plan, x, at.rows.tokens, at.output);
+    } else {
+        held_forward(compute, w, x, at);
+    }
     device.combine_rows(
         {.from = at.output, .weights = at.weights, .rows = at.rows.places, .to = to}, stream);
+}
+
+/// dinput of the experts' outputs, this rank having all of them. x: all normed rows.
+void held_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                   const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
+                   ConstMatrix doutput, WeightGradients& gradients, Matrix dinput) {
+    const ExpertWeights& w = *weights.layer(layer).experts;
+    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    kernels::Device& device = compute.device;
+    kernels::Stream& stream = compute.stream;
+    const Matrix dactivated = compute.matrix(doutput.rows, kept.activated.cols);
+    for_experts(kept.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = doutput.row_range(own),
+                       .w = w.routed[expert].down_back,
+                       .y = dactivated.row_range(own)},
+                      stream);
+    });
+    const Matrix dgate_up = gradients.matrix(doutput.rows, kept.gate_up.cols);
+    device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
+                           stream);
+    gradients.add([&compute, &weights, &ids, &kept, layer, own = tokens.mine(), x, dgate_up,
+                   doutput](GradientSink& sink) {
+        sink.expert_load(layer, kept.rows.experts);
+        const Matrix input = dispatch(compute, x.row_range(own), kept.rows);
+        routed_gradients(compute, weights, ids.experts, kept.rows.experts,
+                         {input, kept.activated, dgate_up, doutput}, x.rows, sink);
+    });
+    for_experts(kept.rows, [&](std::size_t expert, Range own) {
+        device.matmul({.x = dgate_up.row_range(own),
+                       .w = w.routed[expert].gate_up_back,
+                       .y = dinput.row_range(own)},
+                      stream);
+    });
+}
+
+/// The same of experts that are shared out. x: this rank's normed rows.
+void shared_out_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                         const ExpertActivations& kept, ConstMatrix x, ConstMatrix doutput,
+                         WeightGradients& gradients, Matrix dinput) {
+    dispatched_backward(compute, weights, layer, *kept.plan, x, kept.rows.tokens, doutput, dinput,
+                        gradients.now());
+    gradients.add([&compute, &weights, &kept, layer, x, doutput,
+                   later = gradients.now() == nullptr](GradientSink& sink) {
+        sink.expert_load(layer, kept.rows.experts);
+        if (later)
+            dispatched_backward(compute, weights, layer, *kept.plan, x, kept.rows.tokens, doutput,
+                                {}, &sink);
+    });
 }
 
 /// x: all normed rows; dy, dx: those of this rank. dx = router's, then experts ascending.
@@ -119,30 +180,13 @@ void routed_backward(Compute& compute, const Weights& weights, std::int64_t laye
                                   .dfrom = doutput,
                                   .dweights = dweights},
                                  stream);
-    const Matrix dactivated = compute.matrix(taken, experts.intermediate);
-    for_experts(kept.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = doutput.row_range(own),
-                       .w = w.routed[expert].down_back,
-                       .y = dactivated.row_range(own)},
-                      stream);
-    });
-    const Matrix dgate_up = gradients.matrix(taken, 2 * experts.intermediate);
-    device.swiglu_backward({.gate_up = kept.gate_up, .dout = dactivated, .dgate_up = dgate_up},
-                           stream);
-    gradients.add([&compute, &weights, &ids, &kept, layer, own = tokens.mine(), x, dgate_up,
-                   doutput](GradientSink& sink) {
-        sink.expert_load(layer, kept.rows.experts);
-        const Matrix input = dispatch(compute, x.row_range(own), kept.rows);
-        routed_gradients(compute, weights, ids.experts, kept.rows.experts,
-                         {input, kept.activated, dgate_up, doutput}, x.rows, sink);
-    });
     const Matrix dinput = compute.matrix(taken, config.hidden);
-    for_experts(kept.rows, [&](std::size_t expert, Range own) {
-        device.matmul({.x = dgate_up.row_range(own),
-                       .w = w.routed[expert].gate_up_back,
-                       .y = dinput.row_range(own)},
-                      stream);
-    });
+    if (weights.shares_experts()) {
+        shared_out_backward(compute, weights, layer, kept, x.row_range(tokens.mine()), doutput,
+                            gradients, dinput);
+    } else {
+        held_backward(compute, weights, layer, tokens, kept, x, doutput, gradients, dinput);
+    }
 
     const Matrix own_dlogits = gradients.matrix(rows, experts.routed);
     device.gating_backward({.scores = kept.scores,
@@ -203,8 +247,10 @@ ExpertActivations allocate_experts(Compute& compute, const Weights& weights,
     at.scores = matrix(rows, experts.routed);
     at.weights = matrix(rows, experts.chosen);
     at.chosen.resize(static_cast<std::size_t>(taken));
-    at.gate_up = matrix(taken, 2 * experts.intermediate);
-    at.activated = matrix(taken, experts.intermediate);
+    if (!weights.shares_experts()) {
+        at.gate_up = matrix(taken, 2 * experts.intermediate);
+        at.activated = matrix(taken, experts.intermediate);
+    }
     at.output = matrix(taken, config.hidden);
     if (shared > 0) {
         at.shared_gate_up = matrix(tokens.total(), 2 * shared);
@@ -222,7 +268,7 @@ void experts_forward(Compute& compute, const Weights& weights, std::int64_t laye
     const RoutedRows own = routed_rows(weights, tokens);
 
     const Matrix routed = compute.matrix(own.mine.size(), y.cols);
-    routed_forward(compute, weights, w, x.row_range(own.mine), at, routed);
+    routed_forward(compute, weights, layer, x.row_range(own.mine), at, routed);
     if (compute.probe) {
         const kernels::Arena::Scope probe_scope(compute.arena);
         compute.probe(layer, "router",

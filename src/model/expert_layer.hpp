@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "src/model/dispatched_experts.hpp"
 #include "src/model/token_split.hpp"
 #include "src/model/weight_gradients.hpp"
 
@@ -28,16 +30,18 @@ struct ExpertActivations {
     kernels::Matrix weights;  ///< [R, K]
     std::vector<std::int32_t> chosen;
     ExpertRows rows;
-    kernels::Matrix gate_up;           ///< [R K, 2 I], sorted
-    kernels::Matrix activated;         ///< [R K, I]
-    kernels::Matrix output;            ///< [R K, hidden], not weighted
+    std::optional<parallel::DispatchPlan> plan;  ///< of experts that are shared out
+    kernels::Matrix gate_up;                     ///< [R K, 2 I], sorted; not of those
+    kernels::Matrix activated;                   ///< [R K, I]; not of those
+    kernels::Matrix output;                      ///< [R K, hidden], not weighted
     kernels::Matrix shared_gate_up;    ///< [T, 2 S]; only with shared experts, of this rank's part
     kernels::Matrix shared_activated;  ///< [T, S]
 };
 
-// Routed experts are not split over tensor ranks (N4): each has all of them and takes rows of its
-// own, in training those of its residual stream, in generation an even share of all. Shared experts
-// are split as an MLP is. Collective over the tensor axis of split weights.
+// Routed experts are not split over tensor ranks (N4), each of which takes rows of its own: in
+// training those of its residual stream, in generation an even share of all. It has all experts, or
+// (dispatched_experts.hpp) some of them. Shared experts are split as an MLP is. Collective over the
+// tensor axis of split weights, and over the axis of experts that are shared out.
 
 /// Allocates what the forward pass writes: to be kept, or as scratch.
 [[nodiscard]] ExpertActivations allocate_experts(Compute& compute, const Weights& weights,

@@ -25,6 +25,9 @@ class GradientSink {
   public:
     virtual ~GradientSink() = default;
     virtual GradientSlot slot(ParameterId id) = 0;
+    /// Of a routed expert that is shared out, for one of the chunks whose tokens it computes: those
+    /// of consecutive data ranks, this one's among them. Nothing where there is no such chunk.
+    virtual GradientSlot expert_slot(ParameterId id, int /*chunk*/) { return slot(id); }
     /// All parameters of `layer` are written. Layers come in descending order.
     virtual void layer_done(std::int64_t layer) = 0;
     /// Rows that each expert of `layer` took of this micro-batch; before its layer_done().

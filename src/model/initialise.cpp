@@ -74,6 +74,12 @@ std::vector<float> rows_of_part(const Weights& weights, ParameterId id, Range ro
     return weights.shards().gather_v("export:rows", values, 0).values;
 }
 
+/// Of ranks that share a model's rows or experts; else 0.
+int data_rank_of(const Weights& weights) {
+    if (weights.sharded()) return weights.shards().rank();
+    return weights.shares_experts() ? weights.experts().data_rank : 0;
+}
+
 /// Rows of a whole parameter on the first of the ranks of its pipeline rank, nothing elsewhere.
 /// Collective over the ranks that share its rows or split it.
 std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range rows,
@@ -87,9 +93,13 @@ std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range
         return box;
     };
     const TensorPlace here = weights.part().place;
+    const bool dealt = weights.shares_experts() && weights.table()[id].expert >= 0;
     if (!holds(weights.pipeline_part(), weights.parameters(), id)) return {};
     const Box mine = box_of(here);
     std::vector<float> values = rows_of_part(weights, id, mine.rows, compute);
+    // An expert's one holder, which is of the first data ranks, sends all of them.
+    if (dealt && !weights.sharded())
+        return weights.experts().axis->gather_v("export", values, 0).values;
     if (!weights.split() || (weights.sharded() && weights.shards().rank() > 0)) return values;
     const auto gathered = weights.tensor().gather_v("export", values, 0);
     if (here.rank != 0) return {};
@@ -97,7 +107,7 @@ std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range
     std::vector<float> whole(static_cast<std::size_t>(rows.size() * cols));
     auto from = gathered.values.begin();
     for (int rank = 0; rank < here.degree; ++rank) {
-        const Box box = box_of({here.degree, rank});
+        const Box box = box_of({here.degree, rank, here.experts, here.expert_rank});
         if (box.empty()) continue;
         for (std::int64_t row = box.rows.begin; row < box.rows.end; ++row) {
             const auto end = from + box.cols.size();
@@ -113,7 +123,7 @@ std::vector<float> rows_where_held(const Weights& weights, ParameterId id, Range
 std::vector<float> whole_rows(const Weights& weights, ParameterId id, Range rows,
                               Compute& compute) {
     std::vector<float> values = rows_where_held(weights, id, rows, compute);
-    if (weights.sharded() && weights.shards().rank() > 0) return {};  // the first has their rows
+    if (data_rank_of(weights) > 0) return {};  // the first has their rows
     const PipelinePart& part = weights.pipeline_part();
     if (!part.split() || weights.part().place.rank != 0) return values;
     const int holder = pipeline_holder(weights.config(), weights.parameters(), id, part.place);
@@ -224,7 +234,7 @@ void export_folder(const Weights& weights, io::FileSystem& fs, const std::filesy
         std::copy(all.begin(), all.end(), values.begin());
     };
     if (weights.part().place.rank == 0 && weights.pipeline_part().is_first() &&
-        (!weights.sharded() || weights.shards().rank() == 0)) {
+        data_rank_of(weights) == 0) {
         export_folder(weights.config(), read, fs, folder);
         return;
     }

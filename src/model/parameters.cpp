@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "parallel/expert_dispatch.hpp"
+
 namespace rankwise::model {
 namespace {
 
@@ -57,6 +59,17 @@ std::vector<int> tensor_degrees(const ModelConfig& config) {
     return degrees;
 }
 
+std::vector<int> expert_degrees(const ModelConfig& config, const parallel::MeshShape& shape) {
+    std::vector<int> degrees{1};
+    for (int data = 1; data <= shape.data; ++data) {
+        const int degree = data * shape.tensor;
+        if (degree > 1 && shape.data % data == 0 && degree <= config.experts.routed &&
+            (data == 1 || shape.pipeline == 1))
+            degrees.push_back(degree);
+    }
+    return degrees;
+}
+
 Part part_of(const ModelConfig& config, TensorPlace place) {
     const std::vector<int> degrees = tensor_degrees(config);
     ensure(std::find(degrees.begin(), degrees.end(), place.degree) != degrees.end(),
@@ -70,13 +83,34 @@ Part part_of(const ModelConfig& config, TensorPlace place) {
     part.kv_heads = {part.heads.begin / group, ceil_div(part.heads.end, group)};
     part.first_holder = part.heads.begin % group == 0;
     part.intermediate = part_range(config.intermediate, leaves, 16, place);
+    part.experts = parallel::experts_of(config.experts.routed, place.experts, place.expert_rank);
     part.shared = part_range(config.experts.shared_intermediate(), leaves, 16, place);
     part.vocabulary = part_range(config.vocab_size, leaves, 16, place);
     return part;
 }
 
+namespace {
+
+bool is_shared_out(const Parameter& parameter, TensorPlace place) {
+    return parameter.expert >= 0 && place.experts > 1;
+}
+
+int holder_of(const Parameter& parameter, TensorPlace place) {
+    return parallel::holder_of_expert(parameter.experts, place.experts, parameter.expert);
+}
+
+}  // namespace
+
+parallel::DataRanks data_ranks_of(const Parameter& parameter, TensorPlace place) {
+    if (!is_shared_out(parameter, place)) return {};
+    return {.first = holder_of(parameter, place) / place.degree,
+            .stride = place.experts / place.degree};
+}
+
 Box part_box(const Parameter& parameter, int leaves, TensorPlace place) {
     Box box = Box::whole(parameter.shape);
+    if (is_shared_out(parameter, place) && holder_of(parameter, place) % place.degree != place.rank)
+        box.rows = {};
     if (parameter.split == TensorSplit::none) return box;
     const bool by_rows = parameter.split == TensorSplit::rows && !parameter.shape.vector;
     Range& range = by_rows ? box.rows : box.cols;
@@ -85,6 +119,7 @@ Box part_box(const Parameter& parameter, int leaves, TensorPlace place) {
 }
 
 bool part_counts(const Parameter& parameter, int leaves, TensorPlace place) {
+    if (is_shared_out(parameter, place)) return true;  // one rank has it
     if (parameter.split == TensorSplit::none) return place.rank == 0;
     const int parts = parts_of(parameter, leaves);
     return parts >= place.degree || place.rank * parts % place.degree == 0;
@@ -115,6 +150,7 @@ class TableMaker {
                            .leaf_parts = parts,
                            .layer = layer_,
                            .expert = expert_,
+                           .experts = expert_ < 0 ? 0 : narrow<int>(config_.experts.routed),
                            .trained = trained_});
     }
     ParameterId vector(const std::string& name, std::int64_t size, TensorSplit split,

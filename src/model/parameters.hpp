@@ -1,6 +1,8 @@
 // The parameter table of a decoder: Hugging Face names, shapes, and how each is cut.
 #pragma once
 
+#include "parallel/mesh.hpp"
+#include "parallel/shard_map.hpp"
 #include "src/base/parameter_table.hpp"
 #include "src/model/config.hpp"
 
@@ -40,15 +42,25 @@ struct DecoderParameters {
 
 [[nodiscard]] DecoderParameters decoder_parameters(const ModelConfig& config);
 
-/// A rank's place on the tensor axis.
+/// A rank's place on the tensor axis, and on the axis that routed experts are shared out over: its
+/// degree is 1, or a multiple of the tensor axis's, whose ranks are consecutive on it.
 struct TensorPlace {
     int degree = 1;
     int rank = 0;
+    int experts = 1;
+    int expert_rank = 0;
 };
 
 /// Degrees of the tensor axis that give the bits of one rank, ascending: products of prefixes of
 /// the reduction list (N2) whose ranks hold whole groups of KV heads, or each one head of them.
 [[nodiscard]] std::vector<int> tensor_degrees(const ModelConfig& config);
+
+/// Degrees of the expert axis that a mesh with these other degrees can have, ascending: 1, and the
+/// tensor ranks of one or several data ranks (N4: a chunk's tokens of an expert are one sum, so the
+/// ranks of a chunk are never in two groups), if there are as many experts. Data ranks of one group
+/// generate step by step together, which those of a pipeline cannot.
+[[nodiscard]] std::vector<int> expert_degrees(const ModelConfig& config,
+                                              const parallel::MeshShape& shape);
 
 /// What one tensor rank holds of a decoder: whole leaves. On an axis of one rank: everything.
 struct Part {
@@ -60,6 +72,7 @@ struct Part {
     bool first_holder = true;  ///< its KV heads count here: gradients, digests, files
     Range intermediate;        ///< may be empty
     Range shared;              ///< of the shared experts; may be empty
+    Range experts;             ///< routed experts of each layer that has them; may be empty
     Range vocabulary;          ///< may be empty
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;
@@ -75,9 +88,12 @@ struct Part {
 [[nodiscard]] Part part_of(const ModelConfig& config, TensorPlace place);
 
 /// Where a rank's part of a parameter lies in it; and whether it counts there: what several ranks
-/// hold counts on the lowest.
+/// hold counts on the lowest. Routed experts that are shared out are whole or not there; those of
+/// one tensor rank may be held by several data ranks between them (data_ranks_of()).
 [[nodiscard]] Box part_box(const Parameter& parameter, int leaves, TensorPlace place);
 [[nodiscard]] bool part_counts(const Parameter& parameter, int leaves, TensorPlace place);
+/// The data ranks that hold a part.
+[[nodiscard]] parallel::DataRanks data_ranks_of(const Parameter& parameter, TensorPlace place);
 
 /// Contractions of a layer's matmuls over one rank's part, each with the tree of its leaves where
 /// tensor ranks may split the sum (N2).

@@ -29,6 +29,8 @@ class WeightGradients {
             work(*now_);
         }
     }
+    /// The sink, where gradients are computed at once; else null.
+    [[nodiscard]] GradientSink* now() const { return now_; }
     /// A matrix that such work reads.
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols,
                                          DType dtype = DType::f32) const {

@@ -12,8 +12,13 @@ using kernels::PackSide;
 
 namespace {
 
-TensorPlace place_of(const parallel::Communicator* tensor) {
-    return tensor == nullptr ? TensorPlace{} : TensorPlace{tensor->size(), tensor->rank()};
+TensorPlace place_of(const ModelAxes& axes) {
+    TensorPlace place;
+    if (axes.tensor != nullptr) place = {axes.tensor->size(), axes.tensor->rank()};
+    if (axes.experts.axis == nullptr) return place;
+    place.experts = axes.experts.axis->size();
+    place.expert_rank = axes.experts.axis->rank();
+    return place;
 }
 
 PipelinePlace place_of(const PipelineAxis& pipeline) {
@@ -52,7 +57,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     : config_(config),
       passes_(passes),
       axes_(axes),
-      part_(part_of(config, place_of(axes.tensor))),
+      part_(part_of(config, place_of(axes))),
       pipeline_part_(model::pipeline_part(config, place_of(axes.pipeline))),
       parameters_(decoder_parameters(config)),
       tensor_sums_(sums_of(config, part_)),
@@ -68,6 +73,7 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
         frozen_.push_back(!parameter.trained);
+        data_ranks_.push_back(data_ranks_of(parameter, part_.place));
     }
     place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
@@ -93,12 +99,15 @@ void Weights::place_masters() {
     boxes_ = part_boxes_;
     if (axes_.shards == nullptr) {
         constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
-        for (const Shape& shape : shapes_) {
+        for (ParameterId id = 0; id < table().count(); ++id) {
+            if (!data_ranks_[index(id)].contains(axes_.experts.data_rank))
+                boxes_[index(id)].rows = {};
             offsets_.push_back(size_);
-            size_ += round_up(shape.size(), kAlign);
+            size_ += round_up(box(id).size(), kAlign);
         }
     } else {
-        owners_ = std::make_unique<parallel::ShardMap>(shapes_, axes_.shards->size());
+        owners_ = std::make_unique<parallel::ShardMap>(shapes_, axes_.shards->size(),
+                                                       std::vector<bool>(), data_ranks_);
         for (ParameterId id = 0; id < table().count(); ++id) {
             Range& rows = boxes_[index(id)].rows;
             const auto piece = owners_->piece(axes_.shards->rank(), id);
@@ -220,9 +229,31 @@ std::vector<UInt128> Weights::digests(Compute& compute) const {
                                              .pieces = pieces},
                                             compute.stream));
     }
-    for_model_axes([&](parallel::Communicator& axis) { axis.all_reduce_sum("digest", all); });
     if (sharded()) shards().all_reduce_sum("digest", all);
+    if (!sharded() && expert_data_ranks() > 1) {
+        // Experts of this tensor rank that other data ranks of the axis hold: the axis has the
+        // tensor ranks too, which must not be counted again.
+        std::vector<UInt128> routed(all.size());
+        for (ParameterId id = 0; id < table().count(); ++id) {
+            if (table()[id].expert < 0) continue;
+            std::swap(routed[index(id)], all[index(id)]);
+        }
+        experts().axis->all_reduce_sum("digest", routed);
+        if (split()) tensor().all_reduce_sum("digest", all);
+        for (std::size_t id = 0; id < all.size(); ++id) all[id] += routed[id];
+        if (pipeline_part_.split()) pipeline().all_reduce_sum("digest", all);
+        return all;
+    }
+    for_model_axes([&](parallel::Communicator& axis) { axis.all_reduce_sum("digest", all); });
     return all;
+}
+
+std::vector<bool> Weights::without_moments() const {
+    std::vector<bool> without = frozen_;
+    for (ParameterId id = 0; id < table().count(); ++id) {
+        if (!data_ranks_[index(id)].contains(axes_.experts.data_rank)) without[index(id)] = true;
+    }
+    return without;
 }
 
 UInt128 Weights::digest(Compute& compute) const {

@@ -2,6 +2,7 @@
 // the type that the model computes in (bf16: rounded to nearest even).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,6 +28,15 @@ struct TensorSums {
     sums::RankTree k_norm;        ///< over the KV heads
 };
 
+/// The ranks that routed experts are shared out over (N4): all tensor ranks of consecutive data
+/// ranks; null: each rank has them all.
+struct ExpertAxis {
+    parallel::Communicator* axis = nullptr;
+    int data_rank = 0;  ///< of this rank
+    /// Rows that a rank computes at a time; 0: as many as the busiest one brings (physical).
+    std::int64_t rows = 0;
+};
+
 /// Ranks that share a model between them; null: along that axis this rank holds all of it. They
 /// outlive the weights, whose passes are collective over them.
 struct ModelAxes {
@@ -35,6 +45,7 @@ struct ModelAxes {
     /// (parallel::Mesh::weights).
     parallel::Communicator* shards = nullptr;
     PipelineAxis pipeline = {};  ///< each has some of the layers
+    ExpertAxis experts = {};     ///< each has some of the routed experts of every layer
 };
 
 /// Masters in one flat buffer in table order: of each parameter the part of this rank of the tensor
@@ -93,6 +104,21 @@ class Weights {
     }
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
+
+    /// Whether routed experts are shared out over ranks; the axis; and how many data ranks it
+    /// spans, which then go together through every layer with experts.
+    [[nodiscard]] bool shares_experts() const { return part_.place.experts > 1; }
+    [[nodiscard]] const ExpertAxis& experts() const { return axes_.experts; }
+    [[nodiscard]] int expert_data_ranks() const {
+        return std::max(1, part_.place.experts / part_.place.degree);
+    }
+    /// Whether data ranks hold parts of one model: what is collective over the ranks that share it
+    /// is so over them.
+    [[nodiscard]] bool shared_by_data() const { return sharded() || expert_data_ranks() > 1; }
+    /// By parameter: the data ranks that hold this rank's part of it.
+    [[nodiscard]] const std::vector<parallel::DataRanks>& data_ranks() const { return data_ranks_; }
+    /// By parameter: whether this rank keeps no moments of it: it is frozen, or others hold it.
+    [[nodiscard]] std::vector<bool> without_moments() const;
 
     /// Whether rows are shared out over the data ranks.
     [[nodiscard]] bool sharded() const { return axes_.shards != nullptr; }
@@ -179,6 +205,7 @@ class Weights {
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
     std::vector<bool> frozen_;
+    std::vector<parallel::DataRanks> data_ranks_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
     LayerContractions contractions_;

@@ -63,9 +63,10 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
       options_(options),
       tokenizer_(tokenizer),
       ids_(ids),
-      in_step_(options.stream_weights && weights.sharded()) {
+      streams_(options.stream_weights && weights.sharded()),
+      in_step_(streams_ || weights.expert_data_ranks() > 1) {
     ensure(!in_step_ || !weights.pipeline_part().split(),
-           "weights that are dealt over a pipeline cannot be streamed in generation");
+           "data ranks of a pipeline cannot go step by step together in generation");
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
            options.prefill_tokens);
@@ -120,7 +121,7 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
                                        const SamplingOptions& sampling, WorkSource& work,
                                        std::int64_t policy_version, const Callbacks& callbacks) {
     prepare_pool(requests, sampling);
-    const Held held(compute_, weights_, !in_step_);
+    const Held held(compute_, weights_, !streams_);
     prepare_groups(requests);  // may look up prompts' rows of the embedding
     std::vector<Trajectory> done;
     const auto drop_finished = [&](Group& group) {
@@ -309,15 +310,20 @@ void Generator::prefill(std::span<const Request> requests, std::span<const std::
     }
 }
 
+std::int64_t Generator::agree_on_turn(std::int64_t mine) const {
+    parallel::Communicator& together =
+        weights_.sharded() ? weights_.shards() : *weights_.experts().axis;
+    return together.all_reduce_max("generation:step", mine);
+}
+
 void Generator::begin_pass() {
     if (!in_step_) return;
-    (void)weights_.shards().all_reduce_max("generation:step", std::int64_t{kPass});
-    weights_.gather_embedding(compute_);
+    (void)agree_on_turn(kPass);
+    if (streams_) weights_.gather_embedding(compute_);
 }
 
 bool Generator::follow_others(bool more) {
-    const std::int64_t mine = more ? kWaiting : kDone;
-    const std::int64_t turn = weights_.shards().all_reduce_max("generation:step", mine);
+    const std::int64_t turn = agree_on_turn(more ? kWaiting : kDone);
     if (turn == kPass)
         model::follow_forward(compute_, weights_, weights_.pipeline_part().stages.front());
     return turn != kDone;

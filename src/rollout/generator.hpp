@@ -127,8 +127,10 @@ class Generator {
     /// Tokens and log-probabilities of a group whose rows have gone through all stages.
     void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
     void layers(const model::LayerStage& stage, const Rows& rows, kernels::Matrix x);
-    /// Where data ranks go together: before each pass.
+    /// Where data ranks go together: before each pass. What any of them has, if they have different
+    /// things to do.
     void begin_pass();
+    [[nodiscard]] std::int64_t agree_on_turn(std::int64_t mine) const;
     /// Takes part in a pass of others, if any has one, while this rank has nothing to compute.
     /// @return false when all are done; `more`: this rank is not.
     bool follow_others(bool more);
@@ -145,6 +147,7 @@ class Generator {
     GeneratorOptions options_;
     const text::Tokenizer* tokenizer_;
     std::int64_t ids_;
+    bool streams_;  // gathers weights in every pass
     bool in_step_;  // with the data ranks, pass by pass
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request

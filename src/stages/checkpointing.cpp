@@ -54,7 +54,8 @@ void for_saved(const Environment& environment, const model::Weights& weights, bo
                const Each& each) {
     const parallel::Communicator& data = environment.data();
     const parallel::ShardMap owners(weights.shapes(), data.size(),
-                                    moments ? weights.frozen() : std::vector<bool>());
+                                    moments ? weights.frozen() : std::vector<bool>(),
+                                    weights.data_ranks());
     for (const ShardPiece& piece : owners.pieces(data.rank())) {
         if (weights.counts(piece.parameter)) each(piece);
     }

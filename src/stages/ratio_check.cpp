@@ -20,7 +20,7 @@ std::string changed_parameter(parallel::Communicator& data, const model::Weights
     const auto changed =
         std::find_if(all.begin(), all.end(), [](std::int64_t id) { return id >= 0; });
     if (changed == all.end()) return {};
-    if (weights.sharded()) {  // a digest is that of all ranks' rows
+    if (weights.shared_by_data()) {  // a digest is that of all ranks' rows
         return fmt::format("{} has changed since generation",
                            weights.table()[narrow<ParameterId>(*changed)].name);
     }

@@ -247,7 +247,7 @@ std::string retrace(const Environment& environment, const model::Weights& weight
     };
     std::vector<Finding> generation(1);
     const bool mine = data.rank() == answer.generated_by;
-    if (mine || weights.sharded()) {  // the others bring their rows of the weights
+    if (mine || weights.shared_by_data()) {  // the others bring their part of the weights
         const AnswerTrace again = generated(environment, weights, head, sampling, answer);
         generation[0].place = first_of_group(environment, first_difference(again, training));
         if (token < again.logprobs.size()) generation[0].value = again.logprobs[token];

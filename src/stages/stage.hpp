@@ -33,7 +33,8 @@ struct PhysicalOptions {
     std::int64_t zero = 1;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
     model::Residency reference = model::Residency::device;
-    bool stream_weights = false;  ///< generation gathers sharded weights layer by layer
+    bool stream_weights = false;   ///< generation gathers sharded weights layer by layer
+    std::int64_t expert_rows = 0;  ///< that a rank computes at a time (model::ExpertAxis)
 };
 
 /// Faults that tests plant to see them caught. All off in a real run.
@@ -57,7 +58,10 @@ struct PlantedFaults {
     return {.tensor = several(parallel::Axis::tensor),
             .shards = physical.zero == 3 && mesh.degree(parallel::Axis::data) > 1 ? &mesh.weights()
                                                                                   : nullptr,
-            .pipeline = model::pipeline_axis(mesh, physical.schedule)};
+            .pipeline = model::pipeline_axis(mesh, physical.schedule),
+            .experts = {.axis = several(parallel::Axis::expert),
+                        .data_rank = mesh.coordinates().data,
+                        .rows = physical.expert_rows}};
 }
 
 /// What every stage is given. Passed by reference; outlives the stages.

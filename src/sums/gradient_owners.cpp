@@ -19,6 +19,10 @@ std::int64_t group_size(const parallel::ShardMap& owners, int rank,
     return size;
 }
 
+GradientOwners::ServedLookup own_chunk(const GradientOwners::Lookup& own) {
+    return [&own](ParameterId id, int /*chunk*/) { return own(id); };
+}
+
 }  // namespace
 
 GradientOwners::GradientOwners(Tools tools, parallel::Communicator& data,
@@ -51,32 +55,42 @@ void GradientOwners::reset() {
 
 GradientOwners::Flight GradientOwners::send(std::string_view label,
                                             std::span<const ParameterId> parameters,
-                                            const std::vector<bool>& contributes, const Lookup& own,
-                                            const Take& take) {
+                                            const std::vector<bool>& contributes, int served,
+                                            const ServedLookup& own, const Take& take) {
     const int ranks = data_.size();
     const int self = data_.rank();
     const std::int64_t mine = group_size(owners_, self, parameters);
+    // Chunks whose gradients a rank has, among those of the ranks that it serves.
+    const auto chunks_of = [&](int rank) {
+        std::vector<int> chunks;
+        for (int chunk = 0; chunk < served; ++chunk) {
+            if (contributes[static_cast<std::size_t>(rank / served * served + chunk)])
+                chunks.push_back(chunk);
+        }
+        return chunks;
+    };
+    const std::vector<int> own_chunks = chunks_of(self);
     std::vector<std::int64_t> send_counts(static_cast<std::size_t>(ranks), 0);
     std::vector<std::int64_t> receive_counts(static_cast<std::size_t>(ranks), 0);
     Flight flight{.parameters = {parameters.begin(), parameters.end()}};
     for (int rank = 0; rank < ranks; ++rank) {
         const auto at = static_cast<std::size_t>(rank);
-        if (contributes[static_cast<std::size_t>(self)]) {
-            send_counts[at] = group_size(owners_, rank, parameters);
-        }
-        if (!contributes[at]) continue;
-        receive_counts[at] = mine;
-        ++flight.chunks;
+        // Ranks that are as far from the first that they serve hold the same parameters.
+        if (rank % served != self % served) continue;
+        send_counts[at] = std::ssize(own_chunks) * group_size(owners_, rank, parameters);
+        const std::int64_t chunks = std::ssize(chunks_of(rank));
+        receive_counts[at] = chunks * mine;
+        flight.chunks += chunks;
     }
     const DeviceSpan<float> send = take(sent_, total_of(send_counts));
     flight.received = take(received_, total_of(receive_counts));
-    if (contributes[static_cast<std::size_t>(self)]) {
-        std::int64_t at = 0;
-        for (int rank = 0; rank < ranks; ++rank) {
+    std::int64_t at = 0;
+    for (int rank = self % served; rank < ranks; rank += served) {
+        for (const int chunk : own_chunks) {
             for (const ParameterId id : parameters) {
                 const auto piece = owners_.piece(rank, id);
                 if (!piece) continue;
-                tools_.device.copy(bytes_of(own(id).row_range(piece->rows)),
+                tools_.device.copy(bytes_of(own(id, chunk).row_range(piece->rows)),
                                    cast_span<std::byte>(send.subspan(at, piece->size)),
                                    tools_.stream);
                 at += piece->size;
@@ -91,7 +105,7 @@ GradientOwners::Flight GradientOwners::send(std::string_view label,
 void GradientOwners::add(Flight& flight) {
     flight.arrival.wait();
     const std::int64_t mine = group_size(owners_, data_.rank(), flight.parameters);
-    // Ascending ranks of a wave are ascending chunks.
+    // Ascending ranks of a wave are ascending chunks, and so are those that a rank serves.
     for (std::int64_t chunk = 0; chunk < flight.chunks; ++chunk) {
         std::int64_t at = mine * (break_order_ ? flight.chunks - 1 - chunk : chunk);
         for (const ParameterId id : flight.parameters) {
@@ -107,21 +121,40 @@ void GradientOwners::add(Flight& flight) {
     }
 }
 
+GradientOwners::Take GradientOwners::take_scratch() const {
+    return [this](kernels::DeviceBuffer<float>&, std::int64_t size) {
+        return tools_.arena.take<float>(size);
+    };
+}
+
 void GradientOwners::exchange(std::string_view label, std::span<const ParameterId> parameters,
                               const std::vector<bool>& contributes, const Lookup& own) {
     finish_exchange();
     const kernels::Arena::Scope scope(tools_.arena);
-    Flight flight = send(label, parameters, contributes, own,
-                         [&](kernels::DeviceBuffer<float>&, std::int64_t size) {
-                             return tools_.arena.take<float>(size);
-                         });
+    Flight flight = send(label, parameters, contributes, 1, own_chunk(own), take_scratch());
+    add(flight);
+}
+
+void GradientOwners::exchange_served(std::string_view label,
+                                     std::span<const ParameterId> parameters,
+                                     const std::vector<bool>& contributes, int served,
+                                     const ServedLookup& own) {
+    finish_exchange();
+    const kernels::Arena::Scope scope(tools_.arena);
+    std::vector<ParameterId> held;
+    for (const ParameterId id : parameters) {
+        const auto pieces = owners_.owners(id);
+        if (!pieces.empty() && pieces.front().rank % served == data_.rank() % served)
+            held.push_back(id);
+    }
+    Flight flight = send(label, held, contributes, served, own, take_scratch());
     add(flight);
 }
 
 void GradientOwners::start_exchange(std::string_view label, std::span<const ParameterId> parameters,
                                     const std::vector<bool>& contributes, const Lookup& own) {
     finish_exchange();
-    flight_ = send(label, parameters, contributes, own,
+    flight_ = send(label, parameters, contributes, 1, own_chunk(own),
                    [&](kernels::DeviceBuffer<float>& buffer, std::int64_t size) {
                        if (buffer.size() < size) {
                            tools_.device.synchronize(tools_.stream);
@@ -262,25 +295,42 @@ void GradientOwners::receive_rows(parallel::Communicator& pipeline, int from,
 void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
                      const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
                      const std::function<Matrix(ParameterId)>& whole) {
+    all_gather_rows_among(tools, data, label, owners, 1, parameters, whole);
+}
+
+void all_gather_rows_among(Tools tools, parallel::Communicator& data, std::string_view label,
+                           const parallel::ShardMap& owners, int stride,
+                           std::span<const ParameterId> parameters,
+                           const std::function<Matrix(ParameterId)>& whole) {
     if (data.size() == 1) return;
     const kernels::Arena::Scope scope(tools.arena);
-    std::vector<std::int64_t> counts;
-    for (int rank = 0; rank < data.size(); ++rank)
-        counts.push_back(group_size(owners, rank, parameters));
-    const DeviceSpan<float> send =
-        tools.arena.take<float>(counts[static_cast<std::size_t>(data.rank())]);
-    const DeviceSpan<float> received = tools.arena.take<float>(total_of(counts));
-    std::int64_t at = 0;
-    for (const ParameterId id : parameters) {
-        const auto piece = owners.piece(data.rank(), id);
-        if (!piece) continue;
-        tools.device.copy(bytes_of(whole(id).row_range(piece->rows)),
-                          cast_span<std::byte>(send.subspan(at, piece->size)), tools.stream);
-        at += piece->size;
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(data.size()), 0);
+    std::vector<std::int64_t> sent(counts.size(), 0);
+    const std::int64_t mine = group_size(owners, data.rank(), parameters);
+    std::int64_t copies = 0;
+    for (int rank = data.rank() % stride; rank < data.size(); rank += stride) {
+        counts[static_cast<std::size_t>(rank)] = group_size(owners, rank, parameters);
+        sent[static_cast<std::size_t>(rank)] = mine;
+        ++copies;
     }
-    data.all_gather_v(label, wire(tools, send), wire(tools, received), counts);
-    at = 0;
-    for (int rank = 0; rank < data.size(); ++rank) {
+    const DeviceSpan<float> send = tools.arena.take<float>(stride == 1 ? mine : copies * mine);
+    const DeviceSpan<float> received = tools.arena.take<float>(total_of(counts));
+    for (std::int64_t at = 0; at < send.size();) {
+        for (const ParameterId id : parameters) {
+            const auto piece = owners.piece(data.rank(), id);
+            if (!piece) continue;
+            tools.device.copy(bytes_of(whole(id).row_range(piece->rows)),
+                              cast_span<std::byte>(send.subspan(at, piece->size)), tools.stream);
+            at += piece->size;
+        }
+    }
+    if (stride == 1) {
+        data.all_gather_v(label, wire(tools, send), wire(tools, received), counts);
+    } else {
+        data.all_to_all_v(label, wire(tools, send), sent, wire(tools, received), counts);
+    }
+    std::int64_t at = 0;
+    for (int rank = data.rank() % stride; rank < data.size(); rank += stride) {
         for (const ParameterId id : parameters) {
             const auto piece = owners.piece(rank, id);
             if (!piece) continue;

@@ -55,6 +55,14 @@ class GradientOwners {
                         const std::vector<bool>& contributes, const Lookup& own);
     void finish_exchange();
 
+    /// Gradients of a chunk of this rank's, or of another's whose tokens its experts have computed.
+    using ServedLookup = std::function<kernels::ConstMatrix(ParameterId, int chunk)>;
+    /// Collective. Of parameters that some data ranks hold (ShardMap): each holder has gradients of
+    /// the chunks of `served` consecutive data ranks, itself among them, of which `own` is asked
+    /// for those that contribute. Added in ascending order of all chunks.
+    void exchange_served(std::string_view label, std::span<const ParameterId> parameters,
+                         const std::vector<bool>& contributes, int served, const ServedLookup& own);
+
     /// Collective. Rows of one parameter, named by `ids` (ascending), that this rank's chunk
     /// contributes to; summed apart from the parameter's total until finish_rows() (a tied
     /// embedding has two gradients).
@@ -81,7 +89,9 @@ class GradientOwners {
     };
     using Take = std::function<DeviceSpan<float>(kernels::DeviceBuffer<float>&, std::int64_t)>;
     Flight send(std::string_view label, std::span<const ParameterId> parameters,
-                const std::vector<bool>& contributes, const Lookup& own, const Take& take);
+                const std::vector<bool>& contributes, int served, const ServedLookup& own,
+                const Take& take);
+    [[nodiscard]] Take take_scratch() const;
     void add(Flight& flight);
     void add_row(ParameterId parameter, TokenId id, kernels::ConstMatrix row);
     void add_to_totals(ParameterId parameter, std::span<const TokenId> ids,
@@ -107,10 +117,16 @@ class GradientOwners {
     bool break_order_ = false;
 };
 
-/// Collective over the data axis. Every rank holds the whole of each parameter, up to date in the
-/// rows that it owns; returns with all rows up to date.
+/// Collective over the data axis. Every rank that may own rows of a parameter (ShardMap) holds the
+/// whole of it, up to date in the rows that it owns; returns with all rows up to date.
 void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
                      const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
                      const std::function<kernels::Matrix(ParameterId)>& whole);
+/// The same of parameters that ranks self mod `stride`, … hold between them, which differ for
+/// others.
+void all_gather_rows_among(Tools tools, parallel::Communicator& data, std::string_view label,
+                           const parallel::ShardMap& owners, int stride,
+                           std::span<const ParameterId> parameters,
+                           const std::function<kernels::Matrix(ParameterId)>& whole);
 
 }  // namespace rankwise::sums

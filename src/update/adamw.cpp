@@ -13,11 +13,22 @@ using kernels::Matrix;
 using parallel::ShardPiece;
 
 /// The trained parameters of a layer (-1: of none).
-std::vector<ParameterId> group_of(const model::Weights& weights, int layer) {
-    std::vector<ParameterId> group;
+struct LayerGroup {
+    std::vector<ParameterId> whole;   ///< of which each data rank has all
+    std::vector<ParameterId> shared;  ///< experts of this rank, where data ranks share them out
+};
+
+LayerGroup group_of(const model::Weights& weights, int layer) {
+    LayerGroup group;
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
         const Parameter& parameter = weights.table()[id];
-        if (parameter.layer == layer && parameter.trained) group.push_back(id);
+        if (parameter.layer != layer || !parameter.trained) continue;
+        const parallel::DataRanks ranks = weights.data_ranks()[static_cast<std::size_t>(id)];
+        if (ranks.stride == 1) {
+            group.whole.push_back(id);
+        } else if (ranks.contains(weights.experts().data_rank)) {
+            group.shared.push_back(id);
+        }
     }
     return group;
 }
@@ -75,7 +86,8 @@ Adamw::Adamw(model::Compute& compute, model::Weights& weights, const parallel::S
       owners_(owners),
       data_(data),
       options_(options),
-      held_(zero == 0 ? parallel::ShardMap(weights.shapes(), 1, weights.frozen()) : owners),
+      held_(zero == 0 ? parallel::ShardMap(weights.shapes(), 1, weights.without_moments())
+                      : owners),
       held_rank_(zero == 0 ? 0 : data.rank()),
       m_(compute.device, held_.size(held_rank_)),
       v_(compute.device, held_.size(held_rank_)) {
@@ -125,7 +137,18 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
     const sums::Tools tools = compute_.tools();
     for (int layer = -1; layer < weights_.config().layers; ++layer) {
         if (layer >= 0 && !weights_.pipeline_part().holds_layer(layer)) continue;
-        const std::vector<ParameterId> group = group_of(weights_, layer);
+        const LayerGroup groups = group_of(weights_, layer);
+        std::vector<ParameterId> group = groups.whole;
+        group.insert(group.end(), groups.shared.begin(), groups.shared.end());
+        const auto gather = [&](std::string_view label,
+                                const std::function<Matrix(ParameterId)>& whole) {
+            sums::all_gather_rows(tools, data_, label, owners_, groups.whole, whole);
+            if (weights_.expert_data_ranks() == 1 || layer < 0 ||
+                !weights_.config().has_experts(layer))
+                return;
+            sums::all_gather_rows_among(tools, data_, label, owners_, weights_.expert_data_ranks(),
+                                        groups.shared, whole);
+        };
         if (!owns_all_moments) {
             for (const ParameterId id : group) {
                 if (const auto piece = held_.piece(held_rank_, id)) {
@@ -133,8 +156,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
                 }
             }
             if (weights_.sharded()) continue;  // they stay with their owners
-            sums::all_gather_rows(tools, data_, "weights:layer", owners_, group,
-                                  [&](ParameterId id) { return weights_.master(id); });
+            gather("weights:layer", [&](ParameterId id) { return weights_.master(id); });
             continue;
         }
         // zero = 0: every rank gets the whole gradient and makes the same step.
@@ -153,8 +175,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
                     compute_.stream);
             }
         }
-        sums::all_gather_rows(tools, data_, "gradients:whole", owners_, group,
-                              [&](ParameterId id) { return whole.at(id); });
+        gather("gradients:whole", [&](ParameterId id) { return whole.at(id); });
         for (const ParameterId id : group) {
             const Shape shape = weights_.shape(id);
             if (shape.size() == 0) continue;

@@ -8,10 +8,14 @@ MinibatchGradients::MinibatchGradients(model::Compute& compute, const model::Wei
                                        sums::GradientOwners& owners)
     : compute_(compute), weights_(weights), owners_(owners) {
     const ParameterTable& table = weights.table();
-    layer_groups_.resize(static_cast<std::size_t>(weights.config().layers));
+    const auto layers = static_cast<std::size_t>(weights.config().layers);
+    layer_groups_.resize(layers);
+    expert_groups_.resize(layers);
     for (ParameterId id = 0; id < table.count(); ++id) {
-        const int layer = table[id].layer;
-        if (layer >= 0) layer_groups_[static_cast<std::size_t>(layer)].push_back(id);
+        if (table[id].layer < 0) continue;
+        const bool shared_out = weights.expert_data_ranks() > 1 && table[id].expert >= 0;
+        auto& groups = shared_out ? expert_groups_ : layer_groups_;
+        groups[static_cast<std::size_t>(table[id].layer)].push_back(id);
     }
     head_group_ = {weights.parameters().final_norm, weights.parameters().head};
 }
@@ -49,6 +53,28 @@ model::GradientSlot MinibatchGradients::slot(ParameterId id) {
     return {matrix, kernels::Output::store};
 }
 
+Range MinibatchGradients::served() const {
+    const std::int64_t count = weights_.expert_data_ranks();
+    const std::int64_t first = owners_.data().rank() / count * count;
+    return {first, first + count};
+}
+
+model::GradientSlot MinibatchGradients::expert_slot(ParameterId id, int chunk) {
+    const Range ranks = served();
+    if (ranks.size() == 1) return slot(id);
+    if (!contributes_[static_cast<std::size_t>(ranks.begin + chunk)]) return {};
+    if (ranks.size() == owners_.data().size()) {  // nobody else has it
+        return {owners_.total(*owners_.owners().piece(owners_.data().rank(), id)),
+                kernels::Output::add};
+    }
+    const Shape shape = weights_.shape(id);
+    std::vector<Matrix>& of_chunks = expert_slots_[id];
+    of_chunks.resize(static_cast<std::size_t>(ranks.size()));
+    Matrix& matrix = of_chunks[static_cast<std::size_t>(chunk)];
+    matrix = compute_.matrix(shape.rows, shape.cols);
+    return {matrix, kernels::Output::store};
+}
+
 void MinibatchGradients::expert_load(std::int64_t layer, std::span<const Range> rows) {
     std::vector<std::int64_t>& load = loads_[static_cast<std::size_t>(layer)];
     for (std::size_t expert = 0; expert < rows.size(); ++expert)
@@ -61,8 +87,15 @@ sums::GradientOwners::Lookup MinibatchGradients::slots() const {
 
 void MinibatchGradients::layer_done(std::int64_t layer) {
     if (owners_.data().size() == 1) return;
-    owners_.start_exchange("gradients:layer", layer_groups_[static_cast<std::size_t>(layer)],
-                           contributes_, slots());
+    const auto at = static_cast<std::size_t>(layer);
+    if (served().size() < owners_.data().size() && !expert_groups_[at].empty()) {
+        owners_.exchange_served("gradients:experts", expert_groups_[at], contributes_,
+                                narrow<int>(served().size()), [&](ParameterId id, int chunk) {
+                                    return expert_slots_.at(id)[static_cast<std::size_t>(chunk)];
+                                });
+        expert_slots_.clear();
+    }
+    owners_.start_exchange("gradients:layer", layer_groups_[at], contributes_, slots());
     slots_.clear();
 }
 

@@ -27,6 +27,7 @@ class MinibatchGradients final : public model::GradientSink {
     [[nodiscard]] const ExpertLoads& expert_loads() const { return loads_; }
 
     model::GradientSlot slot(ParameterId id) override;
+    model::GradientSlot expert_slot(ParameterId id, int chunk) override;
     void expert_load(std::int64_t layer, std::span<const Range> rows) override;
     void layer_done(std::int64_t layer) override;
     void head_done() override;
@@ -38,12 +39,18 @@ class MinibatchGradients final : public model::GradientSink {
     model::Compute& compute_;
     const model::Weights& weights_;
     sums::GradientOwners& owners_;
+    /// Data ranks whose chunks are computed here too, by a routed expert of this rank.
+    [[nodiscard]] Range served() const;
+
     std::vector<std::vector<ParameterId>> layer_groups_;
+    std::vector<std::vector<ParameterId>> expert_groups_;  // that several data ranks share out
     std::vector<ParameterId> head_group_;
     std::vector<bool> contributes_;
     ExpertLoads loads_;
     std::unordered_map<ParameterId, kernels::Matrix>
         slots_;  // of the group under way, several ranks
+    std::unordered_map<ParameterId, std::vector<kernels::Matrix>>
+        expert_slots_;  // likewise, one for each chunk
 };
 
 }  // namespace rankwise::update

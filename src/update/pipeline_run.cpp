@@ -1,6 +1,7 @@
 #include "src/update/pipeline_run.hpp"
 
 #include <algorithm>
+#include <list>
 #include <optional>
 
 #include "src/model/stage_mail.hpp"
@@ -24,6 +25,16 @@ struct Flight {
     // Destroyed before the pass whose memory they move.
     parallel::Request stream_sent, gradient_received, gradient_sent;
 };
+
+/// The same where this data rank has no micro-batch.
+struct Follow {
+    PipelineStep step;
+    model::FollowPass pass;
+};
+
+bool same_place(const PipelineStep& a, const PipelineStep& b) {
+    return a.micro_batch == b.micro_batch && a.virtual_stage == b.virtual_stage;
+}
 
 class Run {
   public:
@@ -65,7 +76,8 @@ class Run {
         const Microbatch* batch = batch_of(step);
         const LayerStage& stage = stage_of(step);
         if (batch == nullptr) {
-            model::follow_forward(compute_, weights_, stage);
+            follows_.push_back({step, {compute_, weights_, stage, recompute_}});
+            follows_.back().pass.forward();
             return;
         }
         Flight& flight = take_off(step);
@@ -93,7 +105,10 @@ class Run {
         const bool input = step.kind != StepKind::backward_weight;
         const bool weight = step.kind != StepKind::backward_input;
         if (batch_of(step) == nullptr) {
-            follow(stage, input, weight);
+            const auto follow = std::ranges::find_if(
+                follows_, [&](const Follow& one) { return same_place(one.step, step); });
+            follow->pass.backward(input, weight, gradients_);
+            if (weight) follows_.erase(follow);
             return;
         }
         Flight& flight = flight_of(step);
@@ -111,20 +126,6 @@ class Run {
         if (!weight) return;
         flight.open = false;
         if (stage.first) land(flight);
-    }
-
-    /// Calls that other data ranks make while they go back through a stage, in their order: rows of
-    /// the weights are brought together, gradients travel to their owners.
-    void follow(const LayerStage& stage, bool input, bool weight) {
-        if (input && stage.last) {
-            weights_.gather_head(compute_, model::Copies::backward);
-            gradients_.head_done();
-        }
-        for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;) {
-            if (input) model::gather_backward(compute_, weights_, stage, layer, recompute_);
-            if (weight) gradients_.layer_done(layer);
-        }
-        if (weight && stage.first) gradients_.embedding({}, {});
     }
 
     /// To the rank that has the stage before; rank 0 has its predecessors in the virtual stage
@@ -154,8 +155,7 @@ class Run {
 
     Flight& flight_of(const PipelineStep& step) {
         const auto found = std::find_if(flights_.begin(), flights_.end(), [&](const auto& flight) {
-            return flight->open && flight->step.micro_batch == step.micro_batch &&
-                   flight->step.virtual_stage == step.virtual_stage;
+            return flight->open && same_place(flight->step, step);
         });
         ensure(found != flights_.end(), "micro-batch {} goes back before it went forward",
                step.micro_batch);
@@ -179,6 +179,7 @@ class Run {
     kernels::Arena::Scope scope_;
     model::EmbeddingLookups lookups_;
     std::vector<std::unique_ptr<Flight>> flights_;
+    std::list<Follow> follows_;
 };
 
 }  // namespace

@@ -8,7 +8,7 @@ Trainer::Trainer(model::Compute& compute, model::Weights& weights, parallel::Com
       weights_(weights),
       data_(data),
       options_(options),
-      shard_map_(weights.shapes(), data.size(), weights.frozen()),
+      shard_map_(weights.shapes(), data.size(), weights.frozen(), weights.data_ranks()),
       owners_(compute.tools(), data, weights.shapes(), shard_map_),
       gradients_(compute, weights, owners_),
       adamw_(compute, weights, shard_map_, data, options.zero, adamw) {

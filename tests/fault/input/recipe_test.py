@@ -61,6 +61,19 @@ class Recipe(program.Case):
         self.assertEqual(result.err.count("did you mean learning_rate?"), 1)
         self.assert_nothing_begun()
 
+    def test_experts_that_there_are_not_cannot_be_shared_out(self):
+        result = self.train("--parallel.expert", 2, ranks=2)
+        self.assert_refused(result, 2, "[parallel] expert = 2", "the 0 experts of [model.policy]", "over 1 ranks")
+
+    def test_an_expert_degree_that_cuts_a_chunks_ranks_lists_those_that_do_not(self):
+        experts = ["--model.policy.family", "deepseek_v3", "--model.policy.num_attention_heads", 4,
+                   "--model.policy.n_routed_experts", 8, "--model.policy.moe_intermediate_size", 8]
+        result = self.train(*experts, "--parallel.tensor", 4, "--parallel.expert", 2, ranks=4)
+        self.assert_refused(result, 2, "[parallel] expert = 2", "the 8 experts of [model.policy]", "over 1, 4 ranks",
+                            "tensor = 4")
+        result = self.train(*experts, "--parallel.pipeline", 2, "--parallel.expert", 2, ranks=4)
+        self.assert_refused(result, 2, "[parallel] expert = 2", "over those of one data rank at most in a pipeline")
+
     def test_a_stage_without_section_is_named(self):
         path = self.recipe(("stages = imitate, reinforce, measure", "stages = imitate, reinforce, measured"))
         self.assert_refused(self.train(recipe=path), 2, "[stage.measured] is missing", "nothing uses section [stage.measure]")

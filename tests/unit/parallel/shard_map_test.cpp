@@ -109,6 +109,16 @@ TEST(ShardMap, LeavesARankWithoutAPieceOfAVector) {
     EXPECT_NE(map.piece(0, 0).has_value(), map.piece(1, 0).has_value());
 }
 
+TEST(ShardMap, ParametersOfSomeRanksAreSplitAmongTheseAlone) {
+    const std::vector<Shape> shapes{Shape::matrix(6, 2), Shape::matrix(5, 3)};
+    const std::vector<DataRanks> among{{}, {.first = 1, .stride = 2}};
+    const ShardMap map(shapes, 4, {}, among);
+    EXPECT_EQ(map.owners(0).size(), 4U);
+    EXPECT_FALSE(map.piece(0, 1) || map.piece(2, 1));
+    EXPECT_EQ(map.piece(1, 1)->rows.size() + map.piece(3, 1)->rows.size(), 5);
+    EXPECT_EQ(map.owner(1, 4).rank, 3);
+}
+
 TEST(ShardMap, RefusesWhatDoesNotExist) {
     const ShardMap map(small_model(), 2);
     EXPECT_THROW((void)map.pieces(2), InternalError);

@@ -1,112 +1,19 @@
 // Updates over pipeline ranks, with data and tensor ranks: the bits of one rank under every
 // schedule, and what travels.
-#include <gtest/gtest.h>
-
 #include <set>
 
 #include "kernels/plan_device.hpp"
-#include "parallel/mesh.hpp"
 #include "parallel/mirror_communicator.hpp"
-#include "parallel/thread_world.hpp"
-#include "src/base/philox.hpp"
-#include "src/update/trainer.hpp"
-#include "tests/support/small_model.hpp"
+#include "tests/unit/update/updates_on.hpp"
 
 namespace rankwise::update {
 namespace {
 
+using namespace test_updates;
 using model::ModelConfig;
 using parallel::Axis;
 using parallel::Communicator;
 using parallel::Schedule;
-
-constexpr std::int64_t kVocabulary = 37;
-
-struct Data {
-    Data() {
-        RandomSequence random(RandomStream(3, Purpose::data_generation));
-        const auto ids = [&](std::int64_t count) {
-            std::vector<TokenId> all;
-            while (std::ssize(all) < count)
-                all.push_back(static_cast<TokenId>(random.below(kVocabulary)));
-            return all;
-        };
-        for (std::int64_t group = 0; group < 5; ++group) {
-            prompts.push_back(ids(3 + 16 * group));
-            for (const std::int64_t answer : {4, 1}) {
-                answers.push_back(ids(answer + group));
-                sizes.push_back({group, std::ssize(prompts.back()), std::ssize(answers.back())});
-            }
-        }
-    }
-    std::vector<std::vector<TokenId>> prompts, answers;
-    std::vector<SampleSize> sizes;
-};
-
-/// Seven chunks, some of them empty: a last wave of which some data ranks have nothing.
-constexpr PlanOptions kPlan{.chunk_tokens = 60, .chunk_multiple = 7};
-
-struct Result {
-    std::vector<UInt128> digests;
-    std::vector<double> norms;
-    friend bool operator==(const Result&, const Result&) = default;
-};
-
-/// Two updates; weights and gradient norms after them.
-Result updates(model::Compute& compute, model::Weights& weights, Communicator& data,
-               const TrainerOptions& options) {
-    const Data texts;
-    Trainer trainer(compute, weights, data, options, {.router_bias_rate = 1e-2});
-    const MinibatchCallbacks callbacks{
-        .text =
-            [&](std::int64_t sample) {
-                const auto at = static_cast<std::size_t>(sample);
-                return SampleText{texts.prompts[static_cast<std::size_t>(texts.sizes[at].group)],
-                                  texts.answers[at]};
-            },
-        .loss =
-            [&](std::int64_t sample, std::span<const float> logprob, std::span<const float>,
-                std::span<float> coefficient) {
-                EXPECT_TRUE(weights.pipeline_part().has_head);
-                for (std::size_t t = 0; t < coefficient.size(); ++t)
-                    coefficient[t] = logprob[t] * (sample % 2 == 0 ? 0.25F : -0.125F);
-            }};
-    Result result;
-    for (int step = 0; step < 2; ++step) {
-        result.norms.push_back(
-            trainer.step(plan_minibatch(texts.sizes, kPlan), kPlan, callbacks, 1e-2));
-    }
-    result.digests = weights.digests(compute);
-    return result;
-}
-
-ModelConfig config_of(model::Family family, std::int64_t layers) {
-    ModelConfig config = test::small_config(family);
-    config.layers = layers;
-    if (config.experts.routed > 0) config.experts.first_dense = 3;
-    return config;
-}
-
-struct Layout {
-    parallel::MeshShape shape;
-    Schedule schedule = Schedule::one_forward_one_backward;
-    bool recompute = false;
-    int zero = 1;
-};
-
-Result updates_on(Communicator& world, const ModelConfig& config, const Layout& layout) {
-    parallel::Mesh mesh(world, layout.shape);
-    Communicator* const tensor = layout.shape.tensor > 1 ? &mesh.axis(Axis::tensor) : nullptr;
-    test::SmallModel model(config, test::plain_device(), 1, 0.4,
-                           {.tensor = tensor,
-                            .shards = layout.zero == 3 ? &mesh.weights() : nullptr,
-                            .pipeline = model::pipeline_axis(mesh, layout.schedule)});
-    return updates(model.compute, model.weights, mesh.axis(Axis::data),
-                   {.head = {.ids = config.vocab_size},
-                    .recompute = layout.recompute,
-                    .zero = layout.zero,
-                    .schedule = layout.schedule});
-}
 
 /// On every family: all axes at once, and more stages. The rest once.
 std::vector<Layout> layouts(bool all_of_them) {
