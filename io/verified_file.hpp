@@ -1,4 +1,4 @@
-// A file that is verified while it is read: no byte is fetched twice.
+// A file that is verified while it is read: the check fetches nothing that was asked for.
 #pragma once
 
 #include <array>

@@ -11,10 +11,9 @@ Range experts_of(std::int64_t experts, int ranks, int rank) {
 }
 
 int holder_of_expert(std::int64_t experts, int ranks, std::int64_t expert) {
-    for (int rank = 0; rank < ranks; ++rank) {
-        if (experts_of(experts, ranks, rank).contains(expert)) return rank;
-    }
-    throw InternalError(fmt::format("expert {} of {} on {} ranks", expert, experts, ranks));
+    ensure(expert >= 0 && expert < experts, "expert {} of {} on {} ranks", expert, experts, ranks);
+    // The last rank whose first expert, floor(experts rank / ranks), is not beyond it.
+    return narrow<int>(((expert + 1) * ranks - 1) / experts);
 }
 
 DispatchPlan::DispatchPlan(std::span<const std::int64_t> rows, int ranks, int rank,

@@ -14,12 +14,6 @@ using kernels::Matrix;
 using kernels::Output;
 using parallel::DispatchPlan;
 
-std::vector<std::int64_t> range_sizes(std::span<const Range> ranges) {
-    std::vector<std::int64_t> all;
-    for (const Range range : ranges) all.push_back(range.size());
-    return all;
-}
-
 /// The rows that this rank sends in a round, from its sorted ones.
 std::vector<std::int64_t> sent_rows(const DispatchPlan::Round& round) {
     std::vector<std::int64_t> rows;
@@ -71,7 +65,7 @@ class Ferry {
         const Matrix ordered = there_.row_range({0, count});
         compute_.device.gather_rows({.from = from, .rows = rows, .to = sent}, compute_.stream);
         sums::exchange_rows(compute_.tools(), axis_, "activations:experts", sent,
-                            range_sizes(round.sent), round.received, received);
+                            sums::sizes_of(round.sent), round.received, received);
         compute_.device.gather_rows({.from = received, .rows = round.order, .to = ordered},
                                     compute_.stream);
         return ordered;
@@ -79,12 +73,12 @@ class Ferry {
     /// And back: into the rows of `to` that were sent.
     void back(const DispatchPlan::Round& round, ConstMatrix computed, Matrix to) {
         const Matrix received = moved_.row_range({0, computed.rows});
-        const std::int64_t count = total_of(round.sent);
-        const Matrix sent = here_.row_range({0, count});
+        const std::vector<std::int64_t> counts = sums::sizes_of(round.sent);
+        const Matrix sent = here_.row_range({0, sums::total_of(counts)});
         compute_.device.gather_rows(
             {.from = computed, .rows = inverse_of(round.order), .to = received}, compute_.stream);
         sums::exchange_rows(compute_.tools(), axis_, "activations:experts", received,
-                            round.received, range_sizes(round.sent), sent);
+                            round.received, counts, sent);
         std::int64_t at = 0;
         for (const Range range : round.sent) {
             compute_.copy(sent.row_range({at, at + range.size()}), to.row_range(range));
@@ -93,12 +87,6 @@ class Ferry {
     }
 
   private:
-    [[nodiscard]] static std::int64_t total_of(std::span<const Range> ranges) {
-        std::int64_t total = 0;
-        for (const Range range : ranges) total += range.size();
-        return total;
-    }
-
     Compute& compute_;
     parallel::Communicator& axis_;
     Matrix here_;           // rows of this rank
@@ -184,7 +172,7 @@ class HeldGradients {
 
 DispatchPlan plan_dispatch(const Weights& weights, std::span<const Range> experts) {
     parallel::Communicator& axis = *weights.experts().axis;
-    std::vector<std::int64_t> mine = range_sizes(experts);
+    std::vector<std::int64_t> mine = sums::sizes_of(experts);
     std::vector<std::int64_t> all(mine.size() * static_cast<std::size_t>(axis.size()));
     axis.all_gather("activations:experts", mine, all);
     std::int64_t most = weights.experts().rows;

@@ -41,8 +41,7 @@ class Rounds {
           doutput_(compute.matrix(tokens, hidden_)),
           own_(compute.matrix(3 * inner_, hidden_)),
           all_(compute.matrix(3 * inner_ * axis.size(), hidden_)) {
-        std::vector<std::int64_t> mine;
-        for (const Range range : experts) mine.push_back(range.size());
+        const std::vector<std::int64_t> mine = sums::sizes_of(experts);
         axis.all_gather("gradients:experts", mine, rows_of_ranks_);
         // A rank that plans takes the others for images of itself: of more rows than there are.
         for (std::size_t expert = 0; expert < experts.size(); ++expert) {

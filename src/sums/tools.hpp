@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "kernels/device.hpp"
 
@@ -17,6 +18,12 @@ struct Tools {
     std::int64_t total = 0;
     for (const std::int64_t count : counts) total += count;
     return total;
+}
+
+[[nodiscard]] inline std::vector<std::int64_t> sizes_of(std::span<const Range> ranges) {
+    std::vector<std::int64_t> sizes;
+    for (const Range range : ranges) sizes.push_back(range.size());
+    return sizes;
 }
 
 /// Host view of device memory for a communicator; synchronises the stream.

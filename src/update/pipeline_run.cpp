@@ -107,6 +107,8 @@ class Run {
         if (batch_of(step) == nullptr) {
             const auto follow = std::ranges::find_if(
                 follows_, [&](const Follow& one) { return same_place(one.step, step); });
+            ensure(follow != follows_.end(), "micro-batch {} goes back before it went forward",
+                   step.micro_batch);
             follow->pass.backward(input, weight, gradients_);
             if (weight) follows_.erase(follow);
             return;

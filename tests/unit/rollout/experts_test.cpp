@@ -30,8 +30,7 @@ std::vector<ExpertCase> expert_cases() {
 std::vector<Trajectory> generated_together(const ExpertCase& c, const model::ModelConfig& config,
                                            std::span<const Request> requests,
                                            const SamplingOptions& sampling) {
-    std::vector<Trajectory> all;
-    std::mutex mutex;
+    test::Together answers;
     parallel::ThreadWorld(narrow<int>(c.shape.ranks())).run([&](parallel::Communicator& world) {
         parallel::Mesh mesh(world, c.shape);
         const auto several = [&](parallel::Axis axis) {
@@ -52,38 +51,22 @@ std::vector<Trajectory> generated_together(const ExpertCase& c, const model::Mod
         DealtWork dealt(requests, *dealing, 2);
         GroupWork work(dealt, mesh.axis(parallel::Axis::tensor), several(parallel::Axis::pipeline));
         const auto mine = generator.run(requests, sampling, work, 5, {});
-        if (mesh.coordinates().tensor > 0 || mesh.coordinates().pipeline > 0) return;
-        const std::lock_guard lock(mutex);
-        all.insert(all.end(), mine.begin(), mine.end());
+        if (mesh.coordinates().tensor == 0 && mesh.coordinates().pipeline == 0) answers.add(mine);
     });
-    std::ranges::sort(all, [](const Trajectory& a, const Trajectory& b) {
-        return std::pair(a.group, a.sample) < std::pair(b.group, b.sample);
-    });
-    return all;
+    return answers.all();
 }
 
 TEST(ExpertGeneration, AnswersAreThoseOfOneRankAlsoWhereSomeRanksHaveNothingToGenerate) {
     model::ModelConfig config = test::small_config(model::Family::deepseek_v3);
     config.layers = 3;
-    // Fewer answers than ranks, and more than slots; a prompt of several passes.
-    for (const std::vector<std::int64_t>& lengths :
-         {std::vector<std::int64_t>{3}, std::vector<std::int64_t>{3, 70, 1, 20, 5}}) {
-        const auto requests = test::requests_of(lengths, lengths.size() == 1 ? 1 : 3);
-        const SamplingOptions sampling{
-            .temperature = 0.8, .max_new_tokens = 12, .stop_ids = {0}, .seed = 4};
-        test::SmallModel alone(config);
-        const auto expected = test::generate(alone, requests, sampling);
-        for (const ExpertCase& c : expert_cases()) {
-            SCOPED_TRACE(fmt::format("{}, sharded {}, streamed {}, {} prompts", to_string(c.shape),
-                                     c.sharded, c.stream, lengths.size()));
-            const auto answers = generated_together(c, config, requests, sampling);
-            ASSERT_EQ(answers.size(), expected.size());
-            for (std::size_t i = 0; i < answers.size(); ++i) {
-                EXPECT_EQ(answers[i].tokens, expected[i].tokens);
-                EXPECT_EQ(answers[i].logprobs, expected[i].logprobs);
+    test::for_few_and_many_answers(
+        config, [&](const auto& requests, const SamplingOptions& sampling, const auto& expected) {
+            for (const ExpertCase& c : expert_cases()) {
+                SCOPED_TRACE(fmt::format("{}, sharded {}, streamed {}", to_string(c.shape),
+                                         c.sharded, c.stream));
+                test::expect_same(generated_together(c, config, requests, sampling), expected);
             }
-        }
-    }
+        });
 }
 
 }  // namespace

@@ -92,6 +92,41 @@ inline void expect_same(const std::vector<Trajectory>& a, const std::vector<Traj
     }
 }
 
+/// Answers of several ranks, which are threads, brought together.
+class Together {
+  public:
+    void add(std::span<const Trajectory> mine) {
+        const std::lock_guard lock(mutex_);
+        all_.insert(all_.end(), mine.begin(), mine.end());
+    }
+    /// In canonical order.
+    [[nodiscard]] std::vector<Trajectory> all() {
+        std::ranges::sort(all_, [](const Trajectory& a, const Trajectory& b) {
+            return std::pair(a.group, a.sample) < std::pair(b.group, b.sample);
+        });
+        return all_;
+    }
+
+  private:
+    std::mutex mutex_;
+    std::vector<Trajectory> all_;
+};
+
+/// Calls each(requests, sampling, answers of one rank): for fewer answers than ranks, and for more
+/// than slots with a prompt of several passes.
+template <class Each>
+void for_few_and_many_answers(const model::ModelConfig& config, const Each& each) {
+    for (const std::vector<std::int64_t>& lengths :
+         {std::vector<std::int64_t>{3}, std::vector<std::int64_t>{3, 70, 1, 20, 5}}) {
+        SCOPED_TRACE(fmt::format("{} prompts", lengths.size()));
+        const auto requests = requests_of(lengths, lengths.size() == 1 ? 1 : 3);
+        const rollout::SamplingOptions sampling{
+            .temperature = 0.8, .max_new_tokens = 12, .stop_ids = {0}, .seed = 4};
+        SmallModel alone(config);
+        each(requests, sampling, generate(alone, requests, sampling));
+    }
+}
+
 /// Gives one sample a poll; only on one rank may it be asked.
 class SlowWork final : public rollout::WorkSource {
   public:

@@ -98,85 +98,83 @@ Values values_of_bf16(Rank& rank, Matrix matrix) {
     return values;
 }
 
-std::vector<bool> present_of(const Case& one, int ranks) {
-    std::vector<bool> present(static_cast<std::size_t>(ranks), true);
-    for (std::size_t i = 0; i < one.absent.size(); ++i) present[i] = !one.absent[i];
-    return present;
+/// What the ranks of a case bring, and what it comes to.
+struct Brought {
+    explicit Brought(const Case& one) : rows(one.rows), tree{one.radices}, ranks(tree.leaves()) {
+        present.assign(static_cast<std::size_t>(ranks), true);
+        for (std::size_t i = 0; i < one.absent.size(); ++i) present[i] = !one.absent[i];
+        for (int r = 0; r < ranks; ++r)
+            parts.push_back(numbers(rows * kCols, static_cast<unsigned>(r)));
+        sum = added_by_hand(tree, parts, present);
+    }
+    [[nodiscard]] RankTree order() const {
+        RankTree all = RankTree::all(tree, ranks);
+        all.present = present;
+        return all;
+    }
+    [[nodiscard]] Matrix partial(Rank& rank, int number) const {
+        const auto self = static_cast<std::size_t>(number);
+        return present[self] ? rank.matrix(parts[self], rows, kCols) : Matrix();
+    }
+
+    std::int64_t rows;
+    ReductionTree tree;
+    int ranks;
+    std::vector<bool> present;
+    std::vector<Values> parts;
+    Values sum;
+    Values bias = numbers(kCols, 100);
+    Values residual = numbers(rows * kCols, 101);
+};
+
+/// What a sum comes to by one route, alone and with bias on top of a residual.
+void expect_sums(const Brought& brought, Route route, const auto& matrix_of, const auto& values_of,
+                 const Values& alone, const Values& met) {
+    parallel::ThreadWorld world(brought.ranks);
+    world.run([&](Communicator& axis) {
+        Rank rank;
+        const RankTree order = brought.order();
+        const Matrix partial = brought.partial(rank, axis.rank());
+        const Matrix to = matrix_of(rank);
+        all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
+        EXPECT_EQ(values_of(rank, to), alone);
+        const Matrix stream = matrix_of(rank);
+        const DeviceSpan<float> biases(
+            reinterpret_cast<float*>(rank.matrix(brought.bias, 1, kCols).handle), kCols);
+        all_reduce(rank.tools(), axis, "sums:test", order, partial, stream,
+                   {.bias = biases, .add = true}, route);
+        EXPECT_EQ(values_of(rank, stream), met);
+    });
 }
 
 TEST(AllReduce, OfBf16RoundsTheWholeSumOnceAndThenWhatItIsAddedTo) {
     for (const Case& one : cases()) {
-        const ReductionTree tree{one.radices};
-        const int ranks = tree.leaves();
-        const std::vector<bool> present = present_of(one, ranks);
-        std::vector<Values> parts;
-        for (int r = 0; r < ranks; ++r)
-            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
-        const Values bias = numbers(kCols, 100);
-        const Values residual = rounded(numbers(one.rows * kCols, 101));
-        const Values sum = added_by_hand(tree, parts, present);
-        Values met = sum;
-        for (std::size_t i = 0; i < met.size(); ++i) met[i] = sum[i] + bias[i % kCols];
+        const Brought brought(one);
+        const Values residual = rounded(brought.residual);
+        Values met = brought.sum;
+        for (std::size_t i = 0; i < met.size(); ++i)
+            met[i] = brought.sum[i] + brought.bias[i % kCols];
         met = rounded(met);
         for (std::size_t i = 0; i < met.size(); ++i) met[i] = residual[i] + met[i];
         met = rounded(met);
-        for (const Route route : {Route::direct, Route::by_rows}) {
-            parallel::ThreadWorld world(ranks);
-            world.run([&](Communicator& axis) {
-                Rank rank;
-                RankTree order = RankTree::all(tree, ranks);
-                order.present = present;
-                const auto self = static_cast<std::size_t>(axis.rank());
-                const Matrix partial =
-                    present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
-                const Matrix to = bf16_matrix(rank, residual, one.rows);
-                all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
-                EXPECT_EQ(values_of_bf16(rank, to), rounded(sum));
-                const Matrix stream = bf16_matrix(rank, residual, one.rows);
-                const DeviceSpan<float> biases(
-                    reinterpret_cast<float*>(rank.matrix(bias, 1, kCols).handle), kCols);
-                all_reduce(rank.tools(), axis, "sums:test", order, partial, stream,
-                           {.bias = biases, .add = true}, route);
-                EXPECT_EQ(values_of_bf16(rank, stream), met);
-            });
-        }
+        const auto matrix_of = [&](Rank& rank) { return bf16_matrix(rank, residual, one.rows); };
+        for (const Route route : {Route::direct, Route::by_rows})
+            expect_sums(brought, route, matrix_of, values_of_bf16, rounded(brought.sum), met);
     }
 }
 
 TEST(AllReduce, EveryRankHasTheBitsOfTheTreeByEveryRouteAndWithBiasAndResidual) {
     for (const Case& one : cases()) {
-        const ReductionTree tree{one.radices};
-        const int ranks = tree.leaves();
-        const std::vector<bool> present = present_of(one, ranks);
-        std::vector<Values> parts;
-        for (int r = 0; r < ranks; ++r)
-            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
-        const Values bias = numbers(kCols, 100);
-        const Values residual = numbers(one.rows * kCols, 101);
-        const Values sum = added_by_hand(tree, parts, present);
-        Values met = sum;
+        const Brought brought(one);
+        Values met = brought.sum;
         for (std::size_t i = 0; i < met.size(); ++i)
-            met[i] = residual[i] + (sum[i] + bias[i % kCols]);
-        for (const Route route : {Route::automatic, Route::direct, Route::by_rows}) {
-            parallel::ThreadWorld world(ranks);
-            world.run([&](Communicator& axis) {
-                Rank rank;
-                RankTree order = RankTree::all(tree, ranks);
-                order.present = present;
-                const auto self = static_cast<std::size_t>(axis.rank());
-                const Matrix partial =
-                    present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
-                const Matrix to = rank.matrix(residual, one.rows, kCols);
-                all_reduce(rank.tools(), axis, "sums:test", order, partial, to, {}, route);
-                EXPECT_EQ(rank.values(to), sum);
-                const Matrix stream = rank.matrix(residual, one.rows, kCols);
-                const DeviceSpan<float> biases(
-                    reinterpret_cast<float*>(rank.matrix(bias, 1, kCols).handle), kCols);
-                all_reduce(rank.tools(), axis, "sums:test", order, partial, stream,
-                           {.bias = biases, .add = true}, route);
-                EXPECT_EQ(rank.values(stream), met);
-            });
-        }
+            met[i] = brought.residual[i] + (brought.sum[i] + brought.bias[i % kCols]);
+        const auto matrix_of = [&](Rank& rank) {
+            return rank.matrix(brought.residual, one.rows, kCols);
+        };
+        const auto values_of = [](Rank& rank, Matrix matrix) { return rank.values(matrix); };
+        for (const Route route : {Route::automatic, Route::direct, Route::by_rows})
+            expect_sums(brought, route, matrix_of, values_of, brought.sum, met);
     }
 }
 
@@ -203,28 +201,20 @@ TEST(AllReduce, GroupsOfTheAxisAddTheirOwn) {
 
 TEST(ReduceScatter, GivesEachRankItsRowsAndAllGatherIsItsInverse) {
     for (const Case& one : cases()) {
-        const ReductionTree tree{one.radices};
-        const int ranks = tree.leaves();
-        const std::vector<bool> present = present_of(one, ranks);
-        std::vector<Values> parts;
-        for (int r = 0; r < ranks; ++r)
-            parts.push_back(numbers(one.rows * kCols, static_cast<unsigned>(r)));
-        const Values sum = added_by_hand(tree, parts, present);
-        parallel::ThreadWorld world(ranks);
+        const Brought brought(one);
+        const Values& sum = brought.sum;
+        parallel::ThreadWorld world(brought.ranks);
         world.run([&](Communicator& axis) {
             Rank rank;
-            RankTree order = RankTree::all(tree, ranks);
-            order.present = present;
-            const auto self = static_cast<std::size_t>(axis.rank());
-            const Matrix partial =
-                present[self] ? rank.matrix(parts[self], one.rows, kCols) : Matrix();
+            const Matrix partial = brought.partial(rank, axis.rank());
             // Uneven, and the first rank has none.
             std::vector<Range> all{{0, 0}};
-            for (int r = 1; r < ranks; ++r) all.push_back(split(one.rows, ranks - 1, r - 1));
-            const Range rows = all[self];
+            for (int r = 1; r < brought.ranks; ++r)
+                all.push_back(split(one.rows, brought.ranks - 1, r - 1));
+            const Range rows = all[static_cast<std::size_t>(axis.rank())];
             const Matrix mine = rank.matrix(Values(static_cast<std::size_t>(rows.size() * kCols)),
                                             rows.size(), kCols);
-            reduce_scatter(rank.tools(), axis, "sums:test", order, partial, all, mine);
+            reduce_scatter(rank.tools(), axis, "sums:test", brought.order(), partial, all, mine);
             const Values expected(sum.begin() + rows.begin * kCols, sum.begin() + rows.end * kCols);
             EXPECT_EQ(rank.values(mine), expected);
             const Matrix whole = rank.matrix(Values(sum.size()), one.rows, kCols);
