@@ -19,7 +19,8 @@ namespace rankwise::parallel {
 /// token (a token's row once for each expert that it chose); a holder computes all rows of its
 /// experts, in the order of experts, then of the ranks that sent them, then of tokens. It does so
 /// in rounds of at most so many rows, so that no choice of experts needs more memory. The backward
-/// pass goes by the same plan.
+/// pass goes by the same plan. A plan costs a look at each count, a round as much as it moves: its
+/// rows, and log(experts) for each rank.
 class DispatchPlan {
   public:
     /// @param rows           [ranks * experts] rows of each rank for each expert, the same
@@ -56,19 +57,33 @@ class DispatchPlan {
     [[nodiscard]] int chunks() const { return ranks_ / ranks_a_chunk_; }
 
   private:
-    [[nodiscard]] std::int64_t rows(int rank, std::int64_t expert) const {
-        return rows_[static_cast<std::size_t>(rank * experts_ + expert)];
-    }
-    /// Rows that a holder computes in all.
-    [[nodiscard]] std::int64_t load_of(int holder) const;
-    /// Which of rank `from`'s rows for a holder lie in [window) of those that it computes, counted
-    /// among the rows of `from` for it.
-    [[nodiscard]] Range part_of(int from, int holder, Range window) const;
+    /// Rows of this rank for one expert, that has some.
+    struct Sent {
+        std::int64_t place = 0;  ///< of the first among all that the holder computes
+        Range rows;              ///< of this rank's sorted ones
+    };
+    /// Where those for a holder begin.
+    struct Holder {
+        std::int64_t first_sent = 0;
+        std::int64_t first_row = 0;
+    };
+    /// Rows that this rank computes, of one expert and sender that has some: consecutive.
+    struct Held {
+        std::int64_t expert = 0;
+        int sender = 0;
+        Range rows;     ///< among all that it computes
+        Range segment;  ///< those of the whole chunk
+    };
+    /// Of this rank's sorted rows, the first that a holder has not computed before its row `place`.
+    [[nodiscard]] std::int64_t sent_before(int holder, std::int64_t place) const;
 
-    std::vector<std::int64_t> rows_;
     int ranks_, rank_, ranks_a_chunk_;
     std::int64_t experts_, most_;
     std::int64_t rounds_ = 0;
+    std::vector<Sent> sent_;                  // by holder and expert
+    std::vector<Holder> holders_;             // and where the last one's end
+    std::vector<Held> held_;                  // as they are computed
+    std::vector<std::int64_t> segment_rows_;  // of this rank's experts, [expert][chunk]
 };
 
 }  // namespace rankwise::parallel

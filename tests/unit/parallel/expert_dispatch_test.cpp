@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <tuple>
@@ -124,6 +125,99 @@ TEST(ExpertDispatch, ASegmentHasTheRowsOfOneExpertAndChunkAndKnowsWhereItBeginsA
                     }
                 }
                 EXPECT_FALSE(open);
+            }
+        }
+    }
+}
+
+/// 64 ranks of which each has 40 rows, in chunks of two ranks: half of all rows want one expert of
+/// 256, some ranks have nothing, most experts get nothing.
+DispatchCase skewed_case() {
+    DispatchCase c{64, 2, std::vector<std::int64_t>(std::size_t{64} * 256, 0)};
+    for (std::size_t rank = 0; rank < 64; ++rank) {
+        if (rank % 9 == 4) continue;
+        const auto at = [&](std::size_t expert) -> std::int64_t& {
+            return c.rows[rank * 256 + expert];
+        };
+        at(201) += 20;
+        for (std::size_t i = 0; i < 20; ++i) ++at((rank * 7 + i * i * 3) % 96);
+    }
+    return c;
+}
+
+/// A round as it is defined: every row is listed.
+DispatchPlan::Round listed_round(const DispatchCase& c, int rank, Range window) {
+    const auto computed = [&](int holder) {
+        std::vector<SentRow> rows;
+        const Range own = experts_of(c.experts(), c.ranks, holder);
+        for (std::int64_t expert = own.begin; expert < own.end; ++expert) {
+            for (int sender = 0; sender < c.ranks; ++sender) {
+                for (std::int64_t i = 0; i < c.count(sender, expert); ++i)
+                    rows.push_back({expert, sender, i});
+            }
+        }
+        return rows;
+    };
+    const auto in_window = [&](const std::vector<SentRow>& rows, int sender) {
+        std::vector<std::int64_t> places;
+        for (std::int64_t i = window.begin; i < std::min(window.end, std::ssize(rows)); ++i) {
+            if (std::get<1>(rows[static_cast<std::size_t>(i)]) == sender) places.push_back(i);
+        }
+        return places;
+    };
+    DispatchPlan::Round round;
+    std::int64_t sorted = 0;
+    for (int holder = 0; holder < c.ranks; ++holder) {
+        const std::vector<SentRow> rows = computed(holder);
+        const auto mine = [&](std::int64_t end) {
+            std::int64_t count = 0;
+            for (std::int64_t i = 0; i < std::min(end, std::ssize(rows)); ++i)
+                count += std::get<1>(rows[static_cast<std::size_t>(i)]) == rank ? 1 : 0;
+            return count;
+        };
+        round.sent.push_back({sorted + mine(window.begin), sorted + mine(window.end)});
+        sorted += mine(std::ssize(rows));
+    }
+    const std::vector<SentRow> rows = computed(rank);
+    round.order.resize(static_cast<std::size_t>(
+        std::max(std::int64_t{0}, std::min(window.end, std::ssize(rows)) - window.begin)));
+    std::int64_t received = 0;
+    for (int sender = 0; sender < c.ranks; ++sender) {
+        const std::vector<std::int64_t> places = in_window(rows, sender);
+        round.received.push_back(std::ssize(places));
+        for (const std::int64_t place : places)
+            round.order[static_cast<std::size_t>(place - window.begin)] = received++;
+    }
+    const auto segment_of = [&](std::int64_t row) {
+        const auto& [expert, sender, i] = rows[static_cast<std::size_t>(row)];
+        return std::pair(expert, sender / c.ranks_a_chunk);
+    };
+    for (std::int64_t i = window.begin; i < std::min(window.end, std::ssize(rows)); ++i) {
+        const auto [expert, chunk] = segment_of(i);
+        const std::int64_t at = i - window.begin;
+        const bool first = i == 0 || segment_of(i - 1) != segment_of(i);
+        if (first || at == 0) round.segments.push_back({expert, chunk, {at, at}, first, false});
+        round.segments.back().rows.end = at + 1;
+        round.segments.back().ends =
+            i + 1 == std::ssize(rows) || segment_of(i + 1) != segment_of(i);
+    }
+    return round;
+}
+
+TEST(ExpertDispatch, RoundsOfManyRanksAndASkewedChoiceAreThoseOfAListOfAllRows) {
+    const DispatchCase c = skewed_case();
+    for (const std::int64_t most : {7, 64, 5000}) {
+        for (const int rank : {0, 1, 4, 13, 50, 63}) {  // 4, 13: no rows; 50: the hot expert's
+            const DispatchPlan plan(c.rows, c.ranks, rank, c.ranks_a_chunk, most);
+            EXPECT_EQ(plan.rounds(), ceil_div(std::int64_t{57 * 20}, most));
+            for (std::int64_t index = 0; index < plan.rounds(); index += 1 + plan.rounds() / 9) {
+                const DispatchPlan::Round round = plan.round(index);
+                const DispatchPlan::Round listed =
+                    listed_round(c, rank, {index * most, (index + 1) * most});
+                EXPECT_EQ(round.sent, listed.sent);
+                EXPECT_EQ(round.received, listed.received);
+                EXPECT_EQ(round.order, listed.order);
+                EXPECT_EQ(round.segments, listed.segments);
             }
         }
     }
