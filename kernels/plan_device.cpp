@@ -1,6 +1,7 @@
 #include "kernels/plan_device.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "src/base/checked.hpp"
 
@@ -45,9 +46,12 @@ void PlanDevice::download(DeviceSpan<const std::byte> /*from*/, std::span<std::b
 }
 
 void PlanDevice::gating(const GatingArgs& args, Stream& /*stream*/) {
-    const auto chosen = static_cast<std::size_t>(args.routing.chosen);
+    // All experts alike, also where few rows choose: steps of about 5/8 of them.
+    const std::int64_t experts = args.routing.experts;
+    std::int64_t step = std::max<std::int64_t>(1, experts * 5 / 8);
+    while (std::gcd(step, experts) != 1) ++step;
     for (std::size_t i = 0; i < args.experts.size(); ++i)
-        args.experts[i] = narrow<std::int32_t>(i % chosen);
+        args.experts[i] = narrow<std::int32_t>(static_cast<std::int64_t>(i) * step % experts);
 }
 
 std::int64_t PlanDevice::packed_bytes(const PackSpec& spec) const {

@@ -117,10 +117,9 @@ void TrainEngine::require_fits(const std::string& name, const model::ModelConfig
     require(std::find(expert_degrees.begin(), expert_degrees.end(), shape.expert) !=
                 expert_degrees.end(),
             "[parallel] expert = {}: the {} experts of [model.{}] can be shared out over {} ranks "
-            "where tensor = {} and data = {}{}",
+            "where tensor = {} and data = {}",
             shape.expert, config.experts.routed, name, fmt::join(expert_degrees, ", "),
-            shape.tensor, shape.data,
-            shape.pipeline == 1 ? "" : ", and over those of one data rank at most in a pipeline");
+            shape.tensor, shape.data);
     const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
     const int stretches = parallel::virtual_stages_of(schedule);
     const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
@@ -130,11 +129,6 @@ void TrainEngine::require_fits(const std::string& name, const model::ModelConfig
         "rank at least) are enough for at most {} pipeline rank{}",
         shape.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
         most == 1 ? "" : "s");
-    require(
-        shape.pipeline == 1 || layout.zero != 3 || recipe_.generation.weights == "resident",
-        "[generation] weights = streamed with [parallel] zero = 3 needs pipeline = 1: ranks that "
-        "stream go step by step together, and those of a pipeline one behind another; set "
-        "weights = resident");
 }
 
 const TrainEngine::Described& TrainEngine::described(const std::string& name) {

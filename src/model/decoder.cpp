@@ -69,6 +69,18 @@ void gather_backward(Compute& compute, const Weights& weights, const LayerStage&
                          layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
 }
 
+void gather_put_off(Compute& compute, const Weights& weights, const LayerStage& stage,
+                    std::int64_t layer) {
+    const auto read = [&](std::int64_t l) {
+        return weights.shares_experts() && stage.layers.contains(l) &&
+               weights.config().has_experts(l);
+    };
+    if (!read(layer)) return;
+    weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
+    weights.gather_layer(compute, layer, Copies::backward,
+                         read(layer - 1) ? std::optional(layer - 1) : std::nullopt);
+}
+
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage) {
     FollowPass(compute, weights, stage).forward();
 }
@@ -102,6 +114,8 @@ void FollowPass::backward(bool input, bool weight, GradientSink& gradients) {
         if (input) {
             gather_backward(compute_, weights_, stage_, layer, recompute_);
             if (recompute_) experts_forward(layer);
+        } else {
+            gather_put_off(compute_, weights_, stage_, layer);
         }
         if (const auto& plan = plans_[static_cast<std::size_t>(layer - stage_.layers.begin)]) {
             const Matrix rows = compute_.matrix(0, weights_.config().hidden);
@@ -262,9 +276,11 @@ void StagePass::backward_input(std::span<const float> coefficient, GradientSink&
 
 void StagePass::backward_weight(GradientSink& gradients) {
     const kernels::Arena::Scope scope(compute_.arena);
-    for (const WeightWork& layer : later_) {
+    std::int64_t layer = stage_.layers.end;
+    for (const WeightWork& put_off : later_) {
         const kernels::Arena::Scope layer_scope(compute_.arena);
-        for (const auto& work : layer) work(gradients);
+        gather_put_off(compute_, weights_, stage_, --layer);
+        for (const auto& work : put_off) work(gradients);
     }
     later_.clear();
     if (stage_.first) embedding_gradient(gradient_, gradients);

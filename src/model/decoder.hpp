@@ -33,6 +33,11 @@ void gather_forward(Compute& compute, const Weights& weights, const LayerStage& 
 void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
                      std::int64_t layer, bool recompute);
 
+/// What gradients of weights that are put off read: nothing, but where experts are shared out those
+/// who hold them go through them again.
+void gather_put_off(Compute& compute, const Weights& weights, const LayerStage& stage,
+                    std::int64_t layer);
+
 /// What a rank that has nothing to compute does while others of the data axis go through a stage:
 /// it brings its rows of the weights, and computes what they choose of its experts.
 class FollowPass {

@@ -63,8 +63,7 @@ std::vector<int> expert_degrees(const ModelConfig& config, const parallel::MeshS
     std::vector<int> degrees{1};
     for (int data = 1; data <= shape.data; ++data) {
         const int degree = data * shape.tensor;
-        if (degree > 1 && shape.data % data == 0 && degree <= config.experts.routed &&
-            (data == 1 || shape.pipeline == 1))
+        if (degree > 1 && shape.data % data == 0 && degree <= config.experts.routed)
             degrees.push_back(degree);
     }
     return degrees;

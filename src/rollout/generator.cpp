@@ -30,9 +30,6 @@ std::int64_t slot_of(std::span<const PageId> pages, std::int64_t position) {
            position % kKeyBlock;
 }
 
-/// What a rank has for the next step of ranks that go together.
-enum Turn : std::int64_t { kDone, kWaiting, kPass };
-
 /// Weights that a generation holds whole while this lives, in scratch memory.
 class Held {
   public:
@@ -65,8 +62,6 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
       ids_(ids),
       streams_(options.stream_weights && weights.sharded()),
       in_step_(streams_ || weights.expert_data_ranks() > 1) {
-    ensure(!in_step_ || !weights.pipeline_part().split(),
-           "data ranks of a pipeline cannot go step by step together in generation");
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
            options.prefill_tokens);
@@ -141,21 +136,27 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
             Group& group = groups_[g];
             collect(g, sampling, callbacks);
             drop_finished(group);
-            over = over || (callbacks.stop && callbacks.stop());
             if (over) continue;  // others are under way: what they send must be received
+            const bool stops = callbacks.stop && callbacks.stop();
             const std::int64_t free = group.capacity - std::ssize(group.active);
-            admit(group, requests, work.poll(free, idle() && !in_step_), sampling, policy_version);
-            if (group.active.empty()) {
-                over = in_step_ ? !follow_others(!work.exhausted()) : work.exhausted() && idle();
-                continue;
-            }
-            prepare_rows(group);
+            std::vector<WorkUnit> units;
+            if (!stops) units = work.poll(free, idle() && !in_step_);
+            const std::vector<Rows> prompts = prompt_passes(requests, units);
+            const bool decodes = !units.empty() || !group.active.empty();
+            const Turn turn = agree_on({.prompt_passes = std::ssize(prompts),
+                                        .decodes = decodes,
+                                        .more = decodes || !idle() || !work.exhausted(),
+                                        .stops = stops});
+            over = turn.stops || !turn.more;
+            if (over) continue;
+            prefill(prompts, turn.prompt_passes);
+            admit(group, requests, units, sampling, policy_version);
+            group.follows = turn.decodes && !decodes;
+            if (decodes) prepare_rows(group);
             decode(g, stages.front(), sampling);
         }
         for (const model::LayerStage& stage : stages.subspan(1)) {
-            for (std::size_t g = 0; g < groups_.size(); ++g) {
-                if (groups_[g].under_way) decode(g, stage, sampling);
-            }
+            for (std::size_t g = 0; g < groups_.size(); ++g) decode(g, stage, sampling);
         }
     }
     for (std::size_t g = 0; g < groups_.size(); ++g) {  // after a stop: they give their pages back
@@ -174,11 +175,11 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
     return done;
 }
 
-void Generator::admit(Group& group, std::span<const Request> requests,
-                      std::span<const WorkUnit> units, const SamplingOptions& sampling,
-                      std::int64_t policy_version) {
-    if (units.empty()) return;
-    // Prompts that nobody uses make room for those that come.
+/// What is to be computed of the prompts of `units`, all but their last tokens: those are the first
+/// steps of the samples.
+std::vector<Generator::Rows> Generator::prompt_passes(std::span<const Request> requests,
+                                                      std::span<const WorkUnit> units) {
+    if (units.empty()) return {};
     std::vector<std::int64_t> fresh;
     for (const WorkUnit& unit : units) {
         if (prompts_.contains(unit.request)) {
@@ -189,6 +190,7 @@ void Generator::admit(Group& group, std::span<const Request> requests,
             ++counts_.prompts_shared;
         }
     }
+    // Prompts that nobody uses make room for those that come.
     for (auto entry = prompts_.begin(); entry != prompts_.end();) {
         const bool wanted = std::any_of(units.begin(), units.end(), [&](const WorkUnit& unit) {
             return unit.request == entry->first;
@@ -200,8 +202,38 @@ void Generator::admit(Group& group, std::span<const Request> requests,
         for (const PageId page : entry->second.pages) pool_->release(page);
         entry = prompts_.erase(entry);
     }
-    prefill(requests, fresh);
+    std::vector<Rows> passes;
+    for (const std::int64_t index : fresh) {
+        const Request& request = requests[static_cast<std::size_t>(index)];
+        Prompt& prompt = prompts_[index];
+        const std::int64_t computed = size_of_prompt(request) - 1;
+        for (std::int64_t page = 0; page < pages_for(computed); ++page)
+            prompt.pages.push_back(pool_->take());
+        for (std::int64_t begin = 0; begin < computed;) {
+            if (passes.empty() || std::ssize(passes.back().ids) == options_.prefill_tokens)
+                passes.emplace_back();
+            Rows& pass = passes.back();
+            const std::int64_t room = options_.prefill_tokens - std::ssize(pass.ids);
+            const std::int64_t rows = std::min(room, computed - begin);
+            pass.runs.push_back({.row_begin = std::ssize(pass.ids),
+                                 .rows = rows,
+                                 .position = begin,
+                                 .page_begin = std::ssize(pass.page_table)});
+            pass.page_table.insert(pass.page_table.end(), prompt.pages.begin(), prompt.pages.end());
+            for (std::int64_t position = begin; position < begin + rows; ++position) {
+                pass.ids.push_back(request.prompt[static_cast<std::size_t>(position)]);
+                pass.positions.push_back(narrow<std::int32_t>(position));
+                pass.slots.push_back(slot_of(prompt.pages, position));
+            }
+            begin += rows;
+        }
+    }
+    return passes;
+}
 
+void Generator::admit(Group& group, std::span<const Request> requests,
+                      std::span<const WorkUnit> units, const SamplingOptions& sampling,
+                      std::int64_t policy_version) {
     std::vector<PageId> from;
     std::vector<PageId> to;
     for (const WorkUnit& unit : units) {
@@ -256,47 +288,25 @@ void Generator::fork(const Request& request, const Prompt& prompt, Slot& slot,
     }
 }
 
-/// Computes the prompts of `fresh` requests, all but their last tokens: those are the first steps
-/// of the samples.
-void Generator::prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh) {
-    std::vector<Rows> passes;
-    for (const std::int64_t index : fresh) {
-        const Request& request = requests[static_cast<std::size_t>(index)];
-        Prompt& prompt = prompts_[index];
-        const std::int64_t computed = size_of_prompt(request) - 1;
-        for (std::int64_t page = 0; page < pages_for(computed); ++page)
-            prompt.pages.push_back(pool_->take());
-        for (std::int64_t begin = 0; begin < computed;) {
-            if (passes.empty() || std::ssize(passes.back().ids) == options_.prefill_tokens)
-                passes.emplace_back();
-            Rows& pass = passes.back();
-            const std::int64_t room = options_.prefill_tokens - std::ssize(pass.ids);
-            const std::int64_t rows = std::min(room, computed - begin);
-            pass.runs.push_back({.row_begin = std::ssize(pass.ids),
-                                 .rows = rows,
-                                 .position = begin,
-                                 .page_begin = std::ssize(pass.page_table)});
-            pass.page_table.insert(pass.page_table.end(), prompt.pages.begin(), prompt.pages.end());
-            for (std::int64_t position = begin; position < begin + rows; ++position) {
-                pass.ids.push_back(request.prompt[static_cast<std::size_t>(position)]);
-                pass.positions.push_back(narrow<std::int32_t>(position));
-                pass.slots.push_back(slot_of(prompt.pages, position));
-            }
-            begin += rows;
-        }
-    }
+/// Passes of prompts through this rank's stages: its own, and of data ranks that have more the
+/// rest.
+void Generator::prefill(std::span<const Rows> passes, std::int64_t count) {
     const model::PipelinePart& part = weights_.pipeline_part();
     constexpr auto kPrompts = PipelineMail::Kind::prompts;
     for (const parallel::PipelineStep& step : parallel::forward_steps(
-             part.place.degree, part.place.rank, std::ssize(passes), part.place.virtual_stages)) {
+             part.place.degree, part.place.rank, count, part.place.virtual_stages)) {
         const kernels::Arena::Scope scope(compute_.arena);
-        const Rows& pass = passes[static_cast<std::size_t>(step.micro_batch)];
         const model::LayerStage& stage = part.stages[static_cast<std::size_t>(step.virtual_stage)];
+        if (step.micro_batch >= std::ssize(passes)) {
+            model::follow_forward(compute_, weights_, stage);
+            continue;
+        }
+        const Rows& pass = passes[static_cast<std::size_t>(step.micro_batch)];
         const std::int64_t rows = std::ssize(pass.ids);
         const Matrix x =
             stage.last ? compute_.matrix(rows, weights_.config().hidden, weights_.config().dtype)
                        : mail_->room(kPrompts, rows);
-        begin_pass();
+        if (stage.first && part.has_embedding) weights_.gather_embedding(compute_);
         if (!mail_) {
             model::embed(compute_, weights_, pass.ids, x);
         } else if (stage.first) {
@@ -310,23 +320,17 @@ void Generator::prefill(std::span<const Request> requests, std::span<const std::
     }
 }
 
-std::int64_t Generator::agree_on_turn(std::int64_t mine) const {
+Generator::Turn Generator::agree_on(const Turn& mine) const {
+    if (!in_step_) return mine;
     parallel::Communicator& together =
         weights_.sharded() ? weights_.shards() : *weights_.experts().axis;
-    return together.all_reduce_max("generation:step", mine);
-}
-
-void Generator::begin_pass() {
-    if (!in_step_) return;
-    (void)agree_on_turn(kPass);
-    if (streams_) weights_.gather_embedding(compute_);
-}
-
-bool Generator::follow_others(bool more) {
-    const std::int64_t turn = agree_on_turn(more ? kWaiting : kDone);
-    if (turn == kPass)
-        model::follow_forward(compute_, weights_, weights_.pipeline_part().stages.front());
-    return turn != kDone;
+    std::array<std::int64_t, 4> most{mine.prompt_passes, mine.decodes ? 1 : 0, mine.more ? 1 : 0,
+                                     mine.stops ? 1 : 0};
+    together.all_reduce_max("generation:step", most);
+    return {.prompt_passes = most[0],
+            .decodes = most[1] != 0,
+            .more = most[2] != 0,
+            .stops = most[3] != 0};
 }
 
 void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix x) {
@@ -378,14 +382,16 @@ void Generator::prepare_rows(Group& group) {
 
 void Generator::decode(std::size_t index, const model::LayerStage& stage,
                        const SamplingOptions& sampling) {
-    const kernels::Arena::Scope scope(compute_.arena);
-    constexpr auto kTokens = PipelineMail::Kind::tokens;
     Group& group = groups_[index];
+    const kernels::Arena::Scope scope(compute_.arena);
+    if (group.follows) model::follow_forward(compute_, weights_, stage);
+    if (!group.under_way) return;
+    constexpr auto kTokens = PipelineMail::Kind::tokens;
     const std::int64_t rows = std::ssize(group.active);
     const Matrix x = stage.last
                          ? compute_.matrix(rows, weights_.config().hidden, weights_.config().dtype)
                          : mail_->room(kTokens, rows);
-    begin_pass();
+    if (stage.first && weights_.pipeline_part().has_embedding) weights_.gather_embedding(compute_);
     if (!mail_) {
         model::embed(compute_, weights_, group.rows.ids, x);
     } else if (stage.first) {
@@ -409,6 +415,7 @@ void Generator::decode(std::size_t index, const model::LayerStage& stage,
 void Generator::collect(std::size_t index, const SamplingOptions& sampling,
                         const Callbacks& callbacks) {
     Group& group = groups_[index];
+    group.follows = false;
     if (!group.under_way) return;
     group.under_way = false;
     if (!weights_.pipeline_part().has_head) {

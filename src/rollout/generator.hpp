@@ -26,7 +26,7 @@ struct GeneratorOptions {
     std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
     std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
     /// Weights whose rows are shared out over the data ranks are gathered in every pass instead of
-    /// held: the data ranks go pass by pass together. Not with several pipeline ranks.
+    /// held: the data ranks go pass by pass together.
     bool stream_weights = false;
     bool break_order = false;  ///< for tests: log-probabilities of several answers at a time are
                                ///< summed in another order than those of one (breaks N6)
@@ -46,9 +46,10 @@ struct GeneratorCounts {
 /// Where tensor or pipeline ranks share the weights they generate together: run() is collective
 /// over them, each has every trajectory, and their work sources and callbacks answer alike
 /// (GroupWork). Over P pipeline ranks the slots form P groups, which go through the stages one
-/// behind another: while a group's tokens are drawn, the others are computed. Over data ranks that
-/// share out the weights' rows run() is collective too; a callback that stops must stop all of
-/// them.
+/// behind another: while a group's tokens are drawn, the others are computed. Data ranks that
+/// stream weights, or share out experts, go together: run() is collective over them, they take a
+/// group's turn at the same time, one that has nothing to compute follows the others, and where one
+/// of them is stopped all stop.
 class Generator {
   public:
     /// @param tokenizer  for answers as text and stop strings; null: neither
@@ -109,9 +110,18 @@ class Generator {
         std::int64_t capacity = 0;
         std::vector<Slot> active;
         bool under_way = false;  // its rows are on their way through the stages
+        bool follows = false;    // it has none, but data ranks that go together have some
         Rows rows;
         std::vector<TokenId> tokens;
         std::vector<float> logprobs;
+    };
+
+    /// What there is to do when it is a group's turn.
+    struct Turn {
+        std::int64_t prompt_passes = 0;
+        bool decodes = false;  // its samples, old and new
+        bool more = false;     // now or later, in any group
+        bool stops = false;
     };
 
     void prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling);
@@ -119,7 +129,9 @@ class Generator {
     [[nodiscard]] bool idle() const;
     void admit(Group& group, std::span<const Request> requests, std::span<const WorkUnit> units,
                const SamplingOptions& sampling, std::int64_t policy_version);
-    void prefill(std::span<const Request> requests, std::span<const std::int64_t> fresh);
+    [[nodiscard]] std::vector<Rows> prompt_passes(std::span<const Request> requests,
+                                                  std::span<const WorkUnit> units);
+    void prefill(std::span<const Rows> passes, std::int64_t count);
     void fork(const Request& request, const Prompt& prompt, Slot& slot, std::vector<PageId>& from,
               std::vector<PageId>& to);
     void prepare_rows(Group& group);
@@ -127,13 +139,8 @@ class Generator {
     /// Tokens and log-probabilities of a group whose rows have gone through all stages.
     void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
     void layers(const model::LayerStage& stage, const Rows& rows, kernels::Matrix x);
-    /// Where data ranks go together: before each pass. What any of them has, if they have different
-    /// things to do.
-    void begin_pass();
-    [[nodiscard]] std::int64_t agree_on_turn(std::int64_t mine) const;
-    /// Takes part in a pass of others, if any has one, while this rank has nothing to compute.
-    /// @return false when all are done; `more`: this rank is not.
-    bool follow_others(bool more);
+    /// Where data ranks go together, what any of them has to do; else what this one has.
+    [[nodiscard]] Turn agree_on(const Turn& mine) const;
     /// Tokens and log-probabilities of every slot's next token.
     void draw(kernels::Matrix x, const SamplingOptions& sampling, Group& group);
     /// Draws from rows of logits of this rank's vocabulary.
@@ -148,7 +155,7 @@ class Generator {
     const text::Tokenizer* tokenizer_;
     std::int64_t ids_;
     bool streams_;  // gathers weights in every pass
-    bool in_step_;  // with the data ranks, pass by pass
+    bool in_step_;  // with other data ranks, turn by turn
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request
     std::vector<Group> groups_;

@@ -71,8 +71,6 @@ class Recipe(program.Case):
         result = self.train(*experts, "--parallel.tensor", 4, "--parallel.expert", 2, ranks=4)
         self.assert_refused(result, 2, "[parallel] expert = 2", "the 8 experts of [model.policy]", "over 1, 4 ranks",
                             "tensor = 4")
-        result = self.train(*experts, "--parallel.pipeline", 2, "--parallel.expert", 2, ranks=4)
-        self.assert_refused(result, 2, "[parallel] expert = 2", "over those of one data rank at most in a pipeline")
 
     def test_a_stage_without_section_is_named(self):
         path = self.recipe(("stages = imitate, reinforce, measure", "stages = imitate, reinforce, measured"))

@@ -84,7 +84,8 @@ TEST(SharedOutExperts, DegreesAreTheTensorRanksOfOneOrSeveralDataRanks) {
     EXPECT_EQ(expert_degrees(model, {.data = 6}), (Degrees{1, 2, 3, 6}));
     EXPECT_EQ(expert_degrees(model, {.data = 4, .tensor = 2}), (Degrees{1, 2, 4, 8}));
     EXPECT_EQ(expert_degrees(model, {.data = 8, .tensor = 2}), (Degrees{1, 2, 4, 8}));
-    EXPECT_EQ(expert_degrees(model, {.data = 4, .pipeline = 2, .tensor = 2}), (Degrees{1, 2}));
+    EXPECT_EQ(expert_degrees(model, {.data = 4, .pipeline = 2, .tensor = 2}),
+              (Degrees{1, 2, 4, 8}));
     model.experts = {};
     EXPECT_EQ(expert_degrees(model, {.data = 4, .tensor = 2}), (Degrees{1}));
 }

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <set>
 
+#include "parallel/mesh.hpp"
 #include "parallel/thread_world.hpp"
 #include "src/base/philox.hpp"
 #include "src/model/decoder.hpp"
@@ -111,6 +112,73 @@ class Together {
     std::mutex mutex_;
     std::vector<Trajectory> all_;
 };
+
+/// How ranks of a mesh generate together.
+struct MeshCase {
+    parallel::MeshShape shape;
+    bool sharded = false;  ///< zero = 3
+    bool stream = false;
+    std::int64_t expert_rows = 0;
+    int virtual_stages = 1;
+};
+
+inline std::string to_string(const MeshCase& c) {
+    return fmt::format("{}, {} virtual stages, sharded {}, streamed {}", to_string(c.shape),
+                       c.virtual_stages, c.sharded, c.stream);
+}
+
+/// One rank of such a mesh, with its part of the model.
+struct MeshRank {
+    MeshRank(const MeshCase& c, const model::ModelConfig& config, parallel::Communicator& world)
+        : mesh(world, c.shape),
+          model(config, plain_device(), 1, 0.4,
+                {.tensor = several(parallel::Axis::tensor),
+                 .shards = c.sharded ? &mesh.weights() : nullptr,
+                 .pipeline = {several(parallel::Axis::pipeline), c.virtual_stages},
+                 .experts = {.axis = several(parallel::Axis::expert),
+                             .data_rank = mesh.coordinates().data,
+                             .rows = c.expert_rows}}),
+          dealing(mesh.axis(parallel::Axis::data).split(0, mesh.coordinates().data, "dealing")),
+          generator(model.compute, model.weights,
+                    {.slots = 2, .prefill_tokens = 16, .stream_weights = c.stream}, nullptr,
+                    config.vocab_size) {}
+
+    [[nodiscard]] std::vector<Trajectory> generate(
+        std::span<const rollout::Request> requests, const rollout::SamplingOptions& sampling,
+        const rollout::Generator::Callbacks& callbacks = {}) {
+        rollout::DealtWork dealt(requests, *dealing, 2);
+        rollout::GroupWork work(dealt, mesh.axis(parallel::Axis::tensor),
+                                several(parallel::Axis::pipeline));
+        return generator.run(requests, sampling, work, 5, callbacks);
+    }
+    /// Whether its answers are those that count of its data rank.
+    [[nodiscard]] bool speaks() const {
+        return mesh.coordinates().tensor == 0 && mesh.coordinates().pipeline == 0;
+    }
+    [[nodiscard]] parallel::Communicator* several(parallel::Axis axis) const {
+        return mesh.degree(axis) > 1 ? &mesh.axis(axis) : nullptr;
+    }
+
+    parallel::Mesh mesh;
+    SmallModel model;
+    std::unique_ptr<parallel::Communicator> dealing;
+    rollout::Generator generator;
+};
+
+/// Answers of all data ranks together, in canonical order. `prepare` is called on each rank first.
+inline std::vector<Trajectory> generated_together(
+    const MeshCase& c, const model::ModelConfig& config, std::span<const rollout::Request> requests,
+    const rollout::SamplingOptions& sampling, const std::function<void(MeshRank&)>& prepare = {}) {
+    Together answers;
+    parallel::ThreadWorld(narrow<int>(c.shape.ranks())).run([&](parallel::Communicator& world) {
+        MeshRank rank(c, config, world);
+        if (prepare) prepare(rank);
+        const auto mine = rank.generate(requests, sampling);
+        EXPECT_EQ(rank.generator.pages_in_use(), 0);
+        if (rank.speaks()) answers.add(mine);
+    });
+    return answers.all();
+}
 
 /// Calls each(requests, sampling, answers of one rank): for fewer answers than ranks, and for more
 /// than slots with a prompt of several passes.

@@ -45,5 +45,24 @@ TEST(ShardedGeneration, AnswersAreThoseOfOneRankWhetherWeightsAreHeldOrStreamed)
     }
 }
 
+TEST(ShardedGeneration, PipelinesStreamTooAlsoWhereSomeRanksHaveNothingToGenerate) {
+    for (model::ModelConfig config :
+         {test::small_config(model::Family::llama), test::small_config(model::Family::qwen2)}) {
+        config.layers = 5;
+        test::for_few_and_many_answers(
+            config,
+            [&](const auto& requests, const SamplingOptions& sampling, const auto& expected) {
+                for (const test::MeshCase& c :
+                     {test::MeshCase{{.data = 2, .pipeline = 2}, true, true},
+                      test::MeshCase{{.data = 3, .pipeline = 2}, true, true, 0, 2},
+                      test::MeshCase{{.data = 2, .pipeline = 3, .tensor = 2}, true, true}}) {
+                    SCOPED_TRACE(to_string(c));
+                    test::expect_same(test::generated_together(c, config, requests, sampling),
+                                      expected);
+                }
+            });
+    }
+}
+
 }  // namespace
 }  // namespace rankwise::rollout

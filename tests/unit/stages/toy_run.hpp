@@ -59,7 +59,12 @@ inline stages::TaskData toy_task() {
 struct ToyRun {
     explicit ToyRun(parallel::Communicator& world, const stages::PhysicalOptions& physical = {},
                     std::uint64_t seed = 5)
-        : mesh(world, {.data = world.size()}),
+        : ToyRun(world, {.data = world.size()}, config(), physical, seed) {}
+    ToyRun(parallel::Communicator& world, const parallel::MeshShape& shape,
+           const model::ModelConfig& configuration, const stages::PhysicalOptions& physical,
+           std::uint64_t seed = 5)
+        : model(configuration),
+          mesh(world, shape),
           environment{.compute = model.compute,
                       .mesh = mesh,
                       .models = models,
@@ -84,7 +89,7 @@ struct ToyRun {
         config.layers = 1;
         return config;
     }
-    SmallModel model{config()};
+    SmallModel model;
     parallel::Mesh mesh;
     model::ModelSet models;
     stages::TaskData task = toy_task();

@@ -106,18 +106,9 @@ TEST(PipelineUpdate, WhatARankPlansOverAMirrorOfTheOthersIsTheMemoryThatItTakes)
 /// (stages - 1) streams there and as many gradients back; rows of a tied embedding there, and the
 /// sums of those that occur back once a step.
 TEST(PipelineUpdate, BytesSentAreThoseOfTheFormula) {
-    const Data texts;
-    const MinibatchPlan plan = plan_minibatch(texts.sizes, kPlan);
     std::int64_t rows = 0;
     std::set<TokenId> ids;
-    for (const Range chunk : plan.chunks) {
-        if (chunk.empty()) continue;
-        model::Microbatch batch;
-        append_bundles(batch, plan, true, chunk, [&](std::int64_t sample) {
-            const auto at = static_cast<std::size_t>(sample);
-            return SampleText{texts.prompts[static_cast<std::size_t>(texts.sizes[at].group)],
-                              texts.answers[at]};
-        });
+    for (const model::Microbatch& batch : batches_of(plan_minibatch(Data().sizes, kPlan))) {
         rows += batch.rows();
         ids.insert(batch.ids.begin(), batch.ids.end());
     }

@@ -34,6 +34,35 @@ struct Data {
     std::vector<SampleSize> sizes;
 };
 
+/// A micro-batch of each chunk that has bundles.
+inline std::vector<model::Microbatch> batches_of(const MinibatchPlan& plan) {
+    const Data texts;
+    std::vector<model::Microbatch> batches;
+    for (const Range chunk : plan.chunks) {
+        if (chunk.empty()) continue;
+        append_bundles(batches.emplace_back(), plan, true, chunk, [&](std::int64_t sample) {
+            const auto at = static_cast<std::size_t>(sample);
+            return SampleText{texts.prompts[static_cast<std::size_t>(texts.sizes[at].group)],
+                              texts.answers[at]};
+        });
+    }
+    return batches;
+}
+
+/// Bytes that all ranks have sent over an axis, with labels of some kinds (none: of any).
+inline std::int64_t sent_over(parallel::ThreadWorld& world, int ranks, parallel::Axis axis,
+                              std::span<const std::string_view> kinds = {}) {
+    std::int64_t sent = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+        for (const auto& row : world.instruments(rank).traffic->rows()) {
+            if (row.communicator != name_of(axis)) continue;
+            if (kinds.empty() || std::ranges::find(kinds, row.kind) != kinds.end())
+                sent += row.bytes;
+        }
+    }
+    return sent;
+}
+
 /// Seven chunks, some of them empty: a last wave of which some data ranks have nothing.
 inline constexpr PlanOptions kPlan{.chunk_tokens = 60, .chunk_multiple = 7};
 
