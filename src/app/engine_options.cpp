@@ -197,6 +197,10 @@ OptionList ModelOptions::options() {
     list.logical("routed_scaling_factor", &routed_scaling_factor,
                  "DeepSeek: what the experts' weights are multiplied by")
         .at_least(0);
+    list.logical("num_nextn_predict_layers", &num_nextn_predict_layers,
+                 "DeepSeek: modules behind the last layer that predict further tokens; an sft "
+                 "stage trains one with mtp_loss_weight")
+        .at_least(0);
     list.logical("reduction", &reduction, "radices of the tree of sums; empty: from the heads");
     list.logical("init_std", &init_std, "standard deviation of random weights").at_least(0);
     list.logical("init_scale_residual", &init_scale_residual,
@@ -219,6 +223,7 @@ void ModelOptions::describe_deepseek(model::ModelConfig& config) const {
                      .value_dim = v_head_dim};
     config.head_dim = qk_nope_head_dim + qk_rope_head_dim;
     config.kv_heads = config.heads;
+    config.extra_layers = num_nextn_predict_layers;
     if (n_routed_experts == 0) return;
     config.experts = {.routed = n_routed_experts,
                       .shared = n_shared_experts,

@@ -95,6 +95,7 @@ struct ModelOptions {
     std::int64_t n_group = 1;
     std::int64_t topk_group = 1;
     double routed_scaling_factor = 1.0;
+    std::int64_t num_nextn_predict_layers = 0;
     std::vector<double> reduction;
     double init_std = 0.02;
     bool init_scale_residual = true;

@@ -29,9 +29,10 @@ constexpr std::size_t kColors = 7;
 
 /// Metrics in the order in which a reader wants them; others follow as written. A name that ends in
 /// '/' stands for all that begin with it.
-constexpr std::array<std::string_view, 20> kOrder{"reward",
+constexpr std::array<std::string_view, 21> kOrder{"reward",
                                                   "rewards/",
                                                   "loss",
+                                                  "mtp_loss",
                                                   "mean_token_accuracy",
                                                   "completions/mean_length",
                                                   "completions/clipped_ratio",

@@ -223,6 +223,16 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
         add("model", problem.what());
         return problems;
     }
+    if (stage.recipe.trains_mtp()) {
+        const std::int64_t modules = described(stage.model).config.extra_layers;
+        if (modules != 1) {
+            add("mtp_loss_weight",
+                fmt::format("[model.{}] has {} modules that predict further tokens "
+                            "(num_nextn_predict_layers), and exactly one can be trained; set "
+                            "mtp_loss_weight = 0 to leave them as they are",
+                            stage.model, modules));
+        }
+    }
     if (stage.start_from.empty() || stage.start_from == "random") return problems;
     try {
         if (const auto source = recipe_.stage_named(stage.start_from)) {

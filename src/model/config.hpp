@@ -98,8 +98,8 @@ struct ModelConfig {
     bool qk_norm = false;  ///< qwen3
     LatentConfig latent;
     ExpertsConfig experts;
-    /// num_nextn_predict_layers: layers that predict further tokens. Kept and written as they are,
-    /// not trained.
+    /// num_nextn_predict_layers: layers that predict further tokens. Kept and written as they are
+    /// unless their training is asked for (Weights::use_mtp).
     std::int64_t extra_layers = 0;
     RopeConfig rope;
     TokenId bos = -1;

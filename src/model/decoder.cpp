@@ -1,7 +1,5 @@
 #include "src/model/decoder.hpp"
 
-#include <algorithm>
-
 #include "src/model/stage_mail.hpp"
 
 namespace rankwise::model {
@@ -16,42 +14,6 @@ Logprobs download(Compute& compute, const HeadOutputs& head) {
 }
 
 }  // namespace
-
-void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids, Matrix x) {
-    if (!weights.split()) {
-        compute.device.embed({.table = weights.embedding(), .ids = ids, .out = x}, compute.stream);
-        return;
-    }
-    // Each rank looks up the ids whose rows it holds, and the rows travel.
-    const Range own = weights.part().vocabulary;
-    std::vector<int> holder;
-    std::vector<TokenId> mine;
-    for (const TokenId id : ids) {
-        holder.push_back(weights.vocabulary().holder(id));
-        ensure(holder.back() < weights.part().place.degree, "id {} of a vocabulary of {}", id,
-               weights.config().vocab_size);
-        if (own.contains(id)) mine.push_back(id - narrow<TokenId>(own.begin));
-    }
-    const kernels::Arena::Scope scope(compute.arena);
-    const Matrix rows = compute.matrix(std::ssize(mine), x.cols, x.dtype);
-    if (!mine.empty())
-        compute.device.embed({.table = weights.embedding(), .ids = mine, .out = rows},
-                             compute.stream);
-    sums::gather_selected(compute.tools(), weights.tensor(), "activations:embedding", holder, rows,
-                          x);
-}
-
-void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
-           const TokenSplit& tokens, Matrix mine) {
-    if (!tokens.split()) {
-        embed(compute, weights, batch.ids, mine);
-        return;
-    }
-    const kernels::Arena::Scope scope(compute.arena);
-    const Matrix whole = compute.matrix(batch.rows(), mine.cols, mine.dtype);
-    embed(compute, weights, batch.ids, whole);
-    compute.copy(whole.row_range(tokens.mine()), mine);
-}
 
 void gather_forward(Compute& compute, const Weights& weights, const LayerStage& stage,
                     std::int64_t layer) {
@@ -95,19 +57,37 @@ void FollowPass::experts_forward(std::int64_t layer) {
 }
 
 void FollowPass::forward() {
-    plans_.resize(static_cast<std::size_t>(stage_.layers.size()));
+    plans_.resize(static_cast<std::size_t>(stage_.layers.size() + (has_module_ ? 1 : 0)));
     if (stage_.first && weights_.pipeline_part().has_embedding) weights_.gather_embedding(compute_);
     for (std::int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
         gather_forward(compute_, weights_, stage_, layer);
         experts_forward(layer);
     }
     if (stage_.last) weights_.gather_head(compute_, Copies::forward);
+    if (!has_module_) return;
+    weights_.gather_mtp_embedding(compute_);
+    weights_.gather_layer(compute_, weights_.mtp_layer(), Copies::forward, std::nullopt);
+    experts_forward(weights_.mtp_layer());
+}
+
+void FollowPass::module_backward(GradientSink& gradients) {
+    gather_mtp_backward(compute_, weights_);
+    const kernels::Arena::Scope scope(compute_.arena);
+    if (const auto& plan = plans_.back()) {
+        const Matrix rows = compute_.matrix(0, weights_.config().hidden);
+        dispatched_backward(compute_, weights_, weights_.mtp_layer(), *plan, rows, {}, rows, rows,
+                            &gradients);
+    }
+    gradients.layer_done(weights_.mtp_layer());
+    gradients.mtp_done();
+    gradients.mtp_embedding({}, {});
 }
 
 void FollowPass::backward(bool input, bool weight, GradientSink& gradients) {
     if (input && stage_.last) {
         weights_.gather_head(compute_, Copies::backward);
         gradients.head_done();
+        if (has_module_) module_backward(gradients);
     }
     for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
         const kernels::Arena::Scope scope(compute_.arena);
@@ -218,8 +198,9 @@ Logprobs StagePass::logprobs() {
 
 Matrix StagePass::output_gradient(std::span<const float> coefficient, GradientSink& gradients) {
     if (!stage_.last) return gradient_;
-    ensure(coefficient.size() == batch_.head.size(), "{} coefficients for {} head rows",
-           coefficient.size(), batch_.head.size());
+    ensure(coefficient.size() == batch_.head.size() + batch_.further.size(),
+           "{} coefficients for {} head rows", coefficient.size(),
+           batch_.head.size() + batch_.further.size());
     const bool one_rank = !weights_.pipeline_part().split();
     const bool own_is_whole = !one_rank && !tokens_.split();
     weights_.gather_head(compute_, Copies::backward);
@@ -287,22 +268,10 @@ void StagePass::backward_weight(GradientSink& gradients) {
 }
 
 void StagePass::embedding_gradient(Matrix dx, GradientSink& gradients) {
-    std::vector<TokenId> unique = batch_.ids;
-    std::sort(unique.begin(), unique.end());
-    unique.erase(std::unique(unique.begin(), unique.end()), unique.end());
-    const Matrix rows = compute_.matrix(static_cast<std::int64_t>(unique.size()), x_.cols);
     const Matrix dout = whole_rows(compute_, weights_, tokens_, "activations:gradient", dx);
-    compute_.device.embed_gradient(
-        {.dout = dout, .ids = batch_.ids, .unique = unique, .drows = rows}, compute_.stream);
-    // Of those that this rank holds, counted from its first.
-    const Range own = weights_.part().vocabulary;
-    const auto first = std::lower_bound(unique.begin(), unique.end(), own.begin);
-    const auto last = std::lower_bound(first, unique.end(), own.end);
-    const Range held{first - unique.begin(), last - unique.begin()};
-    unique.erase(last, unique.end());
-    unique.erase(unique.begin(), first);
-    for (TokenId& id : unique) id -= narrow<TokenId>(own.begin);
-    gradients.embedding(unique, rows.row_range(held));
+    const EmbeddingGradient gradient =
+        model::embedding_gradient(compute_, weights_, batch_.ids, dout);
+    gradients.embedding(gradient.unique, gradient.rows);
 }
 
 }  // namespace rankwise::model

@@ -7,24 +7,17 @@
 #include <vector>
 
 #include "src/model/decoder_layer.hpp"
+#include "src/model/embedding.hpp"
 #include "src/model/head.hpp"
-#include "src/model/token_split.hpp"
 
 namespace rankwise::model {
 
-/// Values of the head rows of a micro-batch, in their order.
+/// Values of the head rows of a micro-batch, in their order; then those of a module that predicts
+/// further.
 struct Logprobs {
     std::vector<float> logprob;
     std::vector<float> entropy;
 };
-
-/// x [T, hidden] = the embedding's rows of ids [T]. Collective over the tensor axis of split
-/// weights.
-void embed(Compute& compute, const Weights& weights, std::span<const TokenId> ids,
-           kernels::Matrix x);
-/// Of a micro-batch: this rank's rows of the residual stream before the first layer.
-void embed(Compute& compute, const Weights& weights, const Microbatch& batch,
-           const TokenSplit& tokens, kernels::Matrix mine);
 
 /// Brings together what the forward pass through a layer of a stage reads, or the backward pass,
 /// and begins with the next one's, where rows of the weights are shared out.
@@ -43,9 +36,14 @@ void gather_put_off(Compute& compute, const Weights& weights, const LayerStage& 
 class FollowPass {
   public:
     /// @param recompute  as theirs (StagePass)
+    /// @param mtp  they go through the module that predicts further too
     FollowPass(Compute& compute, const Weights& weights, const LayerStage& stage,
-               bool recompute = false)
-        : compute_(compute), weights_(weights), stage_(stage), recompute_(recompute) {}
+               bool recompute = false, bool mtp = false)
+        : compute_(compute),
+          weights_(weights),
+          stage_(stage),
+          recompute_(recompute),
+          has_module_(mtp && stage.last) {}
 
     void forward();
     /// Both halves of the backward pass, or one of them.
@@ -53,15 +51,17 @@ class FollowPass {
 
   private:
     void experts_forward(std::int64_t layer);
+    void module_backward(GradientSink& gradients);
 
     Compute& compute_;
     const Weights& weights_;
     LayerStage stage_;
     bool recompute_;
-    std::vector<std::optional<parallel::DispatchPlan>> plans_;  // of each layer
+    bool has_module_;
+    std::vector<std::optional<parallel::DispatchPlan>> plans_;  // of each layer, then the module's
 };
 
-/// Its way forward alone.
+/// Its way forward alone, without a module that predicts further.
 void follow_forward(Compute& compute, const Weights& weights, const LayerStage& stage);
 
 /// Forward passes without backward passes: reference scoring, evaluation of text. Collective over
@@ -96,7 +96,7 @@ class StagePass {
     void forward();
     /// Of the last stage, after forward(). Waits for the device.
     [[nodiscard]] Logprobs logprobs();
-    /// @param coefficient  of the last stage: [r] = d loss / d logprob of head row r. Once.
+    /// @param coefficient  of the last stage: [r] = d loss / d logprobs().logprob[r]. Once.
     void backward(std::span<const float> coefficient, GradientSink& gradients);
     /// The same in two halves, of a pipeline of several ranks: the gradient of the stage's input,
     /// and of the head; then those of layers and embedding.

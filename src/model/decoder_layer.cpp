@@ -261,7 +261,7 @@ void head_norm_gradient(Compute& compute, const Weights& weights, const sums::Ra
 void qk_norm_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                       const Microbatch& batch, const LayerActivations& kept, Matrix dqkv,
                       WeightGradients& gradients) {
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     const LayerWeights& w = weights.layer(layer);
     const Part& part = weights.part();
     const QkvColumns columns(part);
@@ -314,7 +314,7 @@ void attention_backward(Compute& compute, const Weights& weights, std::int64_t l
                         const LayerActivations& kept, ConstMatrix dattention,
                         WeightGradients& gradients, Matrix dnormed) {
     const ModelConfig& config = weights.config();
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     const Part& part = weights.part();
     const QkvColumns columns(part);
     const AttentionShape shape = attention_shape(weights);
@@ -360,7 +360,7 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
               const LayerActivations& kept, Matrix dx, WeightGradients& gradients) {
     const ModelConfig& config = weights.config();
     const LayerWeights& w = weights.layer(layer);
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     const Part& part = weights.part();
     const TensorSums& ranks = weights.tensor_sums();
     kernels::Device& device = compute.device;

@@ -213,7 +213,7 @@ void dispatched_backward(Compute& compute, const Weights& weights, std::int64_t 
                          const DispatchPlan& plan, ConstMatrix x,
                          std::span<const std::int64_t> tokens, ConstMatrix doutput, Matrix dinput,
                          GradientSink* gradients) {
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     std::optional<HeldGradients> held;
     if (gradients != nullptr) held.emplace(compute, weights, ids.experts, plan, *gradients);
     const kernels::Arena::Scope scope(compute.arena);

@@ -115,7 +115,7 @@ void held_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                    const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
                    ConstMatrix doutput, WeightGradients& gradients, Matrix dinput) {
     const ExpertWeights& w = *weights.layer(layer).experts;
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const Matrix dactivated = compute.matrix(doutput.rows, kept.activated.cols);
@@ -165,7 +165,7 @@ void routed_backward(Compute& compute, const Weights& weights, std::int64_t laye
     const ModelConfig& config = weights.config();
     const ExpertsConfig& experts = config.experts;
     const ExpertWeights& w = *weights.layer(layer).experts;
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const std::int64_t rows = dy.rows;
@@ -299,7 +299,7 @@ void experts_backward(Compute& compute, const Weights& weights, std::int64_t lay
                       ConstMatrix dy, WeightGradients& gradients, Matrix dx) {
     const ExpertsConfig& experts = weights.config().experts;
     const ExpertWeights& w = *weights.layer(layer).experts;
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     routed_backward(compute, weights, layer, tokens, kept, x, dy.row_range(tokens.mine()),
                     gradients, dx);
     if (experts.shared == 0) return;

@@ -46,7 +46,7 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
                    const PipelinePart& part, const parallel::ShardMap& owners,
                    std::span<const Shape> shapes, const LayerSpecs& specs,
                    const kernels::PackSpec& head, Passes passes, parallel::Communicator& data,
-                   DeviceSpan<const float> masters)
+                   DeviceSpan<const float> masters, bool mtp)
     : device_(device),
       parameters_(parameters),
       part_(part),
@@ -66,6 +66,13 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
         largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
         std::int64_t& bytes = copies[has_experts(l) ? 1 : 0];
         if (bytes == 0 && part.holds_layer(l)) bytes = packed_bytes(has_experts(l), passes);
+    }
+    if (mtp && part.has_head) {
+        const std::int64_t module = std::ssize(parameters.layers);
+        const Range ids = ids_of_layer(parameters.table, module);
+        largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
+        mtp_ = std::make_unique<MtpCopies>(device, specs, shapes[0].cols, has_experts(module),
+                                           take_from_device(mtp_memory_));
     }
     for (Slot& slot : slots_) {
         slot.rows = kernels::DeviceBuffer<float>(device, largest);
@@ -109,6 +116,15 @@ void Gathered::invalidate() {
     table_id_ = -1;
     final_norm_there_ = false;
     head_packed_ = false;
+}
+
+void Gathered::drop_mtp() {
+    for (Slot& slot : slots_) {
+        if (is_module(slot.layer)) slot.layer = -1;
+    }
+    layers_.erase(layers_.begin() + std::ssize(parameters_.layers), layers_.end());
+    mtp_.reset();
+    mtp_memory_.clear();
 }
 
 Gathered::Slot* Gathered::find(std::int64_t layer) {
@@ -164,13 +180,19 @@ void Gathered::layer(Compute& compute, std::int64_t layer, Copies copies,
     if (holds_all()) return;
     Slot& slot = arrived(compute, layer);
     if (next) start(compute, *next);
-    const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(layer)];
     bool& made = copies == Copies::forward ? slot.forward : slot.backward;
     if (made) return;
-    if (copies == Copies::forward) {
-        packed(slot).pack_forward(compute, ids, rows_of(slot));
+    const auto pack = [&](auto& packed_copies, const auto& ids) {
+        if (copies == Copies::forward) {
+            packed_copies.pack_forward(compute, ids, rows_of(slot));
+        } else {
+            packed_copies.pack_backward(compute, ids, rows_of(slot));
+        }
+    };
+    if (is_module(layer)) {
+        pack(*mtp_, parameters_.mtp.front());
     } else {
-        packed(slot).pack_backward(compute, ids, rows_of(slot));
+        pack(packed(slot), parameters_.layer(layer));
     }
     made = true;
 }
@@ -180,7 +202,7 @@ const LayerWeights& Gathered::view(std::int64_t layer) const {
     Slot* const slot = const_cast<Gathered*>(this)->find(layer);
     ensure(slot != nullptr && (slot->forward || slot->backward), "layer {} was not gathered",
            layer);
-    return packed(*slot).view();
+    return is_module(layer) ? mtp_->layer() : packed(*slot).view();
 }
 
 void Gathered::gather(Compute& compute, ParameterId id, DeviceSpan<float> to) {
@@ -192,8 +214,7 @@ void Gathered::gather(Compute& compute, ParameterId id, DeviceSpan<float> to) {
         sums::wire(compute.tools(), to), group.counts);
 }
 
-void Gathered::embedding(Compute& compute) {
-    const ParameterId id = parameters_.embedding;
+void Gathered::embedding(Compute& compute, ParameterId id) {
     if (table_id_ == id) return;
     gather(compute, id, table_.span().subspan(0, size_of(shapes_, id)));
     table_id_ = id;
@@ -221,7 +242,7 @@ ConstMatrix Gathered::table(ParameterId id) const {
 void Gathered::hold_all(Compute& compute) {
     std::vector<PackedLayer> all;
     const Take take = [&](std::int64_t bytes) { return compute.arena.take<std::byte>(bytes); };
-    const auto layers = static_cast<std::int64_t>(layers_.size());
+    const auto layers = std::ssize(parameters_.layers);
     for (std::int64_t l = 0; l < layers; ++l) {
         if (!part_.holds_layer(l)) continue;
         Slot& slot = arrived(compute, l);
@@ -246,7 +267,7 @@ void Gathered::hold_all(Compute& compute) {
         compute.device.synchronize(compute.stream);  // before the slot is filled again
     }
     if (part_.has_head) head(compute, Copies::forward);
-    if (part_.has_embedding) embedding(compute);
+    if (part_.has_embedding) embedding(compute, parameters_.embedding);
     resident_ = std::move(all);
 }
 

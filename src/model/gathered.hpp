@@ -10,7 +10,7 @@
 
 #include "parallel/communicator.hpp"
 #include "parallel/shard_map.hpp"
-#include "src/model/packed_layer.hpp"
+#include "src/model/mtp_copies.hpp"
 #include "src/model/pipeline_part.hpp"
 
 namespace rankwise::model {
@@ -26,10 +26,11 @@ class Gathered {
   public:
     /// @param masters  this rank's rows in the order of `owners`; with the other arguments it
     /// outlives this
+    /// @param mtp  the module behind the last layer is gathered too, as a layer after it
     Gathered(kernels::Device& device, const DecoderParameters& parameters, const PipelinePart& part,
              const parallel::ShardMap& owners, std::span<const Shape> shapes,
              const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
-             parallel::Communicator& data, DeviceSpan<const float> masters);
+             parallel::Communicator& data, DeviceSpan<const float> masters, bool mtp = false);
     ~Gathered();
 
     /// The masters have changed: nothing that was gathered counts.
@@ -40,9 +41,13 @@ class Gathered {
     void layer(Compute& compute, std::int64_t layer, Copies copies,
                std::optional<std::int64_t> next);
     [[nodiscard]] const LayerWeights& view(std::int64_t layer) const;
+    [[nodiscard]] const MtpWeights& mtp() const { return mtp_->view(); }
+    /// The module is not gathered any more: its copies are given back.
+    void drop_mtp();
 
-    /// The embedding is there on return (and an untied head's rows are not).
-    void embedding(Compute& compute);
+    /// The embedding is there on return, or the module's copy of it (and an untied head's rows are
+    /// not).
+    void embedding(Compute& compute, ParameterId id);
     /// The final norm and the head are there: packed for the forward pass, its rows for the
     /// backward pass (then an untied embedding is not).
     void head(Compute& compute, Copies copies);
@@ -83,7 +88,10 @@ class Gathered {
     [[nodiscard]] std::int64_t packed_bytes(bool experts, Passes passes) const;
     [[nodiscard]] Take take_from_device(std::vector<kernels::DeviceBuffer<std::byte>>& memory);
     [[nodiscard]] bool has_experts(std::int64_t layer) const {
-        return parameters_.layers[static_cast<std::size_t>(layer)].router >= 0;
+        return parameters_.layer(layer).router >= 0;
+    }
+    [[nodiscard]] bool is_module(std::int64_t layer) const {
+        return layer >= std::ssize(parameters_.layers);
     }
     [[nodiscard]] PackedLayer& packed(Slot& slot) const {
         return *slot.packed[has_experts(slot.layer) ? 1 : 0];
@@ -113,6 +121,8 @@ class Gathered {
     PackedCopy head_;
     bool head_packed_ = false;
     std::vector<PackedLayer> resident_;  // that this rank has, ascending
+    std::vector<kernels::DeviceBuffer<std::byte>> mtp_memory_;
+    std::unique_ptr<MtpCopies> mtp_;
 };
 
 }  // namespace rankwise::model

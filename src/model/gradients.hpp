@@ -32,8 +32,14 @@ class GradientSink {
     virtual void layer_done(std::int64_t layer) = 0;
     /// Rows that each expert of `layer` took of this micro-batch; before its layer_done().
     virtual void expert_load(std::int64_t /*layer*/, std::span<const Range> /*rows*/) {}
-    /// Final norm and head are written; before the layers.
+    /// Final norm and head are written; before the layers. Where a module predicts further: the
+    /// head alone, then the module's layer is done, then mtp_done().
     virtual void head_done() = 0;
+    /// The rest of the module is written, and the final norm.
+    virtual void mtp_done() {}
+    /// As embedding(), of the tokens that the module reads; a sum of its own. After mtp_done().
+    virtual void mtp_embedding(std::span<const std::int32_t> /*unique*/,
+                               kernels::ConstMatrix /*rows*/) {}
     /// Gradient rows of the input embedding: row u belongs to row unique[u] (ascending) of this
     /// rank's part of it. Last.
     virtual void embedding(std::span<const std::int32_t> unique, kernels::ConstMatrix rows) = 0;

@@ -1,7 +1,10 @@
 #include "src/model/head.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
+
+#include "src/model/embedding.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -17,8 +20,9 @@ std::vector<float> inverse_temperatures(const HeadOptions& options, std::int64_t
 
 std::vector<TokenId> targets_of(const Microbatch& batch) {
     std::vector<TokenId> targets;
-    targets.reserve(batch.head.size());
+    targets.reserve(batch.head.size() + batch.further.size());
     for (const HeadRow& row : batch.head) targets.push_back(row.target);
+    for (const HeadRow& row : batch.further) targets.push_back(row.target);
     return targets;
 }
 
@@ -27,6 +31,14 @@ std::vector<std::int64_t> rows_of(const Microbatch& batch) {
     rows.reserve(batch.head.size());
     for (const HeadRow& row : batch.head) rows.push_back(row.row);
     return rows;
+}
+
+/// Borders of what pairs of tokens do not straddle, among all rows of the head (N1).
+std::vector<std::int64_t> borders_of(const Microbatch& batch) {
+    std::vector<std::int64_t> borders = batch.head_borders;
+    for (std::size_t i = 1; i < batch.further_borders.size(); ++i)
+        borders.push_back(std::ssize(batch.head) + batch.further_borders[i]);
+    return borders;
 }
 
 /// Sums tiles of the vocabulary into dhidden by the tree: a leaf's accumulators rest in one buffer
@@ -229,7 +241,8 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
                          const Microbatch& batch, ConstMatrix x) {
     const ModelConfig& config = weights.config();
     kernels::Device& device = compute.device;
-    const auto rows = static_cast<std::int64_t>(batch.head.size());
+    const Range decoder_rows{0, std::ssize(batch.head)};
+    const std::int64_t rows = decoder_rows.end + std::ssize(batch.further);
     HeadOutputs out;
     out.logprob = compute.kept().take<float>(rows);
     out.entropy = compute.kept().take<float>(rows);
@@ -244,8 +257,13 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
                      .y = out.normed,
                      .inv_rms = out.inv_rms},
                     compute.stream);
-    device.gather_rows({.from = out.normed, .rows = rows_of(batch), .to = out.hidden},
-                       compute.stream);
+    device.gather_rows(
+        {.from = out.normed, .rows = rows_of(batch), .to = out.hidden.row_range(decoder_rows)},
+        compute.stream);
+    if (!batch.following.empty()) {
+        out.mtp = mtp_forward(compute, weights, batch, out.normed,
+                              out.hidden.row_range({decoder_rows.end, rows}));
+    }
 
     const std::vector<TokenId> targets = targets_of(batch);
     const ChooseTargets known = [&](Range some, ConstMatrix) {
@@ -264,6 +282,7 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
     kernels::Device& device = compute.device;
     const std::int64_t rows = kept.hidden.rows;
     const std::vector<TokenId> targets = targets_of(batch);
+    const std::vector<std::int64_t> borders = borders_of(batch);
     const std::vector<float> inverse = inverse_temperatures(options, rows);
     const Part& part = weights.part();
     const std::vector<Range> leaves = vocabulary_leaves(config, part);
@@ -276,6 +295,10 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
     const std::int64_t tile = std::max<std::int64_t>(64, fitting / 16 * 16);
     const Matrix dhidden = compute.matrix(rows, config.hidden, config.dtype);
     const bool rounded = config.dtype != DType::f32;
+    // The module's way back needs the memory of the head's gradient.
+    const bool predicts_further = !batch.following.empty();
+    std::optional<kernels::Arena::Scope> head_scope;
+    if (predicts_further) head_scope.emplace(compute.arena);
     const Matrix own =  // of this rank's leaves
         weights.split() || rounded ? compute.matrix(rows, config.hidden) : dhidden;
     LeafSums sums(compute, tree, own);
@@ -320,7 +343,7 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
                                     .x = kept.hidden,
                                     .dw = head.matrix.row_range(held),
                                     .output = head.output,
-                                    .segments = batch.head_borders},
+                                    .segments = borders},
                                    compute.stream);
             device.pack(backward, kernels::PackSide::inputs, std::span(&rows_of_tile, 1),
                         packed.subspan(0, device.packed_bytes(backward)), compute.stream);
@@ -341,8 +364,20 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
         device.round({.from = own, .to = dhidden}, compute.stream);
     }
 
+    if (predicts_further) {
+        gradients.head_done();
+        head_scope.reset();
+    }
     const Matrix dnormed = compute.matrix(x.rows, config.hidden, config.dtype);
-    device.scatter_rows({.from = dhidden, .rows = rows_of(batch), .to = dnormed}, compute.stream);
+    const Range decoder_rows{0, std::ssize(batch.head)};
+    device.scatter_rows(
+        {.from = dhidden.row_range(decoder_rows), .rows = rows_of(batch), .to = dnormed},
+        compute.stream);
+    Matrix dembedded;
+    if (predicts_further) {
+        dembedded = mtp_backward(compute, weights, batch, kept.mtp, kept.normed,
+                                 dhidden.row_range({decoder_rows.end, rows}), dnormed, gradients);
+    }
     const GradientSlot norm = gradients.slot(weights.parameters().final_norm);
     device.rms_norm_weight_gradient({.dy = dnormed,
                                      .x = x,
@@ -354,7 +389,14 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
     device.rms_norm_backward(
         {.dy = dnormed, .x = x, .weight = weights.final_norm(), .inv_rms = kept.inv_rms, .dx = dx},
         compute.stream);
-    gradients.head_done();
+    if (!predicts_further) {
+        gradients.head_done();
+        return;
+    }
+    gradients.mtp_done();
+    const EmbeddingGradient embedding =
+        embedding_gradient(compute, weights, batch.following, dembedded);
+    gradients.mtp_embedding(embedding.unique, embedding.rows);
 }
 
 }  // namespace rankwise::model

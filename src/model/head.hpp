@@ -5,9 +5,7 @@
 #include <functional>
 #include <span>
 
-#include "src/model/gradients.hpp"
-#include "src/model/microbatch.hpp"
-#include "src/model/weights.hpp"
+#include "src/model/mtp.hpp"
 
 namespace rankwise::model {
 
@@ -50,7 +48,11 @@ struct HeadOutputs : LogprobSpans {
     kernels::Matrix hidden;     ///< [R, hidden]: normed, gathered
     kernels::Matrix normed;     ///< [T, hidden]
     DeviceSpan<float> inv_rms;  ///< [T] of the final norm
+    MtpActivations mtp;         ///< of a module that predicts further
 };
+
+// Where a module predicts further, its rows follow those of the decoder: in all values, and in the
+// one sum that is the head's gradient.
 
 /// Final norm, gather, log-softmax in blocks of rows. x: [T, hidden], the last layer's output.
 HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOptions& options,

@@ -243,7 +243,7 @@ void latent_backward(Compute& compute, const Weights& weights, std::int64_t laye
                      const LatentActivations& kept, const AttentionStatistics& statistics,
                      ConstMatrix x, ConstMatrix dvalues, WeightGradients& gradients, Matrix dx) {
     const LatentWeights& w = *weights.layer(layer).latent;
-    const LayerIds& ids = weights.parameters().layers[static_cast<std::size_t>(layer)];
+    const LayerIds& ids = weights.parameters().layer(layer);
     const Sizes sizes(weights);
     const AttentionShape shape = attention_shape(weights);
     kernels::Device& device = compute.device;

@@ -62,8 +62,8 @@ void append(Microbatch& batch, const BundleInput& bundle) {
     }
 }
 
-void append_sequence(Microbatch& batch, std::span<const TokenId> tokens,
-                     std::int64_t first_target) {
+void append_sequence(Microbatch& batch, std::span<const TokenId> tokens, std::int64_t first_target,
+                     bool further) {
     ensure(first_target >= 1, "the first token of a sequence is predicted by nothing");
     if (tokens.size() < 2) return;
     const std::int64_t begin = batch.rows();
@@ -72,6 +72,14 @@ void append_sequence(Microbatch& batch, std::span<const TokenId> tokens,
         batch.head.push_back({begin + i - 1, tokens[static_cast<std::size_t>(i)]});
     }
     end_head_segment(batch);
+    if (!further) return;
+    batch.following.insert(batch.following.end(), tokens.begin() + 1, tokens.end());
+    const auto size = static_cast<std::int64_t>(tokens.size());
+    for (std::int64_t i = size - further_targets(size, first_target); i < size; ++i) {
+        batch.further.push_back({begin + i - 2, tokens[static_cast<std::size_t>(i)]});
+    }
+    if (batch.further_borders.empty()) batch.further_borders.push_back(0);
+    batch.further_borders.push_back(std::ssize(batch.further));
 }
 
 }  // namespace rankwise::model

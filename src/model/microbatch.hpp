@@ -1,6 +1,7 @@
 // The rows of one forward pass in training and scoring: segments without padding.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -37,6 +38,11 @@ struct Microbatch {
     /// across them (N1).
     std::vector<std::int64_t> segment_borders, head_borders;
 
+    // Where a module predicts one token further (mtp.hpp); else empty.
+    std::vector<TokenId> following;  ///< [rows]: the token after each row's
+    std::vector<HeadRow> further;    ///< as `head`: a row and the token after its following one
+    std::vector<std::int64_t> further_borders;
+
     [[nodiscard]] std::int64_t rows() const { return static_cast<std::int64_t>(ids.size()); }
 };
 
@@ -47,6 +53,12 @@ void append(Microbatch& batch, const BundleInput& bundle);
 
 /// A whole sequence of which every token but the first is predicted: prompt and answer as one
 /// segment, with head rows for tokens [first_target, size). For SFT, and for scoring text.
-void append_sequence(Microbatch& batch, std::span<const TokenId> tokens, std::int64_t first_target);
+/// @param further  for a module too, which predicts the same tokens but the second of the sequence
+void append_sequence(Microbatch& batch, std::span<const TokenId> tokens, std::int64_t first_target,
+                     bool further = false);
+/// How many tokens of a sequence a module predicts.
+[[nodiscard]] inline std::int64_t further_targets(std::int64_t size, std::int64_t first_target) {
+    return std::max<std::int64_t>(0, size - std::max<std::int64_t>(2, first_target));
+}
 
 }  // namespace rankwise::model

@@ -36,7 +36,7 @@ LayerSpecs::LayerSpecs(const ModelConfig& config, const Part& part,
       gate_up_bias(config.mlp_bias ? 2 * part.intermediate.size() : 0),
       has_mlp(!part.intermediate.empty()) {
     if (config.latent.used()) latent = std::make_unique<LatentSpecs>(config, part, contractions);
-    for (std::int64_t layer = 0; layer < config.layers && !experts; ++layer) {
+    for (std::int64_t layer = 0; layer < config.layers + config.extra_layers && !experts; ++layer) {
         if (config.has_experts(layer))
             experts = std::make_unique<ExpertSpecs>(config, part, contractions);
     }

@@ -277,22 +277,29 @@ class TableMaker {
     bool trained_ = true;
 };
 
-/// Layers that predict further tokens (DeepSeek-V3 (2024) section 2.2): a layer with two norms, the
-/// matrix that joins what they give, and copies of embedding and head.
-void add_extra_layers(const ModelConfig& config, TableMaker& make) {
-    make.in_layer(-1, false);
+/// Layers that predict further tokens: a layer with two norms, the matrix that joins what they
+/// give, and copies of embedding and head, which belong to no layer.
+std::vector<MtpIds> add_extra_layers(const ModelConfig& config, TableMaker& make) {
+    std::vector<MtpIds> modules;
     for (std::int64_t extra = 0; extra < config.extra_layers; ++extra) {
-        const std::int64_t index = config.layers + extra;
+        const int index = narrow<int>(config.layers + extra);
         const std::string at = fmt::format("model.layers.{}.", index);
         const std::int64_t hidden = config.hidden;
-        make.matrix(at + "embed_tokens", config.vocab_size, hidden, TensorSplit::rows);
-        make.vector(at + "enorm.weight", hidden, TensorSplit::none);
-        make.vector(at + "hnorm.weight", hidden, TensorSplit::none);
-        make.matrix(at + "eh_proj", hidden, 2 * hidden, TensorSplit::none);
-        (void)make.layer(at, config.has_experts(index));
-        make.vector(at + "shared_head.norm.weight", hidden, TensorSplit::none);
-        make.matrix(at + "shared_head.head", config.vocab_size, hidden, TensorSplit::rows);
+        MtpIds& ids = modules.emplace_back();
+        make.in_layer(-1, false);
+        ids.embedding_copy =
+            make.matrix(at + "embed_tokens", config.vocab_size, hidden, TensorSplit::rows);
+        make.in_layer(index, false);
+        ids.embedding_norm = make.vector(at + "enorm.weight", hidden, TensorSplit::none);
+        ids.hidden_norm = make.vector(at + "hnorm.weight", hidden, TensorSplit::none);
+        ids.projection = make.matrix(at + "eh_proj", hidden, 2 * hidden, TensorSplit::none);
+        ids.layer = make.layer(at, config.has_experts(index));
+        ids.head_norm = make.vector(at + "shared_head.norm.weight", hidden, TensorSplit::none);
+        make.in_layer(-1, false);
+        ids.head_copy =
+            make.matrix(at + "shared_head.head", config.vocab_size, hidden, TensorSplit::rows);
     }
+    return modules;
 }
 
 }  // namespace
@@ -312,8 +319,22 @@ DecoderParameters decoder_parameters(const ModelConfig& config) {
     parameters.head =
         config.tied ? parameters.embedding
                     : make.matrix("lm_head", config.vocab_size, config.hidden, TensorSplit::rows);
-    add_extra_layers(config, make);
+    parameters.mtp = add_extra_layers(config, make);
     return parameters;
+}
+
+std::vector<bool> DecoderParameters::frozen(bool train_mtp) const {
+    std::vector<bool> all;
+    for (const Parameter& parameter : table.rows()) {
+        const bool of_module = parameter.layer >= std::ssize(layers);
+        all.push_back(!parameter.trained && !(train_mtp && of_module));
+    }
+    if (!train_mtp) return all;
+    for (const MtpIds& module : mtp) {
+        if (module.layer.router_bias >= 0)
+            all[static_cast<std::size_t>(module.layer.router_bias)] = true;
+    }
+    return all;
 }
 
 LayerContractions layer_contractions(const ModelConfig& config, const Part& part) {

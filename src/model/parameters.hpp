@@ -31,13 +31,34 @@ struct LayerIds {
     MlpIds shared;
 };
 
+/// A module that predicts one token further (DeepSeek-V3 (2024) section 2.2): a decoder layer, what
+/// makes its input, a norm before the model's own head, and copies of embedding and head, which
+/// files have and no pass reads where the originals are.
+struct MtpIds {
+    ParameterId embedding_copy = -1, head_copy = -1;
+    ParameterId embedding_norm = -1, hidden_norm = -1;  ///< enorm, hnorm
+    ParameterId projection = -1;                        ///< eh_proj
+    LayerIds layer;
+    ParameterId head_norm = -1;
+};
+
 /// The table with the positions of its parameters.
 struct DecoderParameters {
     ParameterTable table;
     ParameterId embedding = -1;
     std::vector<LayerIds> layers;
     ParameterId final_norm = -1;
-    ParameterId head = -1;  ///< equals `embedding` when tied
+    ParameterId head = -1;    ///< equals `embedding` when tied
+    std::vector<MtpIds> mtp;  ///< their layers count on after the decoder's
+
+    /// Of a layer of the decoder, or of a module behind it.
+    [[nodiscard]] const LayerIds& layer(std::int64_t index) const {
+        const auto at = static_cast<std::size_t>(index);
+        return at < layers.size() ? layers[at] : mtp[at - layers.size()].layer;
+    }
+    /// By parameter: whether it is kept as it is. Modules are trained only where that is asked for;
+    /// routers' biases and the modules' copies never are.
+    [[nodiscard]] std::vector<bool> frozen(bool train_mtp) const;
 };
 
 [[nodiscard]] DecoderParameters decoder_parameters(const ModelConfig& config);

@@ -83,6 +83,7 @@ PipelinePart pipeline_part(const ModelConfig& config, const PipelinePlace& place
 
 bool holds(const PipelinePart& part, const DecoderParameters& parameters, ParameterId id) {
     const int layer = parameters.table[id].layer;
+    if (layer >= std::ssize(parameters.layers)) return part.has_head;
     if (layer >= 0) return part.holds_layer(layer);
     return id == parameters.embedding ? part.has_embedding : part.has_head;
 }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "src/model/rope_table.hpp"
+#include "src/sums/messages.hpp"
 
 namespace rankwise::model {
 
@@ -72,9 +73,9 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
         part_boxes_.push_back(box);
         shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
         counts_.push_back(part_counts(parameter, leaves, part_.place));
-        frozen_.push_back(!parameter.trained);
         data_ranks_.push_back(data_ranks_of(parameter, part_.place));
     }
+    frozen_ = parameters_.frozen(false);
     place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
     head_spec_ = std::make_unique<kernels::PackSpec>(
@@ -122,9 +123,7 @@ void Weights::place_masters() {
 void Weights::make_room(const Take& take) {
     masters_ = cast_span<float>(take(bytes()));
     if (axes_.shards != nullptr) {
-        gathered_ =
-            std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes_,
-                                       *specs_, *head_spec_, passes_, *axes_.shards, masters_);
+        gathered_ = make_gathered();
         return;
     }
     for (std::int64_t l = 0; l < config_.layers; ++l) {
@@ -132,6 +131,58 @@ void Weights::make_room(const Take& take) {
             layers_.emplace_back(*device_, *specs_, config_.has_experts(l), passes_, take);
     }
     if (pipeline_part_.has_head) head_ = PackedCopy(*device_, *head_spec_, take);
+}
+
+std::unique_ptr<Gathered> Weights::make_gathered() const {
+    return std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes_,
+                                      *specs_, *head_spec_, passes_, *axes_.shards, masters_,
+                                      uses_mtp_);
+}
+
+void Weights::use_mtp(Compute& compute, bool on) {
+    if (on == uses_mtp_) return;
+    ensure(!off_ && !parameters_.mtp.empty(), "a model without a module that predicts further");
+    frozen_ = parameters_.frozen(on);
+    uses_mtp_ = on;
+    if (!on) {
+        if (sharded()) gathered_->drop_mtp();
+        mtp_.reset();
+        mtp_memory_.clear();
+    } else if (sharded()) {
+        gathered_.reset();  // before the next takes its memory
+        gathered_ = make_gathered();
+    } else if (pipeline_part_.has_head) {
+        mtp_ = std::make_unique<MtpCopies>(
+            *device_, *specs_, config_.hidden, config_.has_experts(mtp_layer()),
+            [&](std::int64_t bytes) { return mtp_memory_.emplace_back(*device_, bytes).span(); });
+        pack_mtp(compute);
+    }
+}
+
+void Weights::renew_mtp_copies(Compute& compute) {
+    const MtpIds& module = mtp_ids();
+    const auto copy = [&](ConstMatrix whole, ParameterId to) {
+        if (box(to).empty()) return;
+        compute.copy(whole.row_range(held_rows(to)), master(to));
+    };
+    const PipelinePart& part = pipeline_part_;
+    if (part.has_embedding) {
+        gather_embedding(compute);
+        copy(embedding(), module.embedding_copy);
+        if (part.split() && !part.has_head)
+            sums::start_send(compute.tools(), pipeline(), "weights:copy", embedding(),
+                             part.last_rank(), kLookupChannel)
+                .wait();
+    } else if (part.has_head) {
+        const kernels::Arena::Scope scope(compute.arena);
+        const Matrix whole = compute.matrix(shape(module.embedding_copy).rows, config_.hidden);
+        sums::receive(compute.tools(), pipeline(), "weights:copy", whole, 0, kLookupChannel);
+        copy(whole, module.embedding_copy);
+    }
+    if (pipeline_part_.has_head) {
+        gather_head(compute, Copies::backward);
+        copy(head(), module.head_copy);
+    }
 }
 
 void Weights::bring(Compute& compute) {
@@ -200,9 +251,20 @@ void Weights::pack_copies(Compute& compute) {
         layer.pack_forward(compute, ids, whole);
         if (passes_ == Passes::forward_and_backward) layer.pack_backward(compute, ids, whole);
     }
+    if (mtp_) pack_mtp(compute);
     if (!pipeline_part_.has_head) return;
     const std::array head{std::as_const(*this).head()};
     if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
+}
+
+void Weights::pack_mtp(Compute& compute) {
+    ConstMatrix rows;
+    const ParameterRows whole = [&](ParameterId id) {
+        rows = std::as_const(*this).master(id);
+        return std::span<const ConstMatrix>(&rows, 1);
+    };
+    mtp_->pack_forward(compute, mtp_ids(), whole);
+    mtp_->pack_backward(compute, mtp_ids(), whole);
 }
 
 void Weights::copy_from(const Weights& other, Compute& compute) {

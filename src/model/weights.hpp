@@ -81,6 +81,30 @@ class Weights {
     }
     /// By parameter: whether it is kept as it is, without gradient and optimizer.
     [[nodiscard]] const std::vector<bool>& frozen() const { return frozen_; }
+
+    /// From now on the module that predicts one token further is trained, or no more: its packed
+    /// copies are made, or given back. Of a model that has one, on the device. Collective over the
+    /// ranks that share the model.
+    void use_mtp(Compute& compute, bool on);
+    [[nodiscard]] bool uses_mtp() const { return uses_mtp_; }
+    /// The number of its layer, behind those of the decoder.
+    [[nodiscard]] std::int64_t mtp_layer() const { return config_.layers; }
+    [[nodiscard]] const MtpIds& mtp_ids() const { return parameters_.mtp.front(); }
+    /// On the last pipeline rank; where rows are shared out once its layer was gathered.
+    [[nodiscard]] const MtpWeights& mtp() const {
+        return sharded() ? gathered_->mtp() : mtp_->view();
+    }
+    /// The matrix that it looks tokens up in: the embedding, or its copy where another pipeline
+    /// rank has that (and what is to be gathered for it).
+    [[nodiscard]] ParameterId mtp_table() const {
+        return pipeline_part_.has_embedding ? parameters_.embedding : mtp_ids().embedding_copy;
+    }
+    [[nodiscard]] kernels::ConstMatrix mtp_embedding() const { return table(mtp_table()); }
+    void gather_mtp_embedding(Compute& compute) const {
+        if (sharded()) gathered_->embedding(compute, mtp_table());
+    }
+    /// The module's copies of embedding and head become what they are copies of.
+    void renew_mtp_copies(Compute& compute);
     /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
     /// several ranks hold counts on the lowest.
     [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
@@ -141,7 +165,7 @@ class Weights {
         if (sharded()) gathered_->layer(compute, layer, copies, next);
     }
     void gather_embedding(Compute& compute) const {
-        if (sharded()) gathered_->embedding(compute);
+        if (sharded()) gathered_->embedding(compute, parameters_.embedding);
     }
     void gather_head(Compute& compute, Copies copies) const {
         if (sharded()) gathered_->head(compute, copies);
@@ -157,6 +181,7 @@ class Weights {
     // What passes read, once gathered.
     [[nodiscard]] const LayerWeights& layer(std::int64_t index) const {
         if (sharded()) return gathered_->view(index);
+        if (index >= config_.layers) return mtp_->layer();
         return layers_[static_cast<std::size_t>(pipeline_part_.local_layer(index))].view();
     }
     [[nodiscard]] DeviceSpan<const float> final_norm() const;
@@ -188,6 +213,8 @@ class Weights {
     /// Masters and what passes read, in memory of `take`; without contents.
     void make_room(const Take& take);
     void pack_copies(Compute& compute);
+    void pack_mtp(Compute& compute);
+    [[nodiscard]] std::unique_ptr<Gathered> make_gathered() const;
     void bring(Compute& compute);
     void leave();
     [[nodiscard]] static std::size_t index(ParameterId id) { return static_cast<std::size_t>(id); }
@@ -205,6 +232,7 @@ class Weights {
     std::vector<Shape> shapes_;
     std::vector<bool> counts_;
     std::vector<bool> frozen_;
+    bool uses_mtp_ = false;
     std::vector<parallel::DataRanks> data_ranks_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
@@ -220,6 +248,8 @@ class Weights {
     PackedCopy head_;
     std::unique_ptr<parallel::ShardMap> owners_;
     std::unique_ptr<Gathered> gathered_;  // in their place, where rows are shared out
+    std::vector<kernels::DeviceBuffer<std::byte>> mtp_memory_;
+    std::unique_ptr<MtpCopies> mtp_;  // of a module that is trained
     kernels::DeviceBuffer<float> cosine_, sine_;
     std::unique_ptr<OffDevice> off_;  // of weights that do not lie on the device
 };

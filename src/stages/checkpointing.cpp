@@ -107,6 +107,10 @@ std::string tokenizer_value(const std::string& file) {
     return "tokenizer/" + file;
 }
 
+std::string mtp_value(const std::string& model) {
+    return "model." + model + "/mtp";
+}
+
 /// A save under way. The job fills `entry`; the rest is set before it starts.
 struct Checkpointer::Pending {
     io::Path folder;
@@ -131,6 +135,8 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     for (const auto& [name, value] : stage.state()) state.values["stage." + name] = value;
     for (const OptimizerState& optimizer : stage.optimizers()) {
         state.values[optimizer.model + "." + kOptimizerSteps] = optimizer.optimizer->steps();
+        if (environment_.models.at(optimizer.model).uses_mtp())
+            state.values[mtp_value(optimizer.model)] = std::int64_t{1};
     }
     for (const auto& [name, text] : environment_.task.tokenizer.files())
         state.values[tokenizer_value(name)] = text;

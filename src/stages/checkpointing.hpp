@@ -22,6 +22,9 @@ inline constexpr const char* kSecondMomentKind = "adam_v";
 /// without the recipe: a model's config.json, and the tokenizer's files.
 [[nodiscard]] std::string config_value(const std::string& model);
 [[nodiscard]] std::string tokenizer_value(const std::string& file);
+/// Whether the saved moments of a model are also those of its module that predicts further: there
+/// if so.
+[[nodiscard]] std::string mtp_value(const std::string& model);
 
 /// Which checkpoints stay: io::prune.
 struct Retention {

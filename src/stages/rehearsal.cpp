@@ -125,7 +125,9 @@ void rehearse_update(const Environment& environment, update::Trainer& trainer,
                  return update::SampleText{next(size.prompt_tokens), next(size.answer_tokens)};
              },
          .loss = [](std::int64_t, std::span<const float>, std::span<const float>,
-                    std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
+                    std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); },
+         .mtp_loss = [](std::int64_t, std::span<const float>,
+                        std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
         0.0, [&] {
             // Of all waves, what was sent in those that were gone through.
             const double times = static_cast<double>(chunk.waves * updates);

@@ -17,6 +17,7 @@ struct Saved {
     std::string name;
     model::ModelConfig config;
     ParameterTable table;
+    std::vector<bool> frozen;
     std::vector<std::pair<std::string, DType>> kinds;
 };
 
@@ -32,7 +33,9 @@ std::vector<Saved> models_of(const io::CheckpointReader& reader) {
         Saved model{.name = saved.name,
                     .config = model::config_from_json(std::get<std::string>(text->second),
                                                       reader.path().string() + ": " + key)};
-        model.table = model::decoder_parameters(model.config).table;
+        const model::DecoderParameters parameters = model::decoder_parameters(model.config);
+        model.table = parameters.table;
+        model.frozen = parameters.frozen(reader.state().values.contains(mtp_value(saved.name)));
         reader.require_same_model(saved.name, model.table);
         for (const io::ShardEntry& file : reader.manifest().files) {
             for (const io::ShardContent& content : file.contents) {
@@ -96,7 +99,8 @@ io::Path reshard(io::FileSystem& fs, io::CheckpointReader& reader, const io::Pat
             for (const auto& [id, box] : boxes_of(model, shape, rank)) {
                 for (const auto& [kind, dtype] : model.kinds) {
                     // What is not trained has no moments.
-                    if (kind != kWeightsKind && !model.table[id].trained) continue;
+                    if (kind != kWeightsKind && model.frozen[static_cast<std::size_t>(id)])
+                        continue;
                     std::vector<std::byte>& bytes =
                         values.emplace_back(static_cast<std::size_t>(box.size() * size_of(dtype)));
                     reader.read(model.name, kind, id, box, dtype, bytes);

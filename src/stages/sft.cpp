@@ -65,7 +65,7 @@ class Sft final : public Stage {
           rewards_(options.evaluation.rewards.rewards()),
           generator_(make_generator(environment, policy_)),
           trainer_(environment.compute, policy_, environment.data(),
-                   trainer_options(environment, 1.0), options.optimizer.adamw()) {
+                   trainer_options(environment, options), options.optimizer.adamw()) {
         size_ = examples_.size();
         steps_ =
             options.steps > 0
@@ -134,6 +134,7 @@ class Sft final : public Stage {
         timer.enter("update");
         const double weight = 1.0 / static_cast<double>(counted);
         std::vector<SampleValues<2>> values;  // sums over a sample's tokens: -log p, entropy
+        std::vector<SampleValues<1>> mtp_values;
         const update::MinibatchCallbacks callbacks{
             .text =
                 [&](std::int64_t sample) {
@@ -150,14 +151,18 @@ class Sft final : public Stage {
                         coefficient[t] = static_cast<float>(-weight);
                     }
                     if (environment_.faults.nan_loss_at == index + 1) sums.values[0] = NAN;
-                    if (!std::isfinite(sums.values[0])) {
-                        throw BadNumbers(fmt::format(
-                            "the loss of worked example {} is {}: the learning rate may be too "
-                            "high, or a weight was not finite before; the last checkpoint is from "
-                            "before it",
-                            batch[static_cast<std::size_t>(sample)].id, sums.values[0]));
-                    }
+                    require_finite(sums.values[0], batch[static_cast<std::size_t>(sample)]);
                     values.push_back(sums);
+                },
+            .mtp_loss =
+                [&](std::int64_t sample, std::span<const float> logprob,
+                    std::span<float> coefficient) {
+                    SampleValues<1> sum{sample, {0.0}};
+                    for (const float value : logprob) sum.values[0] -= static_cast<double>(value);
+                    std::ranges::fill(coefficient,
+                                      static_cast<float>(-weight * options_.mtp_loss_weight));
+                    require_finite(sum.values[0], batch[static_cast<std::size_t>(sample)]);
+                    mtp_values.push_back(sum);
                 }};
         const double lr = update::learning_rate(schedule_, trainer_.optimizer().steps());
         const update::TokenCounts before = trainer_.counts();
@@ -177,6 +182,12 @@ class Sft final : public Stage {
                           {"grad_norm", norm},
                           {"learning_rate", lr},
                           {"num_tokens", tokens_seen_}};
+        if (options_.trains_mtp()) {
+            double mtp_loss = 0.0;
+            for (const auto& sum : gather_by_sample(environment_.mesh, mtp_values))
+                mtp_loss += sum.values[0];
+            result.metrics.emplace_back("mtp_loss", mtp_loss * weight);
+        }
         counts.append(environment_.data(), before, trainer_.counts(), result.metrics);
         const bool last = index + 1 == steps_;
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last)) {
@@ -199,12 +210,13 @@ class Sft final : public Stage {
     };
 
     static update::TrainerOptions trainer_options(const Environment& environment,
-                                                  double temperature) {
+                                                  const SftOptions& options) {
         return {.head = {.ids = environment.task.tokenizer.vocab_size(),
-                         .temperature = static_cast<float>(temperature),
+                         .temperature = 1.0F,
                          .block_bytes = environment.physical.head_bytes},
                 .recompute = environment.physical.recompute,
                 .zero = narrow<int>(environment.physical.zero),
+                .mtp = options.trains_mtp(),
                 .schedule = environment.physical.schedule};
     }
 
@@ -225,6 +237,14 @@ class Sft final : public Stage {
                 "{}: make the examples shorter ([task] teacher_max_tokens), or the context longer "
                 "([model.policy] max_position_embeddings)",
                 example.id, tokens, policy_.config().max_position);
+    }
+
+    static void require_finite(double loss, const tasks::Demonstration& example) {
+        if (std::isfinite(loss)) return;
+        throw BadNumbers(
+            fmt::format("the loss of worked example {} is {}: the learning rate may be too high, "
+                        "or a weight was not finite before; the last checkpoint is from before it",
+                        example.id, loss));
     }
 
     [[nodiscard]] std::vector<tasks::Demonstration> batch_of(std::int64_t step) const {
@@ -263,6 +283,10 @@ OptionList SftOptions::options() {
                  "worked examples: a reject stage before this one, or a file of JSON lines; empty: "
                  "the task's");
     list.logical("train_on_prompt", &train_on_prompt, "prompts count in the loss too");
+    list.logical("mtp_loss_weight", &mtp_loss_weight,
+                 "what the loss of the module that predicts one token further is multiplied by "
+                 "(DeepSeek-V3's lambda: 0.3, later 0.1); 0: the module stays as it is")
+        .at_least(0);
     optimizer.declare(list);
     list.logical("eval_steps", &eval_steps,
                  "evaluate after every so many steps and after the last; 0: never")

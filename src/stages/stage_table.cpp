@@ -14,7 +14,7 @@ template <class Options, auto Make>
 StageKind kind(std::string name, bool leaves_data = false) {
     return {std::move(name), [leaves_data] {
                 auto options = std::make_shared<Options>();
-                return StageRecipe{options->options(),
+                StageRecipe recipe{options->options(),
                                    [options](const Environment& environment) {
                                        return problems_of(environment, *options);
                                    },
@@ -22,6 +22,9 @@ StageKind kind(std::string name, bool leaves_data = false) {
                                        return Make(environment, *options);
                                    },
                                    [options] { return options->measurement(); }, leaves_data};
+                if constexpr (requires { options->trains_mtp(); })
+                    recipe.trains_mtp = [options] { return options->trains_mtp(); };
+                return recipe;
             }};
 }
 

@@ -21,6 +21,8 @@ struct StageRecipe {
     std::function<std::unique_ptr<Stage>(const Environment&)> build;
     std::function<EvaluateOptions()> measurement;  ///< how the stage measures a model
     bool leaves_data = false;                      ///< rows for sft stages after it
+    /// Whether the stage trains the module of its model that predicts further (model/mtp.hpp).
+    std::function<bool()> trains_mtp = [] { return false; };
 };
 
 struct StageKind {

@@ -49,8 +49,12 @@ Matrix GradientOwners::whole(ParameterId id) const {
 
 void GradientOwners::reset() {
     tools_.device.zero(cast_span<std::byte>(totals_.span()), tools_.stream);
-    row_slots_.clear();
-    row_ids_.clear();
+    for (RowSums& sums : row_sums_) sums.clear();
+}
+
+void GradientOwners::RowSums::clear() {
+    slots.clear();
+    ids.clear();
 }
 
 GradientOwners::Flight GradientOwners::send(std::string_view label,
@@ -171,37 +175,39 @@ void GradientOwners::finish_exchange() {
     flight_.reset();
 }
 
-void GradientOwners::add_row(ParameterId parameter, TokenId id, ConstMatrix row) {
+void GradientOwners::add_row(RowSums& sums, ParameterId parameter, TokenId id, ConstMatrix row) {
     const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
-    const auto [found, fresh] = row_slots_.emplace(id, static_cast<std::int64_t>(row_ids_.size()));
+    const auto [found, fresh] = sums.slots.emplace(id, static_cast<std::int64_t>(sums.ids.size()));
     const std::int64_t slot = found->second;
     if (fresh) {
-        row_ids_.push_back(id);
-        if (slot >= row_capacity_) {
-            const std::int64_t capacity = std::max<std::int64_t>(64, 2 * row_capacity_);
+        sums.ids.push_back(id);
+        if (slot >= sums.capacity) {
+            const std::int64_t capacity = std::max<std::int64_t>(64, 2 * sums.capacity);
             kernels::DeviceBuffer<float> larger(tools_.device, capacity * cols);
-            tools_.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(rows_.span())),
-                               cast_span<std::byte>(larger.span().subspan(0, rows_.size())),
-                               tools_.stream);
+            tools_.device.copy(
+                cast_span<const std::byte>(DeviceSpan<const float>(sums.rows.span())),
+                cast_span<std::byte>(larger.span().subspan(0, sums.rows.size())), tools_.stream);
             tools_.device.synchronize(tools_.stream);
-            rows_ = std::move(larger);
-            row_capacity_ = capacity;
+            sums.rows = std::move(larger);
+            sums.capacity = capacity;
         }
-        tools_.device.zero(cast_span<std::byte>(rows_.span().subspan(slot * cols, cols)),
+        tools_.device.zero(cast_span<std::byte>(sums.rows.span().subspan(slot * cols, cols)),
                            tools_.stream);
     }
-    tools_.device.add({.from = row, .to = Matrix(rows_.span().subspan(slot * cols, cols), 1, cols)},
-                      tools_.stream);
+    tools_.device.add(
+        {.from = row, .to = Matrix(sums.rows.span().subspan(slot * cols, cols), 1, cols)},
+        tools_.stream);
 }
 
 void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter,
                                    std::span<const TokenId> ids, ConstMatrix rows,
-                                   const std::vector<bool>& contributes) {
+                                   const std::vector<bool>& contributes, RowSource source) {
     const int ranks = data_.size();
+    RowSums& sums = rows_from(source);
     if (ranks == 1) {
         for (std::size_t i = 0; i < ids.size(); ++i) {
             const auto row = static_cast<std::int64_t>(i);
-            add_row(parameter, ids[i], rows.row_range({row, row + 1}));
+            add_row(sums, parameter, ids[i], rows.row_range({row, row + 1}));
         }
         return;
     }
@@ -242,7 +248,7 @@ void GradientOwners::exchange_rows(std::string_view label, ParameterId parameter
                        elements(receive_ids));
     for (std::size_t i = 0; i < received_ids.size(); ++i) {  // ranks ascending, so chunks ascending
         const DeviceSpan<float> row = received.subspan(static_cast<std::int64_t>(i) * cols, cols);
-        add_row(parameter, received_ids[i], Matrix(row, 1, cols));
+        add_row(sums, parameter, received_ids[i], Matrix(row, 1, cols));
     }
 }
 
@@ -262,21 +268,22 @@ void GradientOwners::add_to_totals(ParameterId parameter, std::span<const TokenI
     }
 }
 
-void GradientOwners::finish_rows(ParameterId parameter) {
-    add_to_totals(parameter, row_ids_, rows_.span());
-    row_slots_.clear();
-    row_ids_.clear();
+void GradientOwners::finish_rows(ParameterId parameter, RowSource source) {
+    RowSums& sums = rows_from(source);
+    add_to_totals(parameter, sums.ids, sums.rows.span());
+    sums.clear();
 }
 
-void GradientOwners::send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter) {
+void GradientOwners::send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter,
+                               RowSource source) {
+    RowSums& sums = rows_from(source);
     const std::int64_t cols = shapes_[static_cast<std::size_t>(parameter)].cols;
-    const std::vector<std::int64_t> count{std::ssize(row_ids_)};
+    const std::vector<std::int64_t> count{std::ssize(sums.ids)};
     pipeline.send("gradients:embedding", count, to);
-    pipeline.send("gradients:embedding", row_ids_, to);
-    const DeviceSpan<const float> rows = rows_.span().subspan(0, count.front() * cols);
+    pipeline.send("gradients:embedding", sums.ids, to);
+    const DeviceSpan<const float> rows = sums.rows.span().subspan(0, count.front() * cols);
     pipeline.send("gradients:embedding", wire(tools_, rows), to);
-    row_slots_.clear();
-    row_ids_.clear();
+    sums.clear();
 }
 
 void GradientOwners::receive_rows(parallel::Communicator& pipeline, int from,

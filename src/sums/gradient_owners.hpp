@@ -2,6 +2,7 @@
 // add them in ascending order of chunks (NUMERICS N3, N10).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -17,6 +18,12 @@
 #include "src/sums/tools.hpp"
 
 namespace rankwise::sums {
+
+/// Where gradients of an embedding's rows come from: each is a sum of its own.
+enum class RowSource : std::uint8_t {
+    input,       ///< the tokens that the decoder reads
+    prediction,  ///< those that a module reads which predicts further
+};
 
 /// Totals of one minibatch for the rows that this rank owns, fp32, each starting from zero. A wave
 /// is one chunk a rank, in the order of ranks; the ranks that have none are known to all and
@@ -64,19 +71,21 @@ class GradientOwners {
                          const std::vector<bool>& contributes, int served, const ServedLookup& own);
 
     /// Collective. Rows of one parameter, named by `ids` (ascending), that this rank's chunk
-    /// contributes to; summed apart from the parameter's total until finish_rows() (a tied
-    /// embedding has two gradients).
+    /// contributes to; summed apart from the parameter's total, and by their source, until
+    /// finish_rows() (a tied embedding has two gradients).
     void exchange_rows(std::string_view label, ParameterId parameter, std::span<const TokenId> ids,
-                       kernels::ConstMatrix rows, const std::vector<bool>& contributes);
+                       kernels::ConstMatrix rows, const std::vector<bool>& contributes,
+                       RowSource source = RowSource::input);
     /// After the last chunk: each row's sum is added to its total once.
-    void finish_rows(ParameterId parameter);
+    void finish_rows(ParameterId parameter, RowSource source = RowSource::input);
 
     /// Rows of exchange_rows() are of a parameter that another pipeline rank holds: who owns them
     /// there.
     void rows_belong_to(parallel::ShardMap owners) { row_owners_ = std::move(owners); }
     /// Instead of finish_rows(), collective over two ranks of the pipeline axis: the sums of rows
     /// travel to the rank that has the parameter, which adds them to its totals.
-    void send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter);
+    void send_rows(parallel::Communicator& pipeline, int to, ParameterId parameter,
+                   RowSource source = RowSource::input);
     void receive_rows(parallel::Communicator& pipeline, int from, ParameterId parameter);
 
   private:
@@ -88,12 +97,25 @@ class GradientOwners {
         parallel::Request arrival;
     };
     using Take = std::function<DeviceSpan<float>(kernels::DeviceBuffer<float>&, std::int64_t)>;
+    /// Rows of exchange_rows(), in the order in which their ids first came: only ids that occur
+    /// take memory.
+    struct RowSums {
+        std::unordered_map<TokenId, std::int64_t> slots;
+        std::vector<TokenId> ids;
+        kernels::DeviceBuffer<float> rows;
+        std::int64_t capacity = 0;
+
+        void clear();
+    };
     Flight send(std::string_view label, std::span<const ParameterId> parameters,
                 const std::vector<bool>& contributes, int served, const ServedLookup& own,
                 const Take& take);
     [[nodiscard]] Take take_scratch() const;
     void add(Flight& flight);
-    void add_row(ParameterId parameter, TokenId id, kernels::ConstMatrix row);
+    void add_row(RowSums& sums, ParameterId parameter, TokenId id, kernels::ConstMatrix row);
+    [[nodiscard]] RowSums& rows_from(RowSource source) {
+        return row_sums_[static_cast<std::size_t>(source)];
+    }
     void add_to_totals(ParameterId parameter, std::span<const TokenId> ids,
                        DeviceSpan<const float> rows);
     [[nodiscard]] const parallel::ShardMap& row_owners() const {
@@ -108,12 +130,7 @@ class GradientOwners {
     kernels::DeviceBuffer<float> totals_;
     kernels::DeviceBuffer<float> sent_, received_;  // of start_exchange()
     std::optional<Flight> flight_;
-    // Rows of exchange_rows(), in the order in which their ids first came: only ids that occur take
-    // memory.
-    std::unordered_map<TokenId, std::int64_t> row_slots_;
-    std::vector<TokenId> row_ids_;
-    kernels::DeviceBuffer<float> rows_;
-    std::int64_t row_capacity_ = 0;
+    std::array<RowSums, 2> row_sums_;  // by source
     bool break_order_ = false;
 };
 

@@ -22,7 +22,7 @@ LayerGroup group_of(const model::Weights& weights, int layer) {
     LayerGroup group;
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
         const Parameter& parameter = weights.table()[id];
-        if (parameter.layer != layer || !parameter.trained) continue;
+        if (parameter.layer != layer || weights.frozen()[static_cast<std::size_t>(id)]) continue;
         const parallel::DataRanks ranks = weights.data_ranks()[static_cast<std::size_t>(id)];
         if (ranks.stride == 1) {
             group.whole.push_back(id);
@@ -135,8 +135,10 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
     };
     const bool owns_all_moments = held_.ranks() == 1 && data_.size() > 1;
     const sums::Tools tools = compute_.tools();
-    for (int layer = -1; layer < weights_.config().layers; ++layer) {
-        if (layer >= 0 && !weights_.pipeline_part().holds_layer(layer)) continue;
+    const std::int64_t layers = weights_.config().layers;
+    for (int layer = -1; layer < layers + (weights_.uses_mtp() ? 1 : 0); ++layer) {
+        const model::PipelinePart& part = weights_.pipeline_part();
+        if (layer >= 0 && !(layer < layers ? part.holds_layer(layer) : part.has_head)) continue;
         const LayerGroup groups = group_of(weights_, layer);
         std::vector<ParameterId> group = groups.whole;
         group.insert(group.end(), groups.shared.begin(), groups.shared.end());

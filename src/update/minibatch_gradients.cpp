@@ -1,5 +1,7 @@
 #include "src/update/minibatch_gradients.hpp"
 
+#include <algorithm>
+
 namespace rankwise::update {
 
 using kernels::Matrix;
@@ -8,23 +10,32 @@ MinibatchGradients::MinibatchGradients(model::Compute& compute, const model::Wei
                                        sums::GradientOwners& owners)
     : compute_(compute), weights_(weights), owners_(owners) {
     const ParameterTable& table = weights.table();
-    const auto layers = static_cast<std::size_t>(weights.config().layers);
-    layer_groups_.resize(layers);
-    expert_groups_.resize(layers);
+    const std::int64_t layers = weights.config().layers + (weights.uses_mtp() ? 1 : 0);
+    layer_groups_.resize(static_cast<std::size_t>(layers));
+    expert_groups_.resize(static_cast<std::size_t>(layers));
+    const model::DecoderParameters& parameters = weights.parameters();
+    head_group_ = {parameters.final_norm, parameters.head};
+    if (weights.uses_mtp()) {
+        const model::MtpIds& module = weights.mtp_ids();
+        head_group_ = {parameters.head};
+        mtp_group_ = {parameters.final_norm, module.embedding_norm, module.hidden_norm,
+                      module.projection, module.head_norm};
+    }
     for (ParameterId id = 0; id < table.count(); ++id) {
-        if (table[id].layer < 0) continue;
+        if (table[id].layer < 0 || table[id].layer >= layers) continue;
+        if (std::ranges::find(mtp_group_, id) != mtp_group_.end()) continue;
         const bool shared_out = weights.expert_data_ranks() > 1 && table[id].expert >= 0;
         auto& groups = shared_out ? expert_groups_ : layer_groups_;
         groups[static_cast<std::size_t>(table[id].layer)].push_back(id);
     }
-    head_group_ = {weights.parameters().final_norm, weights.parameters().head};
 }
 
 void MinibatchGradients::begin() {
     owners_.reset();
     loads_.clear();
-    for (const model::LayerIds& layer : weights_.parameters().layers)
-        loads_.emplace_back(layer.experts.size(), 0);
+    const model::DecoderParameters& parameters = weights_.parameters();
+    for (std::int64_t layer = 0; layer < std::ssize(layer_groups_); ++layer)
+        loads_.emplace_back(parameters.layer(layer).experts.size(), 0);
 }
 
 void MinibatchGradients::begin_wave(std::vector<bool> contributes) {
@@ -42,6 +53,16 @@ void MinibatchGradients::finish() {
         owners_.receive_rows(weights_.pipeline(), 0, embedding);
     } else {
         owners_.finish_rows(embedding);
+    }
+    if (!weights_.uses_mtp()) return;
+    // After the decoder's own, whichever rank has the embedding.
+    constexpr auto kSource = sums::RowSource::prediction;
+    if (part.has_head && part.has_embedding) {
+        owners_.finish_rows(embedding, kSource);
+    } else if (part.has_head) {
+        owners_.send_rows(weights_.pipeline(), 0, embedding, kSource);
+    } else if (part.has_embedding) {
+        owners_.receive_rows(weights_.pipeline(), part.last_rank(), embedding);
     }
 }
 
@@ -104,6 +125,17 @@ void MinibatchGradients::head_done() {
     // At once: the head may be larger than all layers, and would need room beside its gradient.
     owners_.exchange("gradients:head", head_group_, contributes_, slots());
     slots_.clear();
+}
+
+void MinibatchGradients::mtp_done() {
+    if (owners_.data().size() == 1) return;
+    owners_.exchange("gradients:mtp", mtp_group_, contributes_, slots());
+    slots_.clear();
+}
+
+void MinibatchGradients::mtp_embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) {
+    owners_.exchange_rows("gradients:embedding", weights_.parameters().embedding, unique, rows,
+                          contributes_, sums::RowSource::prediction);
 }
 
 void MinibatchGradients::embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) {

@@ -31,6 +31,8 @@ class MinibatchGradients final : public model::GradientSink {
     void expert_load(std::int64_t layer, std::span<const Range> rows) override;
     void layer_done(std::int64_t layer) override;
     void head_done() override;
+    void mtp_done() override;
+    void mtp_embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override;
     void embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override;
 
   private:
@@ -45,6 +47,7 @@ class MinibatchGradients final : public model::GradientSink {
     std::vector<std::vector<ParameterId>> layer_groups_;
     std::vector<std::vector<ParameterId>> expert_groups_;  // that several data ranks share out
     std::vector<ParameterId> head_group_;
+    std::vector<ParameterId> mtp_group_;  // of a module that is trained, with the final norm
     std::vector<bool> contributes_;
     ExpertLoads loads_;
     std::unordered_map<ParameterId, kernels::Matrix>

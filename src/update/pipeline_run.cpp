@@ -76,7 +76,8 @@ class Run {
         const Microbatch* batch = batch_of(step);
         const LayerStage& stage = stage_of(step);
         if (batch == nullptr) {
-            follows_.push_back({step, {compute_, weights_, stage, recompute_}});
+            follows_.push_back(
+                {step, {compute_, weights_, stage, recompute_, weights_.uses_mtp()}});
             follows_.back().pass.forward();
             return;
         }

@@ -6,12 +6,10 @@ namespace rankwise::update {
 
 void level_router_biases(model::Compute& compute, model::Weights& weights,
                          parallel::Communicator& data, ExpertLoads loads, double rate) {
-    const std::vector<model::LayerIds>& layers = weights.parameters().layers;
-    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-        const ParameterId id = layers[layer].router_bias;
-        if (id < 0 || !weights.pipeline_part().holds_layer(static_cast<std::int64_t>(layer)))
-            continue;
-        std::vector<std::int64_t>& load = loads[layer];
+    for (std::int64_t layer = 0; layer < std::ssize(loads); ++layer) {
+        const ParameterId id = weights.parameters().layer(layer).router_bias;
+        if (id < 0 || !holds(weights.pipeline_part(), weights.parameters(), id)) continue;
+        std::vector<std::int64_t>& load = loads[static_cast<std::size_t>(layer)];
         data.all_reduce_sum("router load", load);
         if (weights.split()) weights.tensor().all_reduce_sum("router load", load);
         const std::int64_t total = std::accumulate(load.begin(), load.end(), std::int64_t{0});

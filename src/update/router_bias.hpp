@@ -9,7 +9,8 @@
 
 namespace rankwise::update {
 
-/// Tokens that each expert of each layer got: [layer][expert]; empty where a layer has none.
+/// Tokens that each expert of each layer got: [layer][expert]; empty where a layer has none. The
+/// layer of a module that is trained comes last.
 using ExpertLoads = std::vector<std::vector<std::int64_t>>;
 
 /// Adds `rate` to the bias of an expert that got fewer tokens than the mean of its layer, and takes

@@ -32,6 +32,11 @@ struct MinibatchCallbacks {
     std::function<void(std::int64_t sample, std::span<const float> logprob,
                        std::span<const float> entropy, std::span<float> coefficient)>
         loss;
+    /// The same of a module that predicts one token further, for those of the tokens that it
+    /// predicts: all, or all but the second of the sequence.
+    std::function<void(std::int64_t sample, std::span<const float> logprob,
+                       std::span<float> coefficient)>
+        mtp_loss = {};
 };
 
 struct TrainerOptions {
@@ -39,6 +44,9 @@ struct TrainerOptions {
     bool recompute =
         false;     ///< physical: activations of a layer are computed again in the backward pass
     int zero = 1;  ///< physical
+    /// The module behind the last layer predicts one token further and is trained (model/mtp.hpp).
+    /// Of samples that do not share their prompts.
+    bool mtp = false;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;  ///< physical
 };
 
@@ -54,6 +62,9 @@ class Trainer {
   public:
     Trainer(model::Compute& compute, model::Weights& weights, parallel::Communicator& data,
             const TrainerOptions& options, const AdamwOptions& adamw);
+    Trainer(const Trainer&) = delete;
+    Trainer& operator=(const Trainer&) = delete;
+    ~Trainer();
 
     /// Forward and backward over the chunks of this rank, wave by wave, then one AdamW step.
     /// @param before_update  called when all losses and gradients are known and no weight has
@@ -75,7 +86,12 @@ class Trainer {
     /// This data rank's chunk of a wave.
     struct Chunk {
         model::Microbatch batch;
-        std::vector<std::pair<std::int64_t, std::size_t>> answers;  ///< sample, answer's length
+        struct Answer {
+            std::int64_t sample;
+            std::size_t tokens;
+            std::size_t further;  ///< of these a module predicts so many
+        };
+        std::vector<Answer> answers;
     };
     [[nodiscard]] Chunk make_chunk(const MinibatchPlan& plan, bool share_prompts, Range bundles,
                                    const MinibatchCallbacks& callbacks);
@@ -95,7 +111,9 @@ class Trainer {
 };
 
 /// Appends the bundles of a chunk to a micro-batch, in order.
+/// @param mtp  for a module too, which predicts one token further
 void append_bundles(model::Microbatch& batch, const MinibatchPlan& plan, bool share_prompts,
-                    Range bundles, const std::function<SampleText(std::int64_t)>& text);
+                    Range bundles, const std::function<SampleText(std::int64_t)>& text,
+                    bool mtp = false);
 
 }  // namespace rankwise::update

@@ -31,6 +31,9 @@ class PassGradients final : public model::GradientSink {
                               rank_.device.stream());
         }
     }
+    void mtp_embedding(std::span<const TokenId> unique, kernels::ConstMatrix rows) override {
+        embedding(unique, rows);
+    }
     [[nodiscard]] std::vector<float> values(ParameterId id) const {
         return rank_.device.get(
             DeviceSpan<const float>(buffers_[static_cast<std::size_t>(id)].span()));

@@ -25,7 +25,11 @@ struct Model {
     /// over the first `ids` rows of the head.
     [[nodiscard]] std::vector<Vector> distributions(std::span<const TokenId> tokens,
                                                     double temperature, std::int64_t ids) const {
-        std::vector<Vector> rows = logits(tokens);
+        return log_softmax(logits(tokens), temperature, ids);
+    }
+    /// The same of rows of logits.
+    [[nodiscard]] static std::vector<Vector> log_softmax(std::vector<Vector> rows,
+                                                         double temperature, std::int64_t ids) {
         for (Vector& row : rows) {
             row.resize(static_cast<std::size_t>(ids));
             double largest = -INFINITY;
@@ -39,32 +43,68 @@ struct Model {
 
     /// [tokens][vocabulary]
     [[nodiscard]] std::vector<Vector> logits(std::span<const TokenId> tokens) const {
-        const auto hidden = static_cast<std::size_t>(config.hidden);
+        std::vector<Vector> x = hidden(tokens);
+        for (Vector& row : x) row = linear(row, head());
+        return x;
+    }
+
+    /// Of the module that predicts one token further (DeepSeek-V3 (2024) equations 21 to 23): row i
+    /// of tokens - 1, from tokens 0 to i + 1, is of token i + 2. Embedding and head are the
+    /// model's.
+    [[nodiscard]] std::vector<Vector> further_logits(std::span<const TokenId> tokens) const {
+        const std::string layer = layer_name(config.layers);
+        const std::vector<Vector> states = hidden(tokens);
         std::vector<Vector> x;
-        for (const TokenId token : tokens) {
-            const auto from = at("model.embed_tokens.weight").begin() +
-                              static_cast<std::ptrdiff_t>(token * config.hidden);
-            x.emplace_back(from, from + static_cast<std::ptrdiff_t>(hidden));
+        for (std::size_t i = 0; i + 1 < tokens.size(); ++i) {
+            Vector joined = norm(embedding(tokens[i + 1]), at(layer + "enorm.weight"));
+            const Vector state = norm(states[i], at(layer + "hnorm.weight"));
+            joined.insert(joined.end(), state.begin(), state.end());
+            x.push_back(linear(joined, layer + "eh_proj"));
         }
-        for (std::int64_t l = 0; l < config.layers; ++l) {
-            const std::string layer = "model.layers." + std::to_string(l) + ".";
-            if (config.latent.used()) {
-                latent_attention(layer, x);
-            } else {
-                attention(layer, x);
-            }
-            for (Vector& row : x) {
-                const Vector normed = norm(row, at(layer + "post_attention_layernorm.weight"));
-                add(row, config.has_experts(l) ? mixture(layer + "mlp.", normed)
-                                               : mlp(layer + "mlp.", normed));
-            }
-        }
-        const char* head = config.tied ? "model.embed_tokens" : "lm_head";
-        for (Vector& row : x) row = linear(norm(row, at("model.norm.weight")), head);
+        pass(config.layers, x);
+        for (Vector& row : x)
+            row = linear(norm(row, at(layer + "shared_head.norm.weight")), head());
         return x;
     }
 
   private:
+    [[nodiscard]] static std::string layer_name(std::int64_t layer) {
+        return "model.layers." + std::to_string(layer) + ".";
+    }
+    [[nodiscard]] const char* head() const {
+        return config.tied ? "model.embed_tokens" : "lm_head";
+    }
+
+    [[nodiscard]] Vector embedding(TokenId token) const {
+        const auto from = at("model.embed_tokens.weight").begin() +
+                          static_cast<std::ptrdiff_t>(token * config.hidden);
+        return {from, from + static_cast<std::ptrdiff_t>(config.hidden)};
+    }
+
+    /// Hidden states after the final norm.
+    [[nodiscard]] std::vector<Vector> hidden(std::span<const TokenId> tokens) const {
+        std::vector<Vector> x;
+        for (const TokenId token : tokens) x.push_back(embedding(token));
+        for (std::int64_t l = 0; l < config.layers; ++l) pass(l, x);
+        for (Vector& row : x) row = norm(row, at("model.norm.weight"));
+        return x;
+    }
+
+    /// Through one layer.
+    void pass(std::int64_t l, std::vector<Vector>& x) const {
+        const std::string layer = layer_name(l);
+        if (config.latent.used()) {
+            latent_attention(layer, x);
+        } else {
+            attention(layer, x);
+        }
+        for (Vector& row : x) {
+            const Vector normed = norm(row, at(layer + "post_attention_layernorm.weight"));
+            add(row, config.has_experts(l) ? mixture(layer + "mlp.", normed)
+                                           : mlp(layer + "mlp.", normed));
+        }
+    }
+
     [[nodiscard]] const Vector& at(const std::string& name) const { return weights.at(name); }
 
     static void add(Vector& to, const Vector& what) {

@@ -75,6 +75,24 @@ class Checkpoint(program.Case):
                 self.assertRegex(result.out, rf"going on from \S+/step_{LAST:08} ")
                 self.assertEqual(self.digests(other), self.expected)
 
+    def test_a_module_that_predicts_further_goes_on_with_its_moments(self):
+        recipe = program.SOURCE / "configs/matrix_mtp.ini"
+        whole = self.folder / "whole"
+        self.assertEqual(self.train(recipe=recipe, directory=whole).code, 0)
+        for step in (1, 3):  # in the first step of each stage that trains it
+            with self.subTest(step=step):
+                stopped = self.folder / f"stopped_{step}"
+                result = self.train("--run.stop_after_steps", step, recipe=recipe, ranks=2, directory=stopped)
+                self.assertEqual(result.code, 3, result)
+                other = self.folder / f"other_{step}"
+                shutil.copytree(stopped, other)
+                shutil.rmtree(other / "checkpoints")
+                done = self.reshard(stopped, other / "checkpoints", "--ranks", 4, "--tensor", 2)
+                self.assertEqual(done.code, 0, done)
+                for run in (stopped, other):
+                    self.assertEqual(self.train(recipe=recipe, ranks=3, directory=run).code, 0)
+                    self.assertEqual(self.digests(run), self.digests(whole))
+
     def test_what_cannot_be_written_anew_is_refused_and_leaves_nothing(self):
         new = self.folder / "new"
         for options, code, words in ((("--ranks", 3, "--tensor", 3), 2, ("3 tensor ranks", "1, 2")),

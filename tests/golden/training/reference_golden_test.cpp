@@ -191,6 +191,47 @@ TEST(ReferenceFolders, OurOwnPassInDoubleAgreesToo) {
     }
 }
 
+/// Of the module that predicts one token further: log-probabilities of every id as the successor of
+/// what follows the last token but one.
+std::vector<double> last_further_row(SmallModel& model, std::vector<TokenId> tokens) {
+    model.weights.use_mtp(model.compute, true);
+    model::Microbatch batch;
+    tokens.push_back(0);
+    for (std::int64_t id = 0; id < model.config.vocab_size; ++id) {
+        tokens.back() = static_cast<TokenId>(id);
+        model::append_sequence(batch, tokens, std::ssize(tokens) - 1, true);
+    }
+    model::TrainingPass pass(model.compute, model.weights, {.ids = model.config.vocab_size}, batch,
+                             false);
+    const auto all = pass.logprobs().logprob;
+    return {all.end() - model.config.vocab_size, all.end()};
+}
+
+TEST_P(ReferenceGoldens, AModuleThatPredictsFurtherGivesTheDistributionsOfThePassInDouble) {
+    std::int64_t compared = 0;
+    const auto folders = reference_folders();
+    if (folders.empty()) GTEST_SKIP() << "no test data folder";
+    for (const fs::path& folder : folders) {
+        SCOPED_TRACE(folder.filename());
+        for (const Json& result : results_of(folder)) {
+            if (!result.contains("mtp_logits_last_row")) continue;
+            FolderModel loaded(folder, GetParam());
+            const auto tokens = result.at("input_ids").get<std::vector<TokenId>>();
+            const auto expected =
+                result.at("mtp_logits_last_row").at("post_norm").get<std::vector<double>>();
+            const auto ours = loaded.model.reference_model().further_logits(tokens).back();
+            const auto got = last_further_row(loaded.model, tokens);
+            const auto logprobs = log_softmax(expected);
+            for (std::size_t i = 0; i < expected.size(); ++i) {
+                ASSERT_NEAR(ours[i], expected[i], 1e-6) << "id " << i;
+                ASSERT_NEAR(got[i], logprobs[i], kBound) << "id " << i;
+            }
+            ++compared;
+        }
+    }
+    EXPECT_GT(compared, 0);
+}
+
 /// A model in shards of bfloat16 is the model in one file of float32, rounded.
 TEST(ReferenceFolders, AShardedBfloat16FolderHoldsTheRoundedWeightsOfItsTwin) {
     const auto folder = data_folder();

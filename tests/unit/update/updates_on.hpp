@@ -72,10 +72,13 @@ struct Result {
     friend bool operator==(const Result&, const Result&) = default;
 };
 
-/// Two updates; weights and gradient norms after them.
+/// Two updates; weights and gradient norms after them. With a module that predicts further samples
+/// do not share their prompts.
 inline Result updates(model::Compute& compute, model::Weights& weights,
                       parallel::Communicator& data, const TrainerOptions& options) {
     const Data texts;
+    PlanOptions plan = kPlan;
+    plan.share_prompts = !options.mtp;
     Trainer trainer(compute, weights, data, options, {.router_bias_rate = 1e-2});
     const MinibatchCallbacks callbacks{
         .text =
@@ -90,11 +93,17 @@ inline Result updates(model::Compute& compute, model::Weights& weights,
                 EXPECT_TRUE(weights.pipeline_part().has_head);
                 for (std::size_t t = 0; t < coefficient.size(); ++t)
                     coefficient[t] = logprob[t] * (sample % 2 == 0 ? 0.25F : -0.125F);
+            },
+        .mtp_loss =
+            [&](std::int64_t sample, std::span<const float> logprob, std::span<float> coefficient) {
+                EXPECT_TRUE(options.mtp && weights.pipeline_part().has_head);
+                for (std::size_t t = 0; t < coefficient.size(); ++t)
+                    coefficient[t] = logprob[t] * (sample % 2 == 0 ? -0.5F : 0.125F);
             }};
     Result result;
     for (int step = 0; step < 2; ++step) {
         result.norms.push_back(
-            trainer.step(plan_minibatch(texts.sizes, kPlan), kPlan, callbacks, 1e-2));
+            trainer.step(plan_minibatch(texts.sizes, plan), plan, callbacks, 1e-2));
     }
     result.digests = weights.digests(compute);
     return result;
@@ -113,6 +122,7 @@ struct Layout {
     bool recompute = false;
     int zero = 1;
     std::int64_t expert_rows = 0;
+    bool mtp = false;
 };
 
 inline Result updates_on(parallel::Communicator& world, const model::ModelConfig& config,
@@ -132,6 +142,7 @@ inline Result updates_on(parallel::Communicator& world, const model::ModelConfig
                    {.head = {.ids = config.vocab_size},
                     .recompute = layout.recompute,
                     .zero = layout.zero,
+                    .mtp = layout.mtp,
                     .schedule = layout.schedule});
 }
 
