@@ -1,5 +1,9 @@
 // Updates with a module that predicts one token further: the bits of one rank on every mesh, and
 // what changes where it is trained.
+#include <set>
+
+#include "kernels/plan_device.hpp"
+#include "parallel/mirror_communicator.hpp"
 #include "tests/unit/io/scratch.hpp"
 #include "tests/unit/update/updates_on.hpp"
 
@@ -66,6 +70,67 @@ TEST(TrainedModule, UpdatesAreThoseOfOneRankOnEveryMesh) {
             parallel::ThreadWorld world(narrow<int>(layout.shape.ranks()));
             world.run([&](parallel::Communicator& axis) {
                 EXPECT_EQ(updates_on(axis, config, layout), expected) << name;
+            });
+        }
+    }
+}
+
+/// Streams there and their gradients back, as without a module; the embedding for its copy, once
+/// before the first step and after each; the sums of gradients of the rows that it looks up.
+TEST(TrainedModule, BytesSentInAPipelineAreThoseOfTheFormula) {
+    const Data texts;
+    std::int64_t rows = 0;
+    std::set<TokenId> ids;
+    for (std::size_t sample = 0; sample < texts.sizes.size(); ++sample) {
+        const auto group = static_cast<std::size_t>(texts.sizes[sample].group);
+        std::vector<TokenId> tokens = texts.prompts[group];
+        tokens.insert(tokens.end(), texts.answers[sample].begin(), texts.answers[sample].end());
+        rows += std::ssize(tokens) - 1;
+        ids.insert(tokens.begin() + 1, tokens.end());
+    }
+    const model::ModelConfig config = model_with_module(false);
+    Layout layout{{.pipeline = 2}};
+    layout.mtp = true;
+    parallel::ThreadWorld world(2);
+    world.run([&](parallel::Communicator& axis) { (void)updates_on(axis, config, layout); });
+    std::int64_t sent = 0;
+    for (int rank = 0; rank < 2; ++rank) {
+        for (const auto& row : world.instruments(rank).traffic->rows()) {
+            if (row.op == parallel::Op::send) sent += row.bytes;
+        }
+    }
+    const std::int64_t copy = 4 * config.vocab_size * config.hidden;
+    const std::int64_t step =
+        2 * 4 * rows * config.hidden + copy + 8 + 4 * std::ssize(ids) * (config.hidden + 1);
+    EXPECT_EQ(sent, copy + 2 * step);
+}
+
+TEST(TrainedModule, WhatARankPlansIsTheMemoryThatItTakes) {
+    for (const auto& shape : {parallel::MeshShape{}, parallel::MeshShape{.pipeline = 2}}) {
+        for (const bool recompute : {false, true}) {
+            parallel::ThreadWorld world(narrow<int>(shape.ranks()));
+            world.run([&](parallel::Communicator& axis) {
+                test::DeviceUnderTest device(test::plain_device());
+                kernels::PlanDevice plan(*device);
+                parallel::Mesh mesh(axis, shape);
+                const auto mirror =
+                    parallel::make_mirror_world(shape, axis.rank(), kernels::PlanDevice::owns);
+                parallel::Mesh mirrored(*mirror, shape);
+                const auto peaks = [&](kernels::Device& on, parallel::Mesh& over) {
+                    const auto stream = on.make_stream();
+                    kernels::Arena arena(on);
+                    model::Compute compute{on, *stream, arena};
+                    model::Weights weights(on, model_with_module(false),
+                                           model::Passes::forward_and_backward,
+                                           {.pipeline = model::pipeline_axis(over, kInTurn)});
+                    model::initialise(weights, {}, 1, compute);
+                    (void)updates(
+                        compute, weights, over.axis(parallel::Axis::data),
+                        {.head = {.ids = kVocabulary}, .recompute = recompute, .mtp = true});
+                    return std::pair(arena.peak_bytes(), arena.peak_bytes_beside());
+                };
+                EXPECT_EQ(peaks(plan, mirrored), peaks(*device, mesh))
+                    << to_string(shape) << ", recompute " << recompute;
             });
         }
     }
