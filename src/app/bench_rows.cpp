@@ -76,7 +76,7 @@ stages::PhysicalOptions BenchContext::physical() const {
     return {.slots = options_.generation.slots,
             .prefill_tokens = options_.generation.prefill_tokens,
             .deal_interval = options_.generation.deal_interval,
-            .recompute = options_.update.recompute == "layer",
+            .recompute = options_.update.layers_again(),
             .head_bytes = options_.update.head_bytes,
             .zero = options_.parallel.zero};
 }

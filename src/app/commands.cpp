@@ -39,7 +39,8 @@ const std::vector<Command>& all_commands() {
                       "sends, and proposes the one that fits and splits least"}},
          .examples = {"rankwise plan configs/countdown.ini --ranks 2",
                       "rankwise plan configs/countdown.ini --ranks 16 --memory-gb 80",
-                      "rankwise plan configs/countdown.ini --ranks 8 --update.recompute layer"},
+                      "rankwise plan configs/countdown.ini --update.recompute fit "
+                      "--memory-gb 0.3"},
          .takes_settings = true,
          .alone = run_plan},
         {.name = "eval",

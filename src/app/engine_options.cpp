@@ -4,6 +4,7 @@
 
 #include "parallel/pipeline_schedule.hpp"
 #include "src/base/error.hpp"
+#include "src/model/decoder.hpp"
 
 namespace rankwise::app {
 
@@ -97,8 +98,13 @@ OptionList GenerationOptions::options() {
 OptionList UpdateOptions::options() {
     OptionList list;
     list.physical("recompute", &recompute, {"none", "layer"},
-                  "layer: activations are computed again in the backward pass, for less memory")
-        .one_of({"none", "layer"});
+                  "layer: activations are computed again in the backward pass, for less memory; "
+                  "fit: those of as few layers as make a rank fit into the memory that there is")
+        .one_of({"none", "layer", "fit"});
+    list.physical("recompute_layers", &recompute_layers, {"0", "2"},
+                  "with recompute = layer: so many layers, from the first of each pipeline stage; "
+                  "0: all")
+        .at_least(0);
     list.physical(
             "reference", &reference, {"device", "host", "disk"},
             "where the reference's weights lie while they score nothing: in the host's memory "
@@ -108,6 +114,11 @@ OptionList UpdateOptions::options() {
                   "most bytes of logits that are held at a time")
         .at_least(1);
     return list;
+}
+
+std::int64_t UpdateOptions::layers_again() const {
+    if (recompute != "layer") return 0;
+    return recompute_layers == 0 ? model::kAllLayers : recompute_layers;
 }
 
 OptionList FaultOptions::options() {

@@ -50,9 +50,12 @@ struct GenerationOptions {
 
 struct UpdateOptions {
     std::string recompute = "none";
+    std::int64_t recompute_layers = 0;
     std::string reference = "device";
     std::int64_t head_bytes = 32 << 20;
     [[nodiscard]] OptionList options();
+    /// Layers of each stage that are computed again (model::StagePass); none yet for "fit".
+    [[nodiscard]] std::int64_t layers_again() const;
 };
 
 struct FaultOptions {

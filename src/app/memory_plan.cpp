@@ -235,8 +235,9 @@ void require_memory(std::span<const StageMemory> plan, std::int64_t program, int
     if (needed <= available) return;
     throw EnvironmentError(fmt::format(
         "stage {} may need {} MB more on each rank, which is {} MB for the {} rank{} of this node, "
-        "but {} MB are free: start fewer ranks a node, lower [generation] slots or "
-        "max_completion_length (KV cache), chunk_tokens or [update] recompute = layer (scratch), "
+        "but they may take {}: start fewer ranks a node, raise [run] memory_gb if it is set, lower "
+        "[generation] slots or "
+        "max_completion_length (KV cache), chunk_tokens or [update] recompute = fit (scratch), "
         "or take the risk with [run] memory_check = warn\n{}",
         largest(plan).stage, megabytes(largest(plan).bytes()), megabytes(needed), ranks_here,
         ranks_here == 1 ? "" : "s", megabytes(available), memory_table(plan, program)));

@@ -17,6 +17,7 @@
 #include "src/app/train_recipe.hpp"
 #include "src/base/clock.hpp"
 #include "src/base/log.hpp"
+#include "src/model/decoder.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -24,8 +25,9 @@ namespace {
 /// A layout and what it would take.
 struct Candidate {
     Layout layout;
-    std::int64_t bytes = 0;  ///< of a rank, program included
-    double sent = 0.0;       ///< by a rank in a step, bytes; the stage that sends most
+    std::int64_t bytes = 0;      ///< of a rank, program included
+    double sent = 0.0;           ///< by a rank in a step, bytes; the stage that sends most
+    std::int64_t recompute = 0;  ///< layers of each stage that the backward pass computes again
 };
 
 double most_sent(std::span<const StageMemory> plan) {
@@ -41,11 +43,12 @@ double most_sent(std::span<const StageMemory> plan) {
 /// What splits least comes first: copies of the layers are shared by as few ranks as may be, among
 /// those by pipeline ranks (which send least) rather than tensor ranks, and data ranks share out
 /// their optimizer before their weights. `layouts` come in that order but for `zero`.
-std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t program) {
+std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t program,
+                                  std::int64_t limit) {
     std::vector<Candidate> found;
     for (const Layout& layout : engine.layouts(ranks)) {
-        const std::vector<StageMemory> plan = engine.plan_memory(0, layout);
-        found.push_back({layout, largest(plan).bytes() + program, most_sent(plan)});
+        const auto [recompute, plan] = engine.fit_memory(0, layout, limit - program);
+        found.push_back({layout, largest(plan).bytes() + program, most_sent(plan), recompute});
     }
     const auto order = [](const Candidate& candidate) {
         const auto& [shape, zero] = candidate.layout;
@@ -55,19 +58,27 @@ std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t p
     return found;
 }
 
+/// Layers that are computed again, in words.
+std::string layers(std::int64_t recompute) {
+    if (recompute == 0) return "-";
+    return recompute == model::kAllLayers ? "all" : fmt::format("{}", recompute);
+}
+
 std::string proposal(std::span<const Candidate> all, std::int64_t limit) {
     std::string text = fmt::format(
         "layouts of these ranks, what splits least first; * fits in {} MB a rank\n  {:>6} {:>8} "
-        "{:>6} {:>4} {:>10} {:>12}\n",
-        megabytes(limit), "data", "pipeline", "tensor", "zero", "MB a rank", "MB sent");
+        "{:>6} {:>4} {:>10} {:>10} {:>12}\n",
+        megabytes(limit), "data", "pipeline", "tensor", "zero", "recompute", "MB a rank",
+        "MB sent");
     const Candidate* proposed = nullptr;
     const Candidate* smallest = nullptr;
     for (const Candidate& candidate : all) {
         const auto& [shape, zero] = candidate.layout;
         const bool fits = candidate.bytes <= limit;
-        text += fmt::format("{} {:>6} {:>8} {:>6} {:>4} {:>10} {:>12.3f}\n", fits ? '*' : ' ',
-                            shape.data, shape.pipeline, shape.tensor, zero,
-                            megabytes(candidate.bytes), candidate.sent / 1e6);
+        text +=
+            fmt::format("{} {:>6} {:>8} {:>6} {:>4} {:>10} {:>10} {:>12.3f}\n", fits ? '*' : ' ',
+                        shape.data, shape.pipeline, shape.tensor, zero, layers(candidate.recompute),
+                        megabytes(candidate.bytes), candidate.sent / 1e6);
         if (fits && proposed == nullptr) proposed = &candidate;
         if (smallest == nullptr || candidate.bytes < smallest->bytes) smallest = &candidate;
     }
@@ -78,7 +89,7 @@ std::string proposal(std::span<const Candidate> all, std::int64_t limit) {
     }
     return text + fmt::format(
                       "none fits: the smallest takes {} MB; give more ranks, fewer [generation] "
-                      "slots, a smaller chunk_tokens, or [update] recompute = layer\n",
+                      "slots, a smaller chunk_tokens, or [update] recompute = fit\n",
                       megabytes(smallest->bytes));
 }
 
@@ -92,7 +103,8 @@ int run_plan(const Arguments& arguments) {
     std::vector<std::string> problems;
     OptionList own;
     own.logical("ranks", &ranks, "ranks to plan for").at_least(1);
-    own.logical("memory-gb", &memory_gb, "memory of a rank").at_least(0);
+    own.logical("memory-gb", &memory_gb, "10^9 bytes that a rank may take; lists layouts")
+        .at_least(0);
     read_options(arguments, own, problems);
     TrainRecipe recipe;
     Recipe text = Recipe::read(file, arguments.settings);
@@ -116,13 +128,21 @@ int run_plan(const Arguments& arguments) {
         recipe, paths, *fs, session, log, clock, [](std::string_view, std::int64_t) {},
         TrainEngine::Purpose::plan);
     engine.check_stages(session, 0);
-    const std::vector<StageMemory> plan = engine.plan_memory(0);
+    const std::int64_t limit = memory_gb > 0.0 ? static_cast<std::int64_t>(memory_gb * 1e9)
+                               : recipe.run.memory_gb > 0
+                                   ? static_cast<std::int64_t>(recipe.run.memory_gb * 1e9)
+                                   : available_bytes() + program;
+    const auto [recompute, plan] = engine.fit_memory(0, engine.layout(), limit - program);
     fmt::print("{}: {} rank{}, {}\n{}", file.string(), ranks, ranks == 1 ? "" : "s",
                to_string(engine.shape()), memory_table(plan, program));
+    if (recipe.update.recompute == "fit")
+        fmt::print(
+            "recompute = fit: layers of each stage that are computed again to fit in {} MB: {}\n",
+            megabytes(limit), layers(recompute));
     fmt::print("{}{}\n", traffic_table(plan), memory_line(plan, program));
     if (memory_gb > 0.0) {
-        const std::vector<Candidate> all = candidates(engine, narrow<int>(ranks), program);
-        fmt::print("{}", proposal(all, static_cast<std::int64_t>(memory_gb * 1e9)));
+        const std::vector<Candidate> all = candidates(engine, narrow<int>(ranks), program, limit);
+        fmt::print("{}", proposal(all, limit));
     }
     return static_cast<int>(ExitCode::done);
 }

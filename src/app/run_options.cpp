@@ -38,6 +38,10 @@ OptionList RunOptions::options() {
     list.operational("memory_check", &memory_check, "only says whether the run begins",
                      "when the memory planned is more than is free: refuse or warn")
         .one_of({"refuse", "warn"});
+    list.operational("memory_gb", &memory_gb, "only limits what is planned",
+                     "10^9 bytes that a rank may take, the program's own included; 0: its share "
+                     "of what its node has free")
+        .at_least(0);
     list.operational("display", &display, "only says what is printed",
                      "auto: live on a terminal, lines elsewhere")
         .one_of({"auto", "live", "lines", "off"});

@@ -22,6 +22,7 @@ struct RunOptions {
     std::int64_t rollouts_every = 1;
     std::int64_t sample_every = 10;
     std::string memory_check = "refuse";
+    double memory_gb = 0.0;
     std::string display = "auto";
     std::string log_level = "info";
     double watchdog_s = 300.0;

@@ -96,13 +96,35 @@ class TrainRun {
 
     /// Before anything is computed: what the stages will need, and whether there is so much.
     void plan_memory(std::size_t first) {
+        const std::int64_t available = memory_to_plan_for();
+        if (options_.update.recompute == "fit") fit_memory(first, available);
         session_.start_together([&] {
             memory_ = engine_.plan_memory(first);
             log_.info("{}", memory_table(memory_, program_bytes_));
             const bool refuse = options_.run.memory_check == "refuse";
             require_memory(memory_, program_bytes_, session_.ranks_here(),
-                           refuse ? available_bytes() : std::numeric_limits<std::int64_t>::max());
+                           refuse ? available : std::numeric_limits<std::int64_t>::max());
         });
+    }
+
+    /// Bytes that the ranks of this node may take beside what they hold already.
+    [[nodiscard]] std::int64_t memory_to_plan_for() const {
+        if (options_.run.memory_gb == 0.0) return available_bytes();
+        const auto limit = static_cast<std::int64_t>(options_.run.memory_gb * 1e9);
+        return std::max(std::int64_t{0}, limit - program_bytes_) * session_.ranks_here();
+    }
+
+    /// Chooses the layers that are computed again: of all ranks' needs the greatest.
+    void fit_memory(std::size_t first, std::int64_t available) {
+        std::int64_t layers = 0;
+        session_.start_together([&] {
+            layers = engine_.fit_memory(first, engine_.layout(), available / session_.ranks_here())
+                         .recompute;
+        });
+        layers = session_.world().all_reduce_max("memory:recompute", layers);
+        engine_.set_recompute(layers);
+        log_.info("the backward pass computes activations of {} layers of each stage again",
+                  layers);
     }
 
     /// Planned against measured, for the log and the report.

@@ -29,7 +29,7 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
     return {.slots = recipe.generation.slots,
             .prefill_tokens = recipe.generation.prefill_tokens,
             .deal_interval = recipe.generation.deal_interval,
-            .recompute = recipe.update.recompute == "layer",
+            .recompute = recipe.update.layers_again(),
             .head_bytes = recipe.update.head_bytes,
             .zero = recipe.parallel.zero,
             .schedule = parallel::schedule_of(recipe.parallel.schedule),
@@ -254,11 +254,38 @@ std::vector<std::string> TrainEngine::problems_of_stage(std::size_t index) {
 }
 
 std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first) {
-    return plan_memory(first, {shape_, recipe_.parallel.zero});
+    return plan_memory(first, layout());
 }
 
 std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first, const Layout& layout) {
-    stages::PhysicalOptions physical = physical_options(recipe_);
+    return plan_memory(first, layout, environment_->physical.recompute);
+}
+
+TrainEngine::Fitted TrainEngine::fit_memory(std::size_t first, const Layout& layout,
+                                            std::int64_t bytes) {
+    Fitted fitted{environment_->physical.recompute, plan_memory(first, layout)};
+    if (recipe_.update.recompute != "fit" || largest(fitted.plan).bytes() <= bytes) return fitted;
+    std::int64_t most = 1;
+    for (std::size_t i = first; i < recipe_.stages.size(); ++i)
+        most = std::max(most, described(recipe_.stages[i]->model).config.layers);
+    fitted = {most, plan_memory(first, layout, most)};
+    // From one layer on, more of them need less.
+    for (std::int64_t few = 1; few < fitted.recompute;) {
+        const std::int64_t middle = (few + fitted.recompute) / 2;
+        std::vector<StageMemory> plan = plan_memory(first, layout, middle);
+        if (largest(plan).bytes() <= bytes) {
+            fitted = {middle, std::move(plan)};
+        } else {
+            few = middle + 1;
+        }
+    }
+    return fitted;
+}
+
+std::vector<StageMemory> TrainEngine::plan_memory(std::size_t first, const Layout& layout,
+                                                  std::int64_t recompute) {
+    stages::PhysicalOptions physical = environment_->physical;
+    physical.recompute = recompute;
     physical.zero = layout.zero;
     std::vector<StageMemory> plan;
     for (std::size_t i = first; i < recipe_.stages.size(); ++i) {

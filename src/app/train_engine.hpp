@@ -68,6 +68,17 @@ class TrainEngine {
     [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first);
     /// Of another layout than the recipe's.
     [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first, const Layout& layout);
+    /// A plan in which the activations of so many layers are computed again (model::StagePass).
+    struct Fitted {
+        std::int64_t recompute = 0;
+        std::vector<StageMemory> plan;
+    };
+    /// What [update] recompute = fit means where a rank may take so many bytes: as few layers are
+    /// computed again as will do, all where that is not enough either. Otherwise plan_memory().
+    [[nodiscard]] Fitted fit_memory(std::size_t first, const Layout& layout, std::int64_t bytes);
+    [[nodiscard]] Layout layout() const { return {shape_, recipe_.parallel.zero}; }
+    /// For stages that are built from now on; the same on all ranks.
+    void set_recompute(std::int64_t layers) { environment_->physical.recompute = layers; }
     /// Every layout of so many ranks that all models of the recipe can be split over.
     [[nodiscard]] std::vector<Layout> layouts(int ranks);
     /// Holds a stage's scratch memory in one piece before it begins.
@@ -80,6 +91,8 @@ class TrainEngine {
     [[nodiscard]] const stages::Environment& environment() const { return *environment_; }
 
   private:
+    [[nodiscard]] std::vector<StageMemory> plan_memory(std::size_t first, const Layout& layout,
+                                                       std::int64_t recompute);
     void build(int ranks, Purpose purpose);
     /// A model of [model.NAME] as the recipe describes it.
     struct Described {

@@ -8,6 +8,11 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
+/// Whether the backward pass computes a layer's activations again.
+bool computed_again(const LayerStage& stage, std::int64_t layer, std::int64_t recompute) {
+    return layer - stage.layers.begin < recompute;
+}
+
 Logprobs download(Compute& compute, const HeadOutputs& head) {
     return {compute.device.Memory::download<float>(head.logprob, compute.stream),
             compute.device.Memory::download<float>(head.entropy, compute.stream)};
@@ -22,10 +27,10 @@ void gather_forward(Compute& compute, const Weights& weights, const LayerStage& 
 }
 
 void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
-                     std::int64_t layer, bool recompute) {
+                     std::int64_t layer, std::int64_t recompute) {
     // Who computes experts that are shared out computes what they keep inside again.
-    const bool again =
-        recompute || (weights.shares_experts() && weights.config().has_experts(layer));
+    const bool again = computed_again(stage, layer, recompute) ||
+                       (weights.shares_experts() && weights.config().has_experts(layer));
     if (again) weights.gather_layer(compute, layer, Copies::forward, std::nullopt);
     weights.gather_layer(compute, layer, Copies::backward,
                          layer == stage.layers.begin ? std::nullopt : std::optional(layer - 1));
@@ -93,7 +98,7 @@ void FollowPass::backward(bool input, bool weight, GradientSink& gradients) {
         const kernels::Arena::Scope scope(compute_.arena);
         if (input) {
             gather_backward(compute_, weights_, stage_, layer, recompute_);
-            if (recompute_) experts_forward(layer);
+            if (computed_again(stage_, layer, recompute_)) experts_forward(layer);
         } else {
             gather_put_off(compute_, weights_, stage_, layer);
         }
@@ -149,7 +154,7 @@ std::vector<Logprobs> score(Compute& compute, const Weights& weights, const Head
 }
 
 StagePass::StagePass(Compute& compute, const Weights& weights, const HeadOptions& head,
-                     const Microbatch& batch, const LayerStage& stage, bool recompute)
+                     const Microbatch& batch, const LayerStage& stage, std::int64_t recompute)
     : compute_(compute),
       weights_(weights),
       head_options_(head),
@@ -172,7 +177,7 @@ void StagePass::forward() {
     }
     for (std::int64_t layer = stage_.layers.begin; layer < stage_.layers.end; ++layer) {
         gather_forward(compute_, weights_, stage_, layer);
-        if (recompute_) {
+        if (computed_again(stage_, layer, recompute_)) {
             inputs_.push_back(compute_.kept_matrix(x_.rows, x_.cols, x_.dtype));
             compute_.copy(x_, inputs_.back());
             Compute scratch = compute_.in_scratch();
@@ -220,8 +225,9 @@ void StagePass::backward(std::span<const float> coefficient, GradientSink& gradi
     for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
         gather_backward(compute_, weights_, stage_, layer, recompute_);
         const auto at = static_cast<std::size_t>(layer - stage_.layers.begin);
-        if (!recompute_) {
-            layer_backward(compute_, weights_, layer, batch_, kept_[at], dx, gradients);
+        if (!computed_again(stage_, layer, recompute_)) {
+            layer_backward(compute_, weights_, layer, batch_, kept_[at - inputs_.size()], dx,
+                           gradients);
             continue;
         }
         Compute scratch = compute_.in_scratch();
@@ -240,8 +246,8 @@ void StagePass::backward_input(std::span<const float> coefficient, GradientSink&
     for (std::int64_t layer = stage_.layers.end; layer-- > stage_.layers.begin;) {
         gather_backward(compute_, weights_, stage_, layer, recompute_);
         const auto at = static_cast<std::size_t>(layer - stage_.layers.begin);
-        if (!recompute_) {
-            layer_backward_input(compute_, weights_, layer, batch_, kept_[at], dx,
+        if (!computed_again(stage_, layer, recompute_)) {
+            layer_backward_input(compute_, weights_, layer, batch_, kept_[at - inputs_.size()], dx,
                                  later_.emplace_back());
             continue;
         }

@@ -1,6 +1,8 @@
 // The decoder over a micro-batch: log-probabilities, and gradients of them.
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -12,6 +14,9 @@
 
 namespace rankwise::model {
 
+/// For `recompute` of the passes below.
+inline constexpr std::int64_t kAllLayers = std::numeric_limits<std::int64_t>::max();
+
 /// Values of the head rows of a micro-batch, in their order; then those of a module that predicts
 /// further.
 struct Logprobs {
@@ -21,10 +26,11 @@ struct Logprobs {
 
 /// Brings together what the forward pass through a layer of a stage reads, or the backward pass,
 /// and begins with the next one's, where rows of the weights are shared out.
+/// @param recompute  as for StagePass
 void gather_forward(Compute& compute, const Weights& weights, const LayerStage& stage,
                     std::int64_t layer);
 void gather_backward(Compute& compute, const Weights& weights, const LayerStage& stage,
-                     std::int64_t layer, bool recompute);
+                     std::int64_t layer, std::int64_t recompute);
 
 /// What gradients of weights that are put off read: nothing, but where experts are shared out those
 /// who hold them go through them again.
@@ -38,7 +44,7 @@ class FollowPass {
     /// @param recompute  as theirs (StagePass)
     /// @param mtp  they go through the module that predicts further too
     FollowPass(Compute& compute, const Weights& weights, const LayerStage& stage,
-               bool recompute = false, bool mtp = false)
+               std::int64_t recompute = 0, bool mtp = false)
         : compute_(compute),
           weights_(weights),
           stage_(stage),
@@ -56,7 +62,7 @@ class FollowPass {
     Compute& compute_;
     const Weights& weights_;
     LayerStage stage_;
-    bool recompute_;
+    std::int64_t recompute_;
     bool has_module_;
     std::vector<std::optional<parallel::DispatchPlan>> plans_;  // of each layer, then the module's
 };
@@ -79,10 +85,11 @@ void follow_forward(Compute& compute, const Weights& weights, const LayerStage& 
 /// reverse of the order of their making.
 class StagePass {
   public:
-    /// @param recompute  keep only each layer's input, and compute the rest again in the backward
-    /// pass: the same bits for less memory (physical)
+    /// @param recompute  so many layers of the stage, from its first (kAllLayers: all), keep their
+    /// inputs alone, and the backward pass computes the rest again: the same bits for less memory
+    /// (physical)
     StagePass(Compute& compute, const Weights& weights, const HeadOptions& head,
-              const Microbatch& batch, const LayerStage& stage, bool recompute);
+              const Microbatch& batch, const LayerStage& stage, std::int64_t recompute);
     StagePass(const StagePass&) = delete;
     StagePass& operator=(const StagePass&) = delete;
 
@@ -113,14 +120,14 @@ class StagePass {
     HeadOptions head_options_;
     const Microbatch& batch_;
     LayerStage stage_;
-    bool recompute_;
+    std::int64_t recompute_;
     kernels::Arena::Scope scope_;
     TokenSplit tokens_;                    // whose rows the residual stream holds
     kernels::Matrix x_;                    // the residual stream
     kernels::Matrix gradient_;             // its gradient
     kernels::Matrix top_;                  // all its rows after the last layer
-    std::vector<kernels::Matrix> inputs_;  // recompute: of each layer
-    std::vector<LayerActivations> kept_;   // otherwise
+    std::vector<kernels::Matrix> inputs_;  // of each layer that is computed again
+    std::vector<LayerActivations> kept_;   // of the others, ascending
     std::vector<WeightWork> later_;        // after backward_input(), of each layer
     HeadOutputs head_;
 };
@@ -129,7 +136,7 @@ class StagePass {
 class TrainingPass : public StagePass {
   public:
     TrainingPass(Compute& compute, const Weights& weights, const HeadOptions& head,
-                 const Microbatch& batch, bool recompute)
+                 const Microbatch& batch, std::int64_t recompute)
         : StagePass(compute, weights, head, batch, weights.pipeline_part().stages.front(),
                     recompute) {
         forward();

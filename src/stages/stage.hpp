@@ -28,7 +28,7 @@ struct PhysicalOptions {
     std::int64_t slots = 64;
     std::int64_t prefill_tokens = 2048;
     std::int64_t deal_interval = 1;
-    bool recompute = false;
+    std::int64_t recompute = 0;  ///< layers computed again (model::StagePass)
     std::int64_t head_bytes = 32 << 20;
     std::int64_t zero = 1;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;

@@ -39,7 +39,7 @@ bool same_place(const PipelineStep& a, const PipelineStep& b) {
 class Run {
   public:
     Run(model::Compute& compute, const model::Weights& weights, const model::HeadOptions& head,
-        bool recompute, const PipelineWork& work, MinibatchGradients& gradients)
+        std::int64_t recompute, const PipelineWork& work, MinibatchGradients& gradients)
         : compute_(compute),
           weights_(weights),
           head_(head),
@@ -175,7 +175,7 @@ class Run {
     model::Compute& compute_;
     const model::Weights& weights_;
     const model::HeadOptions& head_;
-    bool recompute_;
+    std::int64_t recompute_;
     const PipelineWork& work_;
     MinibatchGradients& gradients_;
     const model::PipelinePart& part_;
@@ -188,8 +188,8 @@ class Run {
 }  // namespace
 
 void run_pipeline(model::Compute& compute, const model::Weights& weights,
-                  const model::HeadOptions& head, parallel::Schedule schedule, bool recompute,
-                  const PipelineWork& work, MinibatchGradients& gradients) {
+                  const model::HeadOptions& head, parallel::Schedule schedule,
+                  std::int64_t recompute, const PipelineWork& work, MinibatchGradients& gradients) {
     const model::PipelinePlace& place = weights.pipeline_part().place;
     // One rank has nobody to wait for.
     if (place.degree == 1) schedule = parallel::Schedule::one_forward_one_backward;

@@ -28,7 +28,7 @@ struct PipelineWork {
 /// own beside compute.arena, one for each pass in flight. Collective over all axes.
 /// @param gradients  their sink; of a layer the waves come in ascending order (N3)
 void run_pipeline(model::Compute& compute, const model::Weights& weights,
-                  const model::HeadOptions& head, parallel::Schedule schedule, bool recompute,
-                  const PipelineWork& work, MinibatchGradients& gradients);
+                  const model::HeadOptions& head, parallel::Schedule schedule,
+                  std::int64_t recompute, const PipelineWork& work, MinibatchGradients& gradients);
 
 }  // namespace rankwise::update

@@ -41,9 +41,8 @@ struct MinibatchCallbacks {
 
 struct TrainerOptions {
     model::HeadOptions head;
-    bool recompute =
-        false;     ///< physical: activations of a layer are computed again in the backward pass
-    int zero = 1;  ///< physical
+    std::int64_t recompute = 0;  ///< physical: layers computed again (model::StagePass)
+    int zero = 1;                ///< physical
     /// The module behind the last layer predicts one token further and is trained (model/mtp.hpp).
     /// Of samples that do not share their prompts.
     bool mtp = false;

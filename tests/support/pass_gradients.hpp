@@ -53,7 +53,8 @@ class PassGradients final : public model::GradientSink {
 
 /// Forward and backward with coefficients that differ from row to row.
 inline void run_backward(SmallModel& rank, const model::HeadOptions& head,
-                         const model::Microbatch& batch, bool recompute, PassGradients& gradients) {
+                         const model::Microbatch& batch, std::int64_t recompute,
+                         PassGradients& gradients) {
     std::vector<float> coefficient;
     for (std::size_t i = 0; i < batch.head.size(); ++i)
         coefficient.push_back(0.1F * static_cast<float>(i) - 0.4F);

@@ -26,7 +26,7 @@ std::vector<Trajectory> generated(SmallModel& model, std::int64_t slots, std::in
 
 /// One update's log-probabilities, checked against the sampler's; its gradients.
 Gradients update_of(SmallModel& model, std::span<const Trajectory> answers,
-                    std::int64_t chunk_tokens, bool recompute) {
+                    std::int64_t chunk_tokens, std::int64_t recompute) {
     std::vector<update::SampleSize> sizes;
     for (const Trajectory& answer : answers) {
         sizes.push_back({answer.group, answer.prompt_size(), answer.answer_size()});

@@ -95,7 +95,7 @@ TEST(ShardedWeights, GradientsAreThoseOfOneRankAlsoWhereOthersHaveNoChunk) {
         Rank alone(config, nullptr);
         test::PassGradients expected(alone);
         test::run_backward(alone, {.ids = 36}, texts.batch, false, expected);
-        for (const bool recompute : {false, true}) {
+        for (const std::int64_t recompute : {std::int64_t{0}, std::int64_t{1}, kAllLayers}) {
             on_several_ranks(config, [&](Communicator& data) {
                 Rank rank(config, &data);
                 test::PassGradients sink(rank);

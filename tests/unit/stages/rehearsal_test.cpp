@@ -117,7 +117,8 @@ TEST(Rehearsal, OfGrpoFindsTheMemoryThatTheRealDeviceTakes) {
         return make_grpo(environment, grpo_options());
     };
     expect_same_memory(make, {.slots = 5});
-    expect_same_memory(make, {.slots = 50, .recompute = true, .zero = 0});
+    expect_same_memory(make, {.slots = 50, .recompute = model::kAllLayers, .zero = 0});
+    expect_same_memory(make, {.slots = 50, .recompute = 1, .zero = 0});
     expect_same_memory(make, {.slots = 5, .zero = 3});
     expect_same_memory(make, {.slots = 5, .zero = 3, .stream_weights = true});
 }
@@ -160,7 +161,7 @@ TEST(Rehearsal, WithExpertsThatAreSharedOutFindsMemoryAndBytesOfEveryAxisWithin5
     for (const auto& [shape, physical] :
          {Layout{{.tensor = 2, .expert = 2}, {}}, Layout{{.data = 2, .expert = 2}, {}},
           Layout{{.data = 4, .expert = 2}, {.zero = 0}},
-          Layout{{.data = 2, .expert = 2}, {.recompute = true, .zero = 3}},
+          Layout{{.data = 2, .expert = 2}, {.recompute = model::kAllLayers, .zero = 3}},
           Layout{{.data = 2, .tensor = 2, .expert = 4}, {.slots = 12, .expert_rows = 50}},
           Layout{{.data = 2, .pipeline = 2, .expert = 2},
                  {.schedule = parallel::Schedule::zero_bubble}},

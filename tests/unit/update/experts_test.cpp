@@ -17,27 +17,33 @@ std::vector<Layout> expert_layouts() {
     return {
         {{.tensor = 2, .expert = 2}},
         {{.data = 2, .expert = 2}},
-        {{.data = 3, .expert = 3}, kOneByOne, true, 0},
-        {{.data = 2, .tensor = 2, .expert = 2}, kOneByOne, true},
-        {{.data = 2, .tensor = 2, .expert = 4}, kOneByOne, false, 1, 5},
-        {{.data = 4, .expert = 2}, kOneByOne, false, 1, 3},
-        {{.data = 4, .expert = 2}, kOneByOne, true, 0},
-        {{.data = 4, .expert = 2}, kOneByOne, false, 3},
-        {{.data = 4, .expert = 4}, kOneByOne, true, 3, 7},
-        {{.data = 4, .tensor = 2, .expert = 4}, kOneByOne, false, 0, 2},
-        {{.data = 2, .tensor = 2, .expert = 4}, kOneByOne, false, 3},
+        {{.data = 3, .expert = 3}, kOneByOne, model::kAllLayers, 0},
+        {{.data = 2, .tensor = 2, .expert = 2}, kOneByOne, model::kAllLayers},
+        {{.data = 2, .tensor = 2, .expert = 4}, kOneByOne, 0, 1, 5},
+        {{.data = 4, .expert = 2}, kOneByOne, 0, 1, 3},
+        {{.data = 4, .expert = 2}, kOneByOne, model::kAllLayers, 0},
+        {{.data = 4, .expert = 2}, kOneByOne, 0, 3},
+        {{.data = 4, .expert = 4}, kOneByOne, model::kAllLayers, 3, 7},
+        {{.data = 4, .tensor = 2, .expert = 4}, kOneByOne, 0, 0, 2},
+        {{.data = 2, .tensor = 2, .expert = 4}, kOneByOne, 0, 3},
         {{.pipeline = 2, .tensor = 2, .expert = 2}, Schedule::zero_bubble, false, 1, 1},
-        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 2}, Schedule::interleaved, true, 3},
-        {{.data = 2, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, true, 1, 4},
+        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 2},
+         Schedule::interleaved,
+         model::kAllLayers,
+         3},
+        {{.data = 2, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, model::kAllLayers, 1, 4},
         {{.data = 4, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, false, 0},
-        {{.data = 2, .pipeline = 2, .expert = 2}, kOneByOne, false, 3},
-        {{.data = 3, .pipeline = 2, .expert = 3}, Schedule::interleaved, true, 0, 2},
+        {{.data = 2, .pipeline = 2, .expert = 2}, kOneByOne, 0, 3},
+        {{.data = 3, .pipeline = 2, .expert = 3}, Schedule::interleaved, model::kAllLayers, 0, 2},
         {{.data = 2, .pipeline = 2, .expert = 2}, Schedule::interleaved, false, 3},
-        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4}, kOneByOne, true, 1, 3},
+        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4}, kOneByOne, model::kAllLayers, 1, 3},
         {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4}, Schedule::zero_bubble, false, 3},
-        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4}, Schedule::interleaved, true, 3},
-        {{.data = 4, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, true, 3},
-        {{.pipeline = 2, .tensor = 2, .expert = 2}, Schedule::zero_bubble, true, 3},
+        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4},
+         Schedule::interleaved,
+         model::kAllLayers,
+         3},
+        {{.data = 4, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, model::kAllLayers, 3},
+        {{.pipeline = 2, .tensor = 2, .expert = 2}, Schedule::zero_bubble, model::kAllLayers, 3},
     };
 }
 
@@ -69,11 +75,13 @@ TEST(SharedOutExperts, BytesSentOverTheExpertAxisAreThoseOfTheFormula) {
     std::int64_t rows = 0;
     for (const model::Microbatch& batch : batches_of(plan)) rows += batch.rows();
     for (const Layout& layout :
-         {Layout{{.data = 2, .expert = 2}}, Layout{{.data = 3, .expert = 3}, kOneByOne, true, 3},
-          Layout{{.data = 4, .expert = 2}, kOneByOne, false, 0, 3},
+         {Layout{{.data = 2, .expert = 2}},
+          Layout{{.data = 3, .expert = 3}, kOneByOne, model::kAllLayers, 3},
+          Layout{{.data = 4, .expert = 2}, kOneByOne, 0, 0, 3},
           Layout{{.data = 2, .tensor = 2, .expert = 4}},
           Layout{{.data = 2, .pipeline = 2, .expert = 2}},
-          Layout{{.data = 2, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, true}}) {
+          Layout{
+              {.data = 2, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, model::kAllLayers}}) {
         const auto ranks = narrow<int>(layout.shape.ranks());
         parallel::ThreadWorld world(ranks);
         world.run([&](parallel::Communicator& axis) { (void)updates_on(axis, config, layout); });
@@ -119,10 +127,10 @@ TEST(SharedOutExperts, BytesSentOverTheDataAxisAreThoseOfTheFormula) {
     const double rest = bytes_of([](ParameterId, const Parameter& one) { return one.expert < 0; });
     const double table =
         bytes_of([&](ParameterId id, const Parameter&) { return id == embedding; });
-    for (const Layout& layout : {Layout{{.data = 2, .expert = 2}}, Layout{{.data = 4, .expert = 2}},
-                                 Layout{{.data = 4, .expert = 2}, kOneByOne, false, 0},
-                                 Layout{{.data = 4, .expert = 2}, kOneByOne, false, 3},
-                                 Layout{{.data = 4, .expert = 4}}}) {
+    for (const Layout& layout :
+         {Layout{{.data = 2, .expert = 2}}, Layout{{.data = 4, .expert = 2}},
+          Layout{{.data = 4, .expert = 2}, kOneByOne, 0, 0},
+          Layout{{.data = 4, .expert = 2}, kOneByOne, 0, 3}, Layout{{.data = 4, .expert = 4}}}) {
         const int ranks = layout.shape.data;
         const double groups = static_cast<double>(ranks) / layout.shape.expert;
         const auto others = static_cast<double>(ranks - 1);

@@ -35,9 +35,9 @@ std::vector<Layout> module_layouts() {
         {{.data = 3}, kInTurn, true, 3},
         {{.data = 2, .tensor = 2}, kInTurn, false, 3},
         {{.pipeline = 2}},
-        {{.pipeline = 2}, Schedule::interleaved, true},
+        {{.pipeline = 2}, Schedule::interleaved, model::kAllLayers},
         {{.pipeline = 4}, Schedule::zero_bubble},
-        {{.data = 3, .pipeline = 2}, Schedule::zero_bubble, true, 0},
+        {{.data = 3, .pipeline = 2}, Schedule::zero_bubble, model::kAllLayers, 0},
         {{.data = 2, .pipeline = 2, .tensor = 2}, Schedule::interleaved},
         {{.data = 2, .pipeline = 2}, kInTurn, true, 3},
         {{.data = 3, .pipeline = 3}, Schedule::zero_bubble, false, 3},
@@ -47,7 +47,9 @@ std::vector<Layout> module_layouts() {
         {{.data = 2, .tensor = 2, .expert = 4}, kInTurn, false, 1, 5},
         {{.data = 4, .expert = 2}, kInTurn, false, 3},
         {{.data = 4, .expert = 4}, kInTurn, true, 3, 7},
-        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 2}, Schedule::zero_bubble, true},
+        {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 2},
+         Schedule::zero_bubble,
+         model::kAllLayers},
         {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 2}, Schedule::interleaved, false, 3},
     };
 }
@@ -107,7 +109,7 @@ TEST(TrainedModule, BytesSentInAPipelineAreThoseOfTheFormula) {
 
 TEST(TrainedModule, WhatARankPlansIsTheMemoryThatItTakes) {
     for (const auto& shape : {parallel::MeshShape{}, parallel::MeshShape{.pipeline = 2}}) {
-        for (const bool recompute : {false, true}) {
+        for (const std::int64_t recompute : {std::int64_t{0}, model::kAllLayers}) {
             parallel::ThreadWorld world(narrow<int>(shape.ranks()));
             world.run([&](parallel::Communicator& axis) {
                 test::DeviceUnderTest device(test::plain_device());

@@ -80,7 +80,8 @@ TEST(PipelineUpdate, WhatARankPlansOverAMirrorOfTheOthersIsTheMemoryThatItTakes)
         const ModelConfig config = config_of(family, 8);
         for (const Schedule schedule :
              {Schedule::one_forward_one_backward, Schedule::interleaved, Schedule::zero_bubble}) {
-            for (const bool recompute : {false, true}) {
+            for (const std::int64_t recompute :
+                 {std::int64_t{0}, std::int64_t{1}, model::kAllLayers}) {
                 const Layout layout{{.pipeline = 3}, schedule, recompute};
                 SCOPED_TRACE(fmt::format("{}, {}, recompute {}", name_of(family),
                                          parallel::name_of(schedule), recompute));

@@ -119,7 +119,7 @@ inline model::ModelConfig config_of(model::Family family, std::int64_t layers) {
 struct Layout {
     parallel::MeshShape shape;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
-    bool recompute = false;
+    std::int64_t recompute = 0;
     int zero = 1;
     std::int64_t expert_rows = 0;
     bool mtp = false;
