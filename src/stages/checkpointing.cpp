@@ -154,7 +154,6 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     world.barrier("checkpoint:begin");
 
     pending->parts = collect(environment_, stage);
-    pending_ = pending;
     const auto write = [&fs = fs_, rank = world.rank(), pending] {
         pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
                                          pending->parts.items());
@@ -162,9 +161,10 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     };
     if (background_) {
         writer_.start(write);
+        pending_ = pending;
     } else {
         write();
-        commit();
+        commit(pending);
     }
 }
 
@@ -176,13 +176,14 @@ void Checkpointer::poll() {
 
 void Checkpointer::finish() {
     if (!pending_) return;
+    // What could not be written is forgotten before that is thrown: nobody may commit it later.
+    const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
     writer_.join();
-    commit();
+    commit(pending);
 }
 
-void Checkpointer::commit() {
+void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {
     parallel::Communicator& world = environment_.mesh.world();
-    const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
     // Whoever is here has written its part: what is gathered is the agreement that all have.
     const std::vector<std::byte> entry = io::encode(pending->entry);
     const auto gathered = world.gather_v("checkpoint:entries", entry, 0);

@@ -56,7 +56,7 @@ class Checkpointer {
 
   private:
     struct Pending;
-    void commit();
+    void commit(const std::shared_ptr<Pending>& pending);
 
     io::FileSystem& fs_;
     io::Path directory_;

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "src/stages/ratio_check.hpp"
+#include "tests/fault/io/faulty_fs.hpp"
 #include "tests/unit/stages/toy_run.hpp"
 
 namespace rankwise::stages {
@@ -80,16 +81,22 @@ TEST_F(Checkpoints, ASaveCompletesTheOneBeforeAndTheOldestGo) {
 }
 
 TEST_F(Checkpoints, WhatCannotBeWrittenInTheBackgroundIsThrownByALaterCall) {
+    io::test::FaultyFileSystem before(*fs_);
+    (void)io::begin_step(before, folder_, 1);
+    const std::int64_t in_foreground = before.operations();
     test::on_one_rank([&](test::ToyRun& run) {
-        Checkpointer checkpointer(*fs_, folder_, run.environment, {}, true, [](const io::Path&) {
-            ADD_FAILURE() << "a checkpoint that could not be written is not whole";
-        });
+        io::test::FaultyFileSystem full(*fs_);
+        full.fail(in_foreground + 1, ENOSPC);
+        std::vector<std::string> saved;
+        Checkpointer checkpointer(full, folder_, run.environment, {}, true,
+                                  [&](const io::Path& path) { saved.push_back(path.filename()); });
         Idle stage;
-        // The folder goes away while the run goes on: on a real machine, a file system that fails.
-        std::filesystem::permissions(folder_, std::filesystem::perms::owner_all);
         checkpointer.save(stage, {.stage = "idle", .step = 1});
-        std::filesystem::remove_all(folder_);
-        EXPECT_THROW(checkpointer.finish(), Error);
+        EXPECT_THROW(checkpointer.finish(), EnvironmentError);
+        EXPECT_TRUE(saved.empty()) << "a checkpoint that could not be written is not whole";
+        checkpointer.save(stage, {.stage = "idle", .step = 2});
+        checkpointer.finish();
+        EXPECT_EQ(saved, std::vector<std::string>{io::step_name(2)});
     });
 }
 
