@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "parallel/agree.hpp"
@@ -29,23 +30,24 @@ std::vector<int> ranks_of(const std::vector<RankState>& states) {
 
 std::string describe_lag(const std::vector<RankState>& states, int size) {
     if (states.empty()) return "no rank has reported";
-    std::uint64_t fewest = states.front().sequence;
-    std::uint64_t most = fewest;
+    // Where some are in no communication they keep the rest waiting. How many each has begun says
+    // nothing then: ranks of a pipeline or of different axes have other numbers of them.
+    const bool busy = std::ranges::any_of(states, [](const RankState& s) { return !s.waiting; });
+    std::uint64_t fewest = std::numeric_limits<std::uint64_t>::max();
     for (const RankState& state : states) {
-        fewest = std::min(fewest, state.sequence);
-        most = std::max(most, state.sequence);
+        if (!busy || !state.waiting) fewest = std::min(fewest, state.sequence);
     }
     std::vector<RankState> last;
     std::vector<RankState> others;
     for (const RankState& state : states) {
-        (state.sequence == fewest ? last : others).push_back(state);
+        const bool behind = busy ? !state.waiting : state.sequence == fewest;
+        (behind ? last : others).push_back(state);
     }
-    // Of those that have come equally far, one that is in no communication keeps the rest waiting.
-    if (std::any_of(last.begin(), last.end(), [](const RankState& s) { return !s.waiting; })) {
-        const auto busy = std::stable_partition(last.begin(), last.end(),
-                                                [](const RankState& s) { return !s.waiting; });
-        others.insert(others.end(), busy, last.end());
-        last.erase(busy, last.end());
+    std::uint64_t most = 0;
+    bool ahead = true;
+    for (const RankState& state : others) {
+        most = std::max(most, state.sequence);
+        ahead = ahead && state.sequence >= fewest;
     }
     std::string text;
     if (others.empty() && static_cast<int>(last.size()) == size && last.front().waiting) {
@@ -58,8 +60,8 @@ std::string describe_lag(const std::vector<RankState>& states, int size) {
                            to_string_ranks(ranks_of(last), size), fewest,
                            last.front().waiting ? "waiting in the last" : "in none now");
         if (!others.empty()) {
-            text += fmt::format("; ahead: {} ({} begun)", to_string_ranks(ranks_of(others), size),
-                                most);
+            text += fmt::format("; {}: {} ({} begun)", ahead ? "ahead" : "waiting",
+                                to_string_ranks(ranks_of(others), size), most);
         }
     }
     std::vector<int> silent;

@@ -34,9 +34,9 @@ class StateExchange {
     [[nodiscard]] virtual std::vector<RankState> collect() = 0;
 };
 
-/// Who holds up the others: the ranks that have begun the fewest communications; among those, the
-/// ones that are not in one. "behind: rank 2 (814 communications, computing); rank 0, 1, 3 wait at
-/// 815 …". Ranks of [0, size) without a state are named as still moving or gone.
+/// Who holds up the others: the ranks that are in no communication; if all are in one, those that
+/// have begun the fewest. "behind: rank 2 (814 communications begun, in none now); ahead: ranks 0,
+/// 1, 3 (815 begun)". Ranks of [0, size) without a state are named as still moving or gone.
 [[nodiscard]] std::string describe_lag(const std::vector<RankState>& states, int size);
 
 /// One a process. Watches the recorder of each rank of the process (several under ThreadWorld) and,

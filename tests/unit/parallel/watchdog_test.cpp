@@ -217,6 +217,20 @@ TEST(Lag, BlamesTheRankThatComputesAmongThoseEquallyFar) {
         HasSubstr("behind: rank 1 (5 communications begun, in none now); ahead: ranks 0, 2"));
 }
 
+TEST(Lag, BlamesTheRankThatComputesHoweverManyOthersHaveBegun) {
+    // Ranks of a pipeline, or of other axes, have other numbers of communications.
+    EXPECT_THAT(
+        describe_lag({state_of(0, 3, true), state_of(1, 9, true), state_of(2, 8, false)}, 3),
+        HasSubstr("behind: rank 2 (8 communications begun, in none now); waiting: ranks 0, 1"));
+}
+
+TEST(Lag, BlamesTheFewestWhereAllWait) {
+    EXPECT_THAT(
+        describe_lag({state_of(0, 3, true), state_of(1, 9, true), state_of(2, 9, true)}, 3),
+        HasSubstr(
+            "behind: rank 0 (3 communications begun, waiting in the last); ahead: ranks 1, 2"));
+}
+
 TEST(Lag, NamesRanksThatHaveNotReported) {
     EXPECT_THAT(describe_lag({state_of(0, 5, true), state_of(3, 5, true)}, 4),
                 HasSubstr("no report from ranks 1, 2: still moving, or gone"));
