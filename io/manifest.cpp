@@ -336,4 +336,9 @@ Manifest read_manifest(FileSystem& fs, const Path& directory) {
     return manifest;
 }
 
+UInt128 manifest_digest(FileSystem& fs, const Path& directory) {
+    const std::vector<std::byte> bytes = read_file(fs, directory / kFileName);
+    return xxh3_128(bytes.data(), bytes.size());
+}
+
 }  // namespace rankwise::io

@@ -73,4 +73,8 @@ void write_manifest(FileSystem& fs, const Path& directory, const Manifest& manif
 /// kCheckpointFormat.
 [[nodiscard]] Manifest read_manifest(FileSystem& fs, const Path& directory);
 
+/// The hash of the manifest as it lies there, which has every shard's checksum: two checkpoints
+/// with the same one hold the same. @throws EnvironmentError if it cannot be read
+[[nodiscard]] UInt128 manifest_digest(FileSystem& fs, const Path& directory);
+
 }  // namespace rankwise::io

@@ -83,6 +83,35 @@ std::optional<Difference> compare_lines(const MetricRecord& a, const MetricRecor
     return first;
 }
 
+/// The step of the first lines that differ, if it is one that updates weights.
+std::optional<TracedStep> first_to_differ(const std::vector<MetricRecord>& a,
+                                          const std::vector<MetricRecord>& b) {
+    for (std::size_t i = 0; i < std::min(a.size(), b.size()); ++i) {
+        if (!compare_lines(a[i], b[i])) continue;
+        const bool same_step =
+            a[i].stage == b[i].stage && a[i].step == b[i].step && !a[i].evaluation;
+        if (!same_step || a[i].number("grad_norm") == nullptr) return std::nullopt;
+        return TracedStep{a[i].stage, a[i].step};
+    }
+    return std::nullopt;
+}
+
+/// Steps that both runs have traces of, in the order of the run.
+std::vector<TracedStep> common_traces(io::FileSystem& fs, const RunPaths& a, const RunPaths& b,
+                                      const std::vector<MetricRecord>& order) {
+    const std::vector<TracedStep> in_a = traced_steps(fs, a.traces());
+    const std::vector<TracedStep> in_b = traced_steps(fs, b.traces());
+    std::vector<TracedStep> common;
+    for (const MetricRecord& record : order) {
+        const TracedStep step{record.stage, record.step};
+        const auto in = [&](const std::vector<TracedStep>& steps) {
+            return std::ranges::find(steps, step) != steps.end();
+        };
+        if (!record.evaluation && in(in_a) && in(in_b)) common.push_back(step);
+    }
+    return common;
+}
+
 // ---- tensors
 
 struct Kind {
@@ -364,6 +393,12 @@ Comparison compare_runs(io::FileSystem& fs, const io::Path& a, const io::Path& b
     };
     walk(paths_a.rollouts(), paths_b.rollouts(), compare_rollouts, comparison.rollouts,
          comparison.rollouts_compared);
+    for (const TracedStep& step : common_traces(fs, paths_a, paths_b, metrics_a)) {
+        ++comparison.traces_compared;
+        comparison.traces = compare_traces(fs, paths_a.traces(), paths_b.traces(), step);
+        if (comparison.traces) break;
+    }
+    if (!comparison.traces) comparison.to_trace = first_to_differ(metrics_a, metrics_b);
     walk(paths_a.checkpoints(), paths_b.checkpoints(), compare_checkpoints, comparison.checkpoints,
          comparison.checkpoints_compared);
     return comparison;

@@ -6,16 +6,11 @@
 #include <vector>
 
 #include "io/fs.hpp"
+#include "src/app/difference.hpp"
 #include "src/app/run_records.hpp"
+#include "src/app/traces.hpp"
 
 namespace rankwise::app {
-
-/// Something that differs, and the first place where it does.
-struct Difference {
-    std::string place;  ///< "stage zero, step 12, update: digest/weights"
-    std::string first;  ///< what run A has
-    std::string second;
-};
 
 /// The first line of metrics that differs: of its values the one of the earliest phase (generate,
 /// score, update, then the rest). Times and speeds are left out: they differ between equal runs.
@@ -39,17 +34,21 @@ struct Comparison {
     std::vector<std::string> options;  ///< logical options that differ, a line each
     std::optional<Difference> metrics;
     std::optional<Difference> rollouts;
+    std::optional<Difference> traces;
     std::optional<Difference> checkpoints;
+    /// The step in which metrics differ, if neither trace says where.
+    std::optional<TracedStep> to_trace;
     std::int64_t steps = 0;  ///< lines of metrics that both have
     std::int64_t rollouts_compared = 0;
+    std::int64_t traces_compared = 0;
     std::int64_t checkpoints_compared = 0;
     [[nodiscard]] bool equal() const {
-        return options.empty() && !metrics && !rollouts && !checkpoints;
+        return options.empty() && !metrics && !rollouts && !traces && !checkpoints;
     }
 };
 
-/// Compares two run directories: recipes, metrics, then the steps of rollouts and the checkpoints
-/// that both have, ascending, each until the first difference.
+/// Compares two run directories: recipes, metrics, then the steps of rollouts, the traces and the
+/// checkpoints that both have, ascending, each until the first difference.
 [[nodiscard]] Comparison compare_runs(io::FileSystem& fs, const io::Path& a, const io::Path& b);
 
 }  // namespace rankwise::app

@@ -33,6 +33,14 @@ int run_compare(const Arguments& arguments) {
     }
     print("metrics", comparison.metrics, comparison.steps, "lines");
     print("rollouts", comparison.rollouts, comparison.rollouts_compared, "steps that both have");
+    if (comparison.traces_compared > 0)
+        print("traces", comparison.traces, comparison.traces_compared, "steps that both have");
+    if (const auto& step = comparison.to_trace) {
+        fmt::print(
+            "            To learn the layer, operation and ranks that part, train both again from "
+            "before that\n            step (--resume.step) with --run.trace {}:{}, and compare.\n",
+            step->stage, step->step);
+    }
     print("checkpoints", comparison.checkpoints, comparison.checkpoints_compared,
           "steps that both have");
     return static_cast<int>(comparison.equal() ? ExitCode::done : ExitCode::bad_numbers);

@@ -12,7 +12,7 @@ inline constexpr std::string_view kReportStyle = R"css(
 --accent:#6aaaf0;--faint:#6aaaf040;--good:#5cc98f;--bad:#e39a63;--second:#b690e6;--third:#5fc4b9;--data:#e0a458;--tint:#b690e612;--mark:#8a6d1a80}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,"Segoe UI","Helvetica Neue",Arial,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:32px 20px 64px}
+main{max-width:1240px;margin:0 auto;padding:32px 20px 64px}
 h1{font-size:26px;margin:0 0 2px}h2{font-size:19px;margin:40px 0 4px}
 .sub{color:var(--soft);margin:0 0 14px}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:14px 16px;overflow-x:auto}
@@ -50,7 +50,7 @@ svg.chain .arrow.data{stroke:var(--data);stroke-dasharray:4 3}svg.chain .tip.dat
 .legend .data{color:var(--data)}
 .m0{--model:var(--accent)}.m1{--model:var(--second)}.m2{--model:var(--third)}.m3{--model:var(--soft)}
 .legend i.m0,.legend i.m1,.legend i.m2,.legend i.m3{background:var(--model)}
-table.results{font-size:13.5px}table.results th,table.results td{padding:6px 6px;vertical-align:top}
+table.results{font-size:13px}table.results th,table.results td{padding:6px 4px;vertical-align:top}
 table.results th{white-space:normal;vertical-align:bottom;font-size:12px;line-height:1.25;cursor:help}
 table.results small{display:block;font-size:11px;color:var(--soft);font-weight:400;line-height:1.35}
 table.results td.stage{text-align:left;padding-left:10px;border-left:3px solid var(--model)}

@@ -26,6 +26,7 @@ struct RunPaths {
     [[nodiscard]] io::Path report() const { return root / "report.html"; }
     [[nodiscard]] io::Path checkpoints() const { return root / "checkpoints"; }
     [[nodiscard]] io::Path rollouts() const { return root / "rollouts"; }
+    [[nodiscard]] io::Path traces() const { return root / "traces"; }
     [[nodiscard]] io::Path models() const { return root / "models"; }
     [[nodiscard]] io::Path data() const { return root / "data"; }
     [[nodiscard]] io::Path offload() const { return root / "offload"; }

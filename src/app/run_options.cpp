@@ -35,6 +35,10 @@ OptionList RunOptions::options() {
     list.operational("sample_every", &sample_every, "only says what is written down",
                      "steps between sample answers that are recorded and shown; 0: none")
         .at_least(0);
+    list.operational("trace", &trace, "only says what is written down",
+                     "steps, as STAGE:STEP, in which digests of what each layer's operations give "
+                     "and of all gradients are written to traces/, for rankwise compare; such a "
+                     "step takes longer and more memory");
     list.operational("memory_check", &memory_check, "only says whether the run begins",
                      "when the memory planned is more than is free: refuse or warn")
         .one_of({"refuse", "warn"});

@@ -21,6 +21,7 @@ struct RunOptions {
     std::int64_t keep_every = 0;
     std::int64_t rollouts_every = 1;
     std::int64_t sample_every = 10;
+    std::vector<std::string> trace;  ///< "stage:step"
     std::string memory_check = "refuse";
     double memory_gb = 0.0;
     std::string display = "auto";

@@ -1,5 +1,8 @@
 // `rankwise train`: the stages of a recipe, one after another, with checkpoints, metrics, display
 // and report.
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
@@ -14,6 +17,7 @@
 #include "src/app/session.hpp"
 #include "src/app/stop.hpp"
 #include "src/app/thread_ranks.hpp"
+#include "src/app/traces.hpp"
 #include "src/app/train_engine.hpp"
 #include "src/app/train_recipe.hpp"
 #include "src/app/train_records.hpp"
@@ -141,6 +145,7 @@ class TrainRun {
     /// Where to begin.
     Position restore_position() {
         Position at;
+        std::string seen;
         session_.start_together([&] {
             if (!resume_.checkpoint) return;
             enter_phase("restore", 0);
@@ -153,11 +158,21 @@ class TrainRun {
                   .step = number("run.stage_step"),
                   .steps_before = number("run.steps_before"),
                   .updates_before = number("run.updates_before")};
+            seen = to_hex(io::manifest_digest(*fs_, *resume_.checkpoint));
             require(at.stage < options_.stages.size(),
                     "the checkpoint {} is of stage {}, but the recipe has {}",
                     resume_.checkpoint->string(), at.stage + 1, options_.stages.size());
         });
+        require_same_files("checkpoint that the run goes on from", seen);
         return at;
+    }
+
+    /// Ranks on other nodes may see other files under the same path. Without this they would train
+    /// pieces of two models.
+    void require_same_files(const std::string& what, const std::string& fingerprint) {
+        session_.require_same(what, fingerprint,
+                              "every rank must see the same files: put them on a shared file "
+                              "system, or the same ones on every node");
     }
 
     /// @return false if the run is to stop; the checkpoint is written then
@@ -175,6 +190,8 @@ class TrainRun {
             }
             stage = named.recipe.build(engine_.environment());
         });
+        if (!reader_)
+            require_same_files("model that stage " + named.name + " starts from", engine_.loaded());
         if (reader_) {
             stages::restore_stage(*reader_, engine_.environment(), *stage);
             reader_.reset();
@@ -186,9 +203,14 @@ class TrainRun {
                       .step = at.step,
                       .steps = stage->steps()};
         display_->begin_stage(view);
+        for (const std::string& text : options_.run.trace) {
+            const TracedStep traced = *traced_step(text);
+            if (traced.stage == named.name && traced.step > stage->steps())
+                log_.warning("[run] trace = {}: the stage has {} steps", text, stage->steps());
+        }
         bool saved = true;  // what a restart would find is what there is
         for (; at.step < stage->steps(); ++at.step) {
-            const stages::StepResult result = stage->step(at.step);
+            const stages::StepResult result = traced(named.name, at.step, *stage);
             const UInt128 weights = engine_.policy().digest(engine_.compute());
             records_->step(named, at, result, weights, engine_.environment(), view);
             if (session_.rank() == 0) display_->step(view);
@@ -221,6 +243,26 @@ class TrainRun {
         at.updates_before += stage->updates();
         at.step = 0;
         return true;
+    }
+
+    /// One step, recorded where the recipe asks for it.
+    stages::StepResult traced(const std::string& name, std::int64_t index, stages::Stage& stage) {
+        const TracedStep step{name, index + 1};
+        const auto& steps = options_.run.trace;
+        if (std::ranges::none_of(
+                steps, [&](const std::string& text) { return traced_step(text) == step; }))
+            return stage.step(index);
+        update::UpdateTrace trace(engine_.policy());
+        stage.watch(&trace);
+        stages::StepResult result = stage.step(index);
+        stage.watch(nullptr);
+        if (session_.rank() == 0) begin_trace(*fs_, directory_.paths().traces(), step);
+        session_.world().barrier("trace:begin");
+        write_trace(*fs_, directory_.paths().traces(), step, {session_.rank(), session_.size()},
+                    trace.records());
+        log_.info("{} values of the update are in {}", trace.records().size(),
+                  directory_.paths().traces().string());
+        return result;
     }
 
     void save(const Position& at, stages::Stage& stage) {
@@ -316,6 +358,10 @@ int train_on(const Arguments& arguments, Session& session) {
     session.require_same("recipe", recipe->logical_text(),
                          "give every rank the same file and the same command line");
     const ParallelOptions& axes = options.parallel;
+    // Ranks bring values together in a step that is traced.
+    session.require_same("list of [run] trace",
+                         fmt::format("run.trace = {}\n", fmt::join(options.run.trace, ", ")),
+                         "ranks that work together must trace the same steps");
     session.require_same(
         "division of the ranks",
         fmt::format("parallel.data = {}\nparallel.pipeline = {}\nparallel.schedule = {}\n"

@@ -159,6 +159,7 @@ void TrainEngine::resume_stage(std::size_t stage) {
 
 void TrainEngine::begin_stage(std::size_t stage) {
     use_model_of(stage);
+    loaded_.clear();
     const std::string& start_from = recipe_.stages[stage]->start_from;
     const auto named = recipe_.stage_named(start_from);
     if (start_from == "random") {
@@ -186,14 +187,19 @@ void TrainEngine::name_stage(std::size_t stage) {
 void TrainEngine::load_initial() {
     const Described& model = described(active_);
     if (model.source) {
-        model.source->load(policy(), *compute_);
+        load(*model.source);
     } else {
         recipe_.model_of(active_).initialise(policy(), environment_->seed, *compute_);
     }
 }
 
 void TrainEngine::load(const io::Path& path) {
-    matching_source(path, policy().config()).load(policy(), *compute_);
+    load(matching_source(path, policy().config()));
+}
+
+void TrainEngine::load(const stages::ModelSource& source) {
+    source.load(policy(), *compute_);
+    loaded_ = fmt::format("{}: {}", source.path().string(), to_hex(source.fingerprint()));
 }
 
 stages::ModelSource TrainEngine::matching_source(const io::Path& path,

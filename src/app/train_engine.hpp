@@ -57,6 +57,9 @@ class TrainEngine {
 
     /// The weights that [model.NAME] itself has, whatever stages start from.
     void load_initial();
+    /// What the stage's weights were read from, and its fingerprint: ranks that see other files
+    /// have another text. Empty for random weights.
+    [[nodiscard]] const std::string& loaded() const { return loaded_; }
 
     /// Collective. That the stages from `first` on can be built, that what they start from are such
     /// models, and that the data fit the context: for before the first of them computes.
@@ -110,6 +113,7 @@ class TrainEngine {
     void use_model_of(std::size_t stage);
     /// Fills the policy with the model at a path.
     void load(const io::Path& path);
+    void load(const stages::ModelSource& source);
     /// The model at a path, if it is one that a stage's model can start from.
     [[nodiscard]] stages::ModelSource matching_source(const io::Path& path,
                                                       const model::ModelConfig& config);
@@ -127,7 +131,8 @@ class TrainEngine {
     std::unique_ptr<model::Compute> compute_;
     std::map<std::string, Described> described_;  ///< by name of the model
     std::string active_;                          ///< the model that is the policy now
-    std::optional<std::size_t> held_;             ///< the stage whose result the policy is
+    std::string loaded_;
+    std::optional<std::size_t> held_;  ///< the stage whose result the policy is
     std::unique_ptr<stages::TaskData> task_;
     model::ModelSet models_;
     std::unique_ptr<parallel::Mesh> mesh_;

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "src/app/traces.hpp"
+
 namespace rankwise::app {
 
 void TrainRecipe::bind(Recipe& recipe) {
@@ -42,6 +44,22 @@ void TrainRecipe::bind(Recipe& recipe) {
         stages.push_back(std::move(stage));
     }
     check_sources(recipe);
+    for (const std::string& text : run.trace) {
+        const auto step = traced_step(text);
+        const auto stage = step ? stage_named(step->stage) : std::nullopt;
+        if (!stage) {
+            recipe.add_problem("run", "trace",
+                               fmt::format("\"{}\" is no STAGE:STEP of a stage of [run] stages and "
+                                           "a step from 1: zero:12, say",
+                                           text));
+        } else if (!stages[*stage]->recipe.updates) {
+            recipe.add_problem(
+                "run", "trace",
+                fmt::format(
+                    "\"{}\": stage {} ({}) updates no weights, so there is nothing to trace", text,
+                    step->stage, stages[*stage]->kind));
+        }
+    }
 }
 
 void TrainRecipe::check_sources(Recipe& recipe) const {

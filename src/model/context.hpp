@@ -11,15 +11,23 @@
 
 namespace rankwise::model {
 
+/// What an operation of a layer gave.
+struct Probed {
+    std::int64_t layer = 0;
+    std::string_view op;
+    kernels::ConstMatrix value;
+    bool whole = true;      ///< every tensor rank has all of it; else its own part
+    bool backward = false;  ///< a gradient
+};
+
 /// The device, the stream that work is queued on, and the scratch memory of a step. Passed by
 /// reference; outlives its users.
 struct Compute {
     kernels::Device& device;
     kernels::Stream& stream;
     kernels::Arena& arena;
-    /// Shown what each operation of a layer gave, where two passes are compared; otherwise empty.
-    std::function<void(std::int64_t layer, std::string_view op, kernels::ConstMatrix value)> probe =
-        {};
+    /// Shown what each operation of a layer gave, where passes are compared; otherwise empty.
+    std::function<void(const Probed&)> probe = {};
     /// Where passes keep what their backward passes read, if not in `arena`: the micro-batches of a
     /// pipeline do not end in the reverse of the order in which they begin.
     kernels::Arena* kept_arena = nullptr;

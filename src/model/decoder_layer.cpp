@@ -127,7 +127,7 @@ void attend(Compute& compute, const Weights& weights, std::int64_t layer,
         norm_heads(columns.k, part.kv_heads.size(), w.k_norm, at.inv_rms_k);
     }
     rotate(compute, weights, positions, at.qkv, false);
-    if (compute.probe) compute.probe(layer, "qkv", at.qkv);
+    if (compute.probe) compute.probe({layer, "qkv", at.qkv, false});
     attention({.q = at.qkv.col_range(columns.q),
                .k = at.qkv.col_range(columns.k),
                .v = at.qkv.col_range(columns.v)},
@@ -141,12 +141,12 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
     kernels::Device& device = compute.device;
     kernels::Stream& stream = compute.stream;
     const auto show = [&](std::string_view op, ConstMatrix value) {
-        if (compute.probe) compute.probe(layer, op, value);
+        if (compute.probe) compute.probe({layer, op, value, false});
     };
     const auto show_stream = [&](std::string_view op) {
         if (!compute.probe) return;
         const kernels::Arena::Scope scope(compute.arena);
-        compute.probe(layer, op, whole_rows(compute, weights, tokens, "retrace:stream", x));
+        compute.probe({layer, op, whole_rows(compute, weights, tokens, "probe:stream", x)});
     };
 
     if (keep) compute.copy(x, at.x_in);
@@ -377,8 +377,13 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
         });
     };
 
+    const auto show = [&](std::string_view op, ConstMatrix gradient) {
+        if (compute.probe) compute.probe({layer, op, gradient, /*whole=*/true, /*backward=*/true});
+    };
+
     // MLP: x_out = x_mid + down(swiglu(gate_up(norm(x_mid)))).
     const ConstMatrix dout = all_of_dx();
+    show("gradient of what the MLP gave", dout);
     const Matrix dgate_up = gradients.matrix(rows, 2 * intermediate, config.dtype);
     if (intermediate > 0) {
         add_linears(std::array{Linear{ids.down, -1, {0, config.hidden}}}, dout, kept.activated);
@@ -406,6 +411,7 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
 
     // Attention: x_mid = x_in + o(attention(norm(x_in))).
     const ConstMatrix dmid = all_of_dx();
+    show("gradient of what attention gave", dmid);
     add_linears(std::array{Linear{ids.o, ids.o_bias, {0, config.hidden}}}, dmid, kept.attention);
     // With latent attention a gradient reads it too.
     const Matrix dattention = w.latent != nullptr

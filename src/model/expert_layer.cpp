@@ -271,8 +271,8 @@ void experts_forward(Compute& compute, const Weights& weights, std::int64_t laye
     routed_forward(compute, weights, layer, x.row_range(own.mine), at, routed);
     if (compute.probe) {
         const kernels::Arena::Scope probe_scope(compute.arena);
-        compute.probe(layer, "router",
-                      all_rows(compute, weights, own, "retrace:experts", at.scores));
+        compute.probe(
+            {layer, "router", all_rows(compute, weights, own, "probe:experts", at.scores)});
     }
     // Where every rank has the whole stream it gets what the others have computed.
     const Matrix mixed =
@@ -288,8 +288,8 @@ void experts_forward(Compute& compute, const Weights& weights, std::int64_t laye
     }
     if (compute.probe) {
         const kernels::Arena::Scope probe_scope(compute.arena);
-        compute.probe(layer, "experts",
-                      whole_rows(compute, weights, tokens, "retrace:experts", mixed));
+        compute.probe(
+            {layer, "experts", whole_rows(compute, weights, tokens, "probe:experts", mixed)});
     }
     device.add({.from = mixed, .to = y}, stream);
 }

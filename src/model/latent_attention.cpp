@@ -226,8 +226,10 @@ void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer
     const Matrix rotated = heads_as_rows(at.absorbed, sizes.heads).col_range(sizes.rope_key);
     compute.copy_rows(heads_as_rows(at.q, sizes.heads).col_range(sizes.rope), rotated);
     rotate_adjacent(compute, weights, repeated(positions, sizes.heads), rotated, false);
-    if (compute.probe) compute.probe(layer, "latent queries", at.absorbed);
-    if (compute.probe) compute.probe(layer, "latent keys", at.key);
+    if (compute.probe) {
+        compute.probe({layer, "latent queries", at.absorbed, false});
+        compute.probe({layer, "latent keys", at.key});
+    }
 
     attention({.q = at.absorbed, .k = at.key, .v = at.key.col_range(sizes.compressed)}, at.found);
     for (std::int64_t head = 0; head < sizes.heads; ++head) {

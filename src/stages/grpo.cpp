@@ -58,6 +58,7 @@ class Grpo final : public Stage {
 
     [[nodiscard]] std::int64_t steps() const override { return options_.steps; }
     [[nodiscard]] std::int64_t updates() const override { return trainer_.optimizer().steps(); }
+    void watch(update::UpdateTrace* trace) override { trainer_.watch(trace); }
     [[nodiscard]] std::vector<OptimizerState> optimizers() override {
         return {{"policy", &trainer_.optimizer()}};
     }

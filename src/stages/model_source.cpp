@@ -96,7 +96,7 @@ ModelSource ModelSource::open(io::FileSystem& fs, const io::Path& path) {
 }
 
 ModelSource::ModelSource(io::FileSystem& fs, io::Path path, std::vector<std::string> notes)
-    : path_(std::move(path)), notes_(std::move(notes)) {
+    : fs_(&fs), path_(std::move(path)), notes_(std::move(notes)) {
     if (fs.exists(path_ / "config.json")) {
         config_ = model::read_config(path_);
         folder_ = std::make_unique<io::SafetensorsFolder>(path_, model::read_fp8_blocks(path_));
@@ -125,6 +125,29 @@ void ModelSource::require_same_model(const model::ModelConfig& config) const {
             "{}: is another model than the run's: {}; weights go only between equal "
             "models",
             path_.string(), fmt::join(list, "; "));
+}
+
+UInt128 ModelSource::fingerprint() const {
+    if (checkpoint_) return io::manifest_digest(*fs_, path_);
+    constexpr std::size_t kTensors = 4096;  // of which bytes are read
+    constexpr std::size_t kBytes = 64;
+    const std::string config = model::to_json(config_);
+    UInt128 digest = xxh3_128(config.data(), config.size());
+    const std::vector<std::string>& names = folder_->names();
+    const std::size_t stride = 1 + names.size() / kTensors;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        const io::SafetensorsEntry& tensor = folder_->at(names[i]);
+        const std::string what =
+            fmt::format("{} {} {}", names[i], name_of(tensor.dtype), fmt::join(tensor.shape, ","));
+        digest += xxh3_128(what.data(), what.size());
+        if (i % stride != 0) continue;
+        const std::size_t size = std::min(kBytes, tensor.bytes.size());
+        for (const std::size_t at : {std::size_t{0}, (tensor.bytes.size() - size) / 2}) {
+            const auto some = tensor.bytes.subspan(at, size);
+            digest += xxh3_128(some.data(), some.size(), i);
+        }
+    }
+    return digest;
 }
 
 void ModelSource::load(model::Weights& weights, model::Compute& compute) const {

@@ -43,6 +43,12 @@ class ModelSource {
     /// @throws BadInput listing every key in which `config` is another model (model::differences).
     void require_same_model(const model::ModelConfig& config) const;
 
+    /// The same on ranks that see the same files. Of a checkpoint all of it, through the checksums
+    /// in its manifest; of a folder the configuration, every tensor's name, type and shape, and
+    /// some bytes of each (of some, where there are thousands): two trainings of a model differ in
+    /// them. Cheap beside load().
+    [[nodiscard]] UInt128 fingerprint() const;
+
     /// Fills weights of this model and packs. Reads everything and checks every checksum.
     /// @throws as model::load_folder or load_weights.
     void load(model::Weights& weights, model::Compute& compute) const;
@@ -57,6 +63,7 @@ class ModelSource {
   private:
     ModelSource(io::FileSystem& fs, io::Path path, std::vector<std::string> notes);
 
+    io::FileSystem* fs_;
     io::Path path_;
     std::vector<std::string> notes_;
     std::unique_ptr<io::CheckpointReader> checkpoint_;

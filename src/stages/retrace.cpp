@@ -18,8 +18,8 @@ class Trace {
   public:
     /// Watches `compute` while it lives.
     explicit Trace(model::Compute& compute) : compute_(compute) {
-        compute.probe = [this](std::int64_t layer, std::string_view op, kernels::ConstMatrix x) {
-            add(layer, op, x);
+        compute.probe = [this](const model::Probed& value) {
+            add(value.layer, value.op, value.value);
         };
     }
     Trace(const Trace&) = delete;

@@ -79,6 +79,7 @@ class Sft final : public Stage {
 
     [[nodiscard]] std::int64_t steps() const override { return steps_; }
     [[nodiscard]] std::int64_t updates() const override { return trainer_.optimizer().steps(); }
+    void watch(update::UpdateTrace* trace) override { trainer_.watch(trace); }
     [[nodiscard]] std::vector<OptimizerState> optimizers() override {
         return {{"policy", &trainer_.optimizer()}};
     }

@@ -20,6 +20,7 @@
 #include "src/rollout/generator.hpp"
 #include "src/stages/task_data.hpp"
 #include "src/update/adamw.hpp"
+#include "src/update/update_trace.hpp"
 
 namespace rankwise::stages {
 
@@ -153,6 +154,8 @@ class Stage {
     [[nodiscard]] virtual std::vector<OptimizerState> optimizers() { return {}; }
     /// Models besides the policy that a checkpoint must keep.
     [[nodiscard]] virtual std::vector<std::string> models() const { return {}; }
+    /// The policy's updates of the steps from now on are recorded there (null: nowhere).
+    virtual void watch(update::UpdateTrace* /*trace*/) {}
     /// Goes through the largest allocations of a step, for planning on a device that computes
     /// nothing: answers as long as they may become, full chunks. Not collective; leaves nothing.
     virtual void rehearse() {}

@@ -22,6 +22,9 @@ StageKind kind(std::string name, bool leaves_data = false) {
                                        return Make(environment, *options);
                                    },
                                    [options] { return options->measurement(); }, leaves_data};
+                recipe.updates = requires {
+                    options->optimizer;
+                };
                 if constexpr (requires { options->trains_mtp(); })
                     recipe.trains_mtp = [options] { return options->trains_mtp(); };
                 return recipe;

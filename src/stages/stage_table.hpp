@@ -21,6 +21,7 @@ struct StageRecipe {
     std::function<std::unique_ptr<Stage>(const Environment&)> build;
     std::function<EvaluateOptions()> measurement;  ///< how the stage measures a model
     bool leaves_data = false;                      ///< rows for sft stages after it
+    bool updates = false;                          ///< changes the weights of its model
     /// Whether the stage trains the module of its model that predicts further (model/mtp.hpp).
     std::function<bool()> trains_mtp = [] { return false; };
 };

@@ -81,6 +81,7 @@ class Run {
             follows_.back().pass.forward();
             return;
         }
+        if (work_.enter_chunk) work_.enter_chunk(step.micro_batch);
         Flight& flight = take_off(step);
         flight.pass.emplace(flight.compute, weights_, head_, *batch, stage, recompute_);
         if (!stage.last) {
@@ -114,6 +115,7 @@ class Run {
             if (weight) follows_.erase(follow);
             return;
         }
+        if (work_.enter_chunk) work_.enter_chunk(step.micro_batch);
         Flight& flight = flight_of(step);
         if (input) {
             flight.gradient_received.wait();

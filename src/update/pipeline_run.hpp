@@ -20,6 +20,8 @@ struct PipelineWork {
     std::function<std::vector<float>(std::int64_t wave, const model::Logprobs&)> loss;
     /// Before a backward step: gradients are of this wave from now on.
     std::function<void(std::int64_t wave)> begin_wave;
+    /// Before each pass of this data rank's chunk of a wave. May be empty.
+    std::function<void(std::int64_t wave)> enter_chunk = {};
 };
 
 /// Goes through all waves forward and backward by the schedule. Streams and their gradients travel

@@ -10,6 +10,27 @@ TrainerOptions with_module(model::Compute& compute, model::Weights& weights,
     return options;
 }
 
+/// Shows a trace what layers compute, while it lives.
+class Watched {
+  public:
+    Watched(model::Compute& compute, UpdateTrace* trace) : compute_(compute), trace_(trace) {
+        if (trace == nullptr) return;
+        trace->begin_update();
+        compute.probe = [trace, &compute](const model::Probed& value) {
+            trace->layer(value, compute);
+        };
+    }
+    Watched(const Watched&) = delete;
+    Watched& operator=(const Watched&) = delete;
+    ~Watched() {
+        if (trace_ != nullptr) compute_.probe = nullptr;
+    }
+
+  private:
+    model::Compute& compute_;
+    UpdateTrace* trace_;
+};
+
 }  // namespace
 
 Trainer::Trainer(model::Compute& compute, model::Weights& weights, parallel::Communicator& data,
@@ -118,22 +139,33 @@ double Trainer::step(const MinibatchPlan& plan, const PlanOptions& plan_options,
     // The copies follow from the first step on.
     if (options_.mtp && adamw_.steps() == 0) weights_.renew_mtp_copies(compute_);
     gradients_.begin();
-    const PipelineWork work{
-        .batches = batches,
-        .loss =
-            [&](std::int64_t wave, const model::Logprobs& values) {
-                return losses_of(*chunks[static_cast<std::size_t>(wave)], values, callbacks);
-            },
-        .begin_wave =
-            [&](std::int64_t wave) {
-                std::vector<bool> contributes;
-                for (std::int64_t rank = 0; rank < ranks; ++rank)
-                    contributes.push_back(!plan.chunk(wave, ranks, rank).empty());
-                gradients_.begin_wave(std::move(contributes));
-            }};
-    run_pipeline(compute_, weights_, options_.head, options_.schedule, options_.recompute, work,
-                 gradients_);
+    PipelineWork work{.batches = batches,
+                      .loss =
+                          [&](std::int64_t wave, const model::Logprobs& values) {
+                              std::vector<float> coefficient = losses_of(
+                                  *chunks[static_cast<std::size_t>(wave)], values, callbacks);
+                              if (trace_ != nullptr) trace_->head(values, coefficient);
+                              return coefficient;
+                          },
+                      .begin_wave =
+                          [&](std::int64_t wave) {
+                              std::vector<bool> contributes;
+                              for (std::int64_t rank = 0; rank < ranks; ++rank)
+                                  contributes.push_back(!plan.chunk(wave, ranks, rank).empty());
+                              gradients_.begin_wave(std::move(contributes));
+                          }};
+    if (trace_ != nullptr) {
+        work.enter_chunk = [&](std::int64_t wave) {
+            trace_->enter_chunk(wave * ranks + data_.rank());
+        };
+    }
+    {
+        const Watched watched(compute_, trace_);
+        run_pipeline(compute_, weights_, options_.head, options_.schedule, options_.recompute, work,
+                     gradients_);
+    }
     gradients_.finish();
+    if (trace_ != nullptr) trace_->gradients(owners_, compute_);
     if (before_update) before_update();
     const double rate = adamw_.options().router_bias_rate;
     if (rate > 0.0) level_router_biases(compute_, weights_, data_, gradients_.expert_loads(), rate);

@@ -13,6 +13,7 @@
 #include "src/update/minibatch_gradients.hpp"
 #include "src/update/pipeline_run.hpp"
 #include "src/update/plan.hpp"
+#include "src/update/update_trace.hpp"
 
 namespace rankwise::update {
 
@@ -73,6 +74,9 @@ class Trainer {
                 const MinibatchCallbacks& callbacks, double lr,
                 const std::function<void()>& before_update = {});
 
+    /// Steps from now on are recorded there (null: nowhere), alike on all ranks.
+    void watch(UpdateTrace* trace) { trace_ = trace; }
+
     [[nodiscard]] Adamw& optimizer() { return adamw_; }
     [[nodiscard]] const Adamw& optimizer() const { return adamw_; }
     [[nodiscard]] const sums::GradientOwners& gradients() const { return owners_; }
@@ -107,6 +111,7 @@ class Trainer {
     MinibatchGradients gradients_;
     Adamw adamw_;
     TokenCounts counts_;
+    UpdateTrace* trace_ = nullptr;
 };
 
 /// Appends the bundles of a chunk to a micro-batch, in order.

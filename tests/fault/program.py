@@ -27,9 +27,9 @@ _whole = []
 LONGEST_END_S = 10.0  # from an error to the end of the job
 
 
-def launcher(count):
-    """What stands before a command that is to run on `count` ranks."""
-    if count == 1:
+def launcher(count, mpi=False):
+    """What stands before a command that is to run on `count` ranks; on one there is none, unless `mpi` asks for it."""
+    if count == 1 and not mpi:
         return []
     return [str(SOURCE / "tests/support/run_ranks"), str(count)]
 

@@ -104,6 +104,25 @@ class Checkpoint(program.Case):
         self.assert_refused(self.reshard(self.checkpoint(LAST), new), 4, self.newest(), "checksum differs")
         self.assertFalse((new / f"step_{LAST:08}").exists())
 
+    def test_damage_is_found_whatever_layout_wrote_the_checkpoint_and_reads_it(self):
+        layouts = {"tensor x pipeline": (4, ["--parallel.tensor", 2, "--parallel.pipeline", 2]),
+                   "zero = 3": (3, ["--parallel.zero", 3])}
+        for name, (ranks, layout) in layouts.items():
+            for damage in ("flipped", "missing", "cut short"):
+                with self.subTest(name, damage=damage):
+                    shutil.rmtree(self.run_directory)
+                    result = self.train(*layout, "--run.stop_after_steps", LAST, ranks=ranks)
+                    self.assertEqual(result.code, 3, result)
+                    shard = self.newest(f"shard_{ranks - 1:05}.h5")
+                    if damage == "flipped":
+                        self.flip(shard, 0.5)
+                        # Read by others than wrote it, one of which needs the part that is damaged.
+                        self.assert_refused(self.train("--parallel.tensor", 2, ranks=2), 4, shard, "checksum differs")
+                        self.assert_refused_with_way_out(shard, "checksum differs", ranks=2)
+                    else:
+                        shard.unlink() if damage == "missing" else shard.write_bytes(shard.read_bytes()[:1000])
+                        self.assert_passed_by(shard, ranks=2)
+
     # ---- shards
     def test_undamaged_it_goes_on_from_the_newest(self):
         self.assert_goes_on(from_step=LAST)

@@ -121,6 +121,19 @@ class Model(program.Case):
         path.write_text(json.dumps(tokenizer))
         self.assert_model_refused(self.model, "vocabular")
 
+    def test_nodes_with_other_files_under_the_same_path_are_found(self):
+        other = self.folder / "other"
+        shutil.copytree(self.model, other / "model")
+        header, data = read_safetensors(self.tensors)
+        data[header[TENSOR]["data_offsets"][0]] ^= 1
+        write_safetensors(other / "model/model.safetensors", header, data)
+        for zero in (1, 3):
+            with self.subTest(zero=zero):
+                here = self.command("--model.policy.folder", "model", "--parallel.zero", zero)
+                result = self.execute([*program.launcher(1, mpi=True), *here, ":", "-n", "1", "-wdir", str(other), *here])
+                self.assert_refused(result, 2, "model that stage imitate starts from is not the same on all ranks",
+                                    "shared file system")
+
     def test_a_weight_that_is_no_number_is_named(self):
         header, data = read_safetensors(self.tensors)
         begin = header[TENSOR]["data_offsets"][0]

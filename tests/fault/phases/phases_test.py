@@ -1,6 +1,7 @@
 """One rank fails in each phase of a run: the job ends at once, says why first and once, and the same command goes on."""
 import concurrent.futures
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -12,6 +13,10 @@ PHASES = {"data": 1, "update": 1, "record": 1, "checkpoint": 1, "export": 3, "ev
           "advantages": 1, "reference": 1}
 WATCHDOG = ["--run.watchdog_s", 1, "--run.watchdog_end_s", 1]
 JOBS = 4  # at a time: a job that ends waits most of the time
+# Ranks that share models, and not only the data.
+SHARED = {"tensor x pipeline": (4, ["--parallel.tensor", 2, "--parallel.pipeline", 2]),
+          "zero = 3 x pipeline": (4, ["--parallel.zero", 3, "--parallel.pipeline", 2])}
+EXPERTS = (4, ["--parallel.expert", 2, "--parallel.tensor", 2, "--parallel.zero", 3])
 
 
 def plant(phase, rank, how="error", step=0):
@@ -25,9 +30,9 @@ class OneRankThrows(program.Case):
         self.assertTrue(result.err.lstrip().startswith(message), result)
         self.assertIn(f"error: {message}\n", (directory / f"logs/rank_{rank:05}.log").read_text())
 
-    def fail_in_each(self, ranks, rank):
+    def fail_in_each(self, ranks, rank, layout=()):
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
-            jobs = {phase: pool.submit(self.train, *plant(phase, rank), ranks=ranks, directory=self.folder / phase)
+            jobs = {phase: pool.submit(self.train, *plant(phase, rank), *layout, ranks=ranks, directory=self.folder / phase)
                     for phase in PHASES}
         for phase, job in jobs.items():
             with self.subTest(phase):
@@ -44,6 +49,23 @@ class OneRankThrows(program.Case):
 
     def test_in_each_phase_on_four_ranks(self):
         self.fail_in_each(4, rank=2)
+
+    def test_in_each_phase_where_ranks_share_the_model(self):
+        for name, (ranks, layout) in SHARED.items():
+            with self.subTest(name):
+                self.fail_in_each(ranks, 3, layout)
+                for phase in PHASES:
+                    shutil.rmtree(self.folder / phase)
+
+    def test_where_ranks_share_out_experts(self):
+        ranks, layout = EXPERTS
+        for phase in ("update", "generate", "checkpoint"):
+            with self.subTest(phase):
+                result = self.train(*plant(phase, 2), *layout, ranks=ranks, recipe=program.SOURCE / "configs/tiny_moe.ini",
+                                    directory=self.folder / phase, timeout=120)
+                self.assertEqual(result.code, 6, result)
+                self.assertEqual(len(result.messages()), 1, result)
+                self.assertRegex(result.messages()[0], rf"^\[rank 2/4 [\w.-]+:\d+ phase={phase} step=\d+\] planted fault: ")
 
     def test_while_the_run_is_built_or_restored_all_ranks_leave_in_order(self):
         self.done("--run.stop_after_steps", 0)
@@ -95,6 +117,35 @@ class OneRankIsGone(program.Case):
         again = self.done(ranks=2)
         self.assertNotIn("going on from", again.out)
         self.assertEqual(self.digests(), program.whole_run())
+
+    def test_killed_in_any_phase_where_ranks_share_the_model_it_goes_on_in_another_layout(self):
+        ranks, layout = SHARED["tensor x pipeline"]
+        phases = {**PHASES, "build": 0}
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            jobs = {phase: pool.submit(self.train, *plant(phase, 3, "kill", step=step), *layout, ranks=ranks,
+                                       directory=self.folder / phase)
+                    for phase, step in phases.items()}
+        for phase, job in jobs.items():
+            with self.subTest(phase):
+                result = job.result()
+                self.assertEqual(result.code, 128 + signal.SIGKILL, result)
+                self.assertEqual(result.messages(), [], "nobody is left to say anything")
+                self.assertRegex(result.err, r"process rank 3 .* exited on signal 9")
+        with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
+            again = {phase: pool.submit(self.done, "--parallel.zero", 3, ranks=2, directory=self.folder / phase)
+                     for phase in phases}
+        for phase, job in again.items():
+            with self.subTest(phase):
+                job.result()
+                self.assertEqual(self.digests(self.folder / phase), program.whole_run())
+
+    def test_a_rank_that_hangs_within_a_model_that_ranks_share_is_named(self):
+        ranks, layout = SHARED["tensor x pipeline"]
+        result = self.train(*plant("update", 3, "hang", step=2), *layout, *WATCHDOG, "--run.checkpoint_in_background", "false", ranks=ranks)
+        self.assertEqual(result.code, 6, result)
+        self.assertLess(result.seconds, program.LONGEST_END_S, result)
+        self.assertRegex(result.err, r"watchdog: behind: rank 3 ")
+        self.assert_goes_on(ranks=1)
 
     def test_a_rank_that_hangs_is_named_with_the_last_communication_of_each_and_ends_with_6(self):
         # Checkpoints at once: one under way would make the ranks meet at another place.

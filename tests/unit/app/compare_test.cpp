@@ -47,7 +47,7 @@ class Compare : public testing::Test {
         for (int step = 1; step <= 4; ++step) {
             const bool here = step == change.step;
             file << fmt::format(
-                R"({{"stage":"zero","step":{},"loss":{},"step_time":{},"digest/rollouts":"r{}{}","digest/weights":"w{}{}"}})"
+                R"({{"stage":"zero","step":{},"grad_norm":1,"loss":{},"step_time":{},"digest/rollouts":"r{}{}","digest/weights":"w{}{}"}})"
                 "\n",
                 step, 0.5 + (here ? change.loss : 0.0), here ? change.seconds : 1.0, step,
                 here ? change.rollouts : "", step, here ? change.weights : "");
@@ -184,6 +184,131 @@ TEST_F(Compare, LogicalOptionsThatDifferAreListedAndPhysicalOnesAreNot) {
     std::ofstream(root_ / "b" / "recipe.ini") << "[run]\nseed = 2 # logical; default\n"
                                                  "ranks = 8 # physical; default\n";
     EXPECT_THAT(compare().options, testing::ElementsAre("run.seed: '1' and '2'"));
+}
+
+// ---- traces of updates
+
+using update::TracePass;
+using update::TraceRecord;
+
+constexpr UInt128 kSame{.low = 7, .high = 1};
+constexpr UInt128 kOther{.low = 8, .high = 1};
+
+/// One chunk through two layers, in the order in which it is computed, and a gradient.
+std::vector<TraceRecord> a_chunk(std::int64_t chunk = 0) {
+    const auto value = [&](TracePass pass, std::int64_t layer, const char* op) {
+        return TraceRecord{.chunk = pass == TracePass::gradient ? -1 : chunk,
+                           .pass = pass,
+                           .layer = layer,
+                           .op = op,
+                           .digest = kSame};
+    };
+    return {value(TracePass::forward, 0, "o_proj"), value(TracePass::forward, 1, "o_proj"),
+            value(TracePass::head, -1, "loss"),     value(TracePass::backward, 1, "dmlp"),
+            value(TracePass::backward, 0, "dmlp"),  value(TracePass::gradient, 0, "norm.weight")};
+}
+
+class CompareTraces : public Compare {
+  protected:
+    void write(const std::string& run, const std::vector<std::vector<TraceRecord>>& ranks) {
+        const TracedStep step{"zero", 2};
+        begin_trace(*fs_, root_ / run / "traces", step);
+        for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+            write_trace(*fs_, root_ / run / "traces", step,
+                        {static_cast<int>(rank), static_cast<int>(ranks.size())}, ranks[rank]);
+        }
+    }
+    std::filesystem::path file(const std::string& run, int rank) {
+        return root_ / run / "traces/zero_00000002" / fmt::format("rank_{:05}.jsonl", rank);
+    }
+};
+
+TEST_F(CompareTraces, EqualOnesAreEqualHoweverRanksShareThemOut) {
+    std::vector<TraceRecord> second = a_chunk(1);
+    second.pop_back();
+    std::vector<TraceRecord> both = a_chunk(0);
+    both.insert(both.begin() + 5, second.begin(), second.end());
+    // What is split over tensor ranks otherwise has nothing to be compared with.
+    both.push_back({.chunk = 1, .layer = 0, .op = "qkv", .part = 0, .parts = 1});
+    write("a", {both});
+    // Chunks on two ranks, which own some rows of the gradient each.
+    std::vector<TraceRecord> first = a_chunk(0);
+    first.back().digest = {.low = 3, .high = 1};
+    second.push_back(a_chunk().back());
+    second.back().digest = {.low = 4, .high = 0};
+    first.push_back({.chunk = 1, .layer = 0, .op = "qkv", .part = 0, .parts = 2});
+    second.push_back({.chunk = 1, .layer = 0, .op = "qkv", .part = 1, .parts = 2});
+    write("b", {first, second});
+    const Comparison comparison = compare();
+    EXPECT_EQ(comparison.traces_compared, 1);
+    EXPECT_FALSE(comparison.traces.has_value()) << comparison.traces->place;
+    EXPECT_EQ(command(), 0);
+    EXPECT_THAT(output_, HasSubstr("traces      equal (1 steps that both have)"));
+}
+
+TEST_F(CompareTraces, NameTheFirstThatDiffersInTheOrderOfComputationAndItsRanks) {
+    write("a", {a_chunk()});
+    const std::vector<std::pair<std::size_t, const char*>> places{
+        {5, "stage zero, step 2, minibatch 1, gradient of norm.weight"},
+        {4, "stage zero, step 2, minibatch 1, chunk 0, backward, layer 0: dmlp"},
+        {3, "stage zero, step 2, minibatch 1, chunk 0, backward, layer 1: dmlp"},
+        {2, "stage zero, step 2, minibatch 1, chunk 0, head: loss"},
+        {1, "stage zero, step 2, minibatch 1, chunk 0, forward, layer 1: o_proj"},
+        {0, "stage zero, step 2, minibatch 1, chunk 0, forward, layer 0: o_proj"}};
+    std::vector<TraceRecord> b = a_chunk();
+    for (const auto& [at, place] : places) {
+        b[at].digest = kOther;
+        write("b", {{}, b});
+        const Comparison comparison = compare();
+        ASSERT_TRUE(comparison.traces.has_value());
+        EXPECT_EQ(comparison.traces->place, place);
+        EXPECT_EQ(comparison.traces->first, to_hex(kSame) + " on rank 0");
+        EXPECT_EQ(comparison.traces->second, to_hex(kOther) + " on rank 1");
+    }
+    EXPECT_EQ(command(), 5);
+}
+
+TEST_F(CompareTraces, AValueThatOneOfThemLacksIsADifferenceIfBothSplitItAlike) {
+    std::vector<TraceRecord> a = a_chunk();
+    a.push_back({.chunk = 0, .layer = 0, .order = 1, .op = "gate_up", .part = 0, .parts = 2});
+    std::vector<TraceRecord> b = a;
+    a.push_back({.chunk = 0, .layer = 1, .order = 1, .op = "gate_up", .part = 0, .parts = 2});
+    write("a", {a});
+    write("b", {b});
+    const Comparison comparison = compare();
+    ASSERT_TRUE(comparison.traces.has_value());
+    EXPECT_THAT(comparison.traces->place, HasSubstr("layer 1: gate_up (part 1 of 2"));
+    EXPECT_EQ(comparison.traces->second, "absent");
+}
+
+TEST_F(CompareTraces, OneThatIsMissingOrDamagedIsRefused) {
+    write("a", {a_chunk()});
+    write("b", {a_chunk(), {}});
+    std::filesystem::remove(file("b", 1));
+    EXPECT_THROW((void)compare(), CorruptFile);
+    write("b", {a_chunk()});
+    std::filesystem::resize_file(file("b", 0), std::filesystem::file_size(file("b", 0)) - 9);
+    EXPECT_THROW((void)compare(), CorruptFile);
+    // A whole line less; a file of a trace over another number of ranks.
+    std::vector<TraceRecord> less = a_chunk();
+    less.pop_back();
+    write("b", {less});
+    std::ofstream(file("b", 0), std::ios::app) << R"({"update":0,"chunk":-1,"pass":"gradient"})"
+                                               << "\n";
+    EXPECT_THROW((void)compare(), CorruptFile);
+    write("b", {a_chunk(), {}, {}});
+    write_trace(*fs_, root_ / "b/traces", {"zero", 2}, {1, 2}, {});
+    EXPECT_THROW((void)compare(), CorruptFile);
+}
+
+TEST_F(CompareTraces, WhereThereIsNoneTheCommandSaysHowToGetOne) {
+    write_metrics("b", {.step = 3, .loss = 0.25});
+    EXPECT_EQ(command(), 5);
+    EXPECT_THAT(output_, HasSubstr("--run.trace zero:3"));
+    write("a", {a_chunk()});
+    write("b", {a_chunk()});
+    EXPECT_EQ(command(), 5);
+    EXPECT_THAT(output_, HasSubstr("--run.trace zero:3")) << "another step was traced";
 }
 
 TEST_F(Compare, DirectoryThatIsNoRunIsRefused) {

@@ -22,6 +22,15 @@ TEST(Plan, ABundleIsFilledUpToTheLimitAndCountsItsPromptOnce) {
     EXPECT_EQ(plan.bundles[1], (Bundle{{3, 5}, 70}));
 }
 
+TEST(Plan, AnswersWithoutTokensJoinTheirGroupsBundle) {
+    const std::vector<SampleSize> samples{{0, 10, 0}, {0, 10, 30}, {1, 8, 0}, {1, 8, 0}};
+    const auto plan = plan_minibatch(samples, {.chunk_tokens = 40, .chunk_multiple = 2});
+    ASSERT_EQ(plan.bundles.size(), 2U);
+    EXPECT_EQ(plan.bundles[0], (Bundle{{0, 2}, 40}));
+    EXPECT_EQ(plan.bundles[1], (Bundle{{2, 4}, 8}));
+    EXPECT_EQ(plan_minibatch(std::vector<SampleSize>{{0, 0, 0}}, {}).waves(2), 0);
+}
+
 TEST(Plan, ASampleLongerThanTheLimitIsABundleByItself) {
     const auto plan =
         plan_minibatch(groups_of(2, 1, 10, 500), {.chunk_tokens = 100, .chunk_multiple = 1});

@@ -89,6 +89,22 @@ TEST(SharedPrompts, GiveTheBitsOfSeparateForwardPassesAndTheirGradientsWithinRou
     }
 }
 
+TEST(SharedPrompts, AnswersWithoutTokensChangeNothing) {
+    for (const model::Family family : {model::Family::qwen2, model::Family::deepseek_v3}) {
+        SmallModel model(test::small_config(family));
+        // Two a group, so that the others keep the coefficients that their numbers give them.
+        const Update with =
+            update_of(model, groups_of({40, 5}, {7, 12, 0, 0}), {.chunk_tokens = 60});
+        const Update without = update_of(model, groups_of({40, 5}, {7, 12}), {.chunk_tokens = 60});
+        EXPECT_EQ(test::relative_difference(with.gradients, without.gradients), 0.0);
+        EXPECT_EQ(with.counts.head_rows, without.counts.head_rows);
+        // Groups of nothing else: a prompt that nobody learns from.
+        const Update none = update_of(model, groups_of({40, 5}, {0, 0}), {.chunk_tokens = 60});
+        EXPECT_EQ(none.counts.head_rows, 0);
+        for (const auto& logprobs : none.logprobs) EXPECT_TRUE(logprobs.empty());
+    }
+}
+
 TEST(SharedPrompts, EachIsComputedOnceABundleWhichTheRowsShow) {
     SmallModel model(test::small_config());
     constexpr std::int64_t kAnswers = 7 + 1 + 66 + 12;

@@ -75,11 +75,13 @@ struct Result {
 /// Two updates; weights and gradient norms after them. With a module that predicts further samples
 /// do not share their prompts.
 inline Result updates(model::Compute& compute, model::Weights& weights,
-                      parallel::Communicator& data, const TrainerOptions& options) {
+                      parallel::Communicator& data, const TrainerOptions& options,
+                      UpdateTrace* trace = nullptr) {
     const Data texts;
     PlanOptions plan = kPlan;
     plan.share_prompts = !options.mtp;
     Trainer trainer(compute, weights, data, options, {.router_bias_rate = 1e-2});
+    trainer.watch(trace);
     const MinibatchCallbacks callbacks{
         .text =
             [&](std::int64_t sample) {
@@ -126,7 +128,8 @@ struct Layout {
 };
 
 inline Result updates_on(parallel::Communicator& world, const model::ModelConfig& config,
-                         const Layout& layout) {
+                         const Layout& layout,
+                         const std::function<void(std::span<const TraceRecord>)>& traced = {}) {
     parallel::Mesh mesh(world, layout.shape);
     parallel::Communicator* const tensor =
         layout.shape.tensor > 1 ? &mesh.axis(parallel::Axis::tensor) : nullptr;
@@ -138,12 +141,16 @@ inline Result updates_on(parallel::Communicator& world, const model::ModelConfig
          .experts = {.axis = layout.shape.expert > 1 ? &mesh.axis(parallel::Axis::expert) : nullptr,
                      .data_rank = mesh.coordinates().data,
                      .rows = layout.expert_rows}});
-    return updates(model.compute, model.weights, mesh.axis(parallel::Axis::data),
-                   {.head = {.ids = config.vocab_size},
-                    .recompute = layout.recompute,
-                    .zero = layout.zero,
-                    .mtp = layout.mtp,
-                    .schedule = layout.schedule});
+    UpdateTrace trace(model.weights);
+    const Result result = updates(model.compute, model.weights, mesh.axis(parallel::Axis::data),
+                                  {.head = {.ids = config.vocab_size},
+                                   .recompute = layout.recompute,
+                                   .zero = layout.zero,
+                                   .mtp = layout.mtp,
+                                   .schedule = layout.schedule},
+                                  traced ? &trace : nullptr);
+    if (traced) traced(trace.records());
+    return result;
 }
 
 }  // namespace rankwise::update::test_updates
