@@ -79,6 +79,9 @@ class Communicator {
     /// "world", "data", …
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] const Instruments& instruments() const { return instruments_; }
+    /// Instruments::check_collectives of this communicator, and of those split from it afterwards.
+    /// Every rank sets it at the same place among its calls.
+    void check_collectives(bool on) { instruments_.check_collectives = on; }
 
     /// Collective. Returns when every rank has called it.
     void barrier(std::string_view label);

@@ -8,12 +8,25 @@
 
 namespace rankwise::app {
 
+namespace {
+
+/// Automatic is the widest of the machine: the others are worth comparing with it.
+std::vector<std::string> instruction_sets() {
+    std::vector<std::string> sets{"automatic"};
+    std::vector<kernels::Isa> available = kernels::available_isas();
+    if (!available.empty()) available.pop_back();
+    for (const kernels::Isa isa : available) sets.emplace_back(kernels::name_of(isa));
+    return sets;
+}
+
+}  // namespace
+
 OptionList DeviceOptions::options() {
     OptionList list;
     list.physical("kind", &kind, {"cpu", "checked"},
                   "cpu, or checked: the CPU over memory that host code cannot read")
         .one_of({"cpu", "checked"});
-    list.physical("isa", &isa, {"automatic", "avx2"},
+    list.physical("isa", &isa, instruction_sets(),
                   "instruction set; automatic: the widest of the machine")
         .one_of({"automatic", "avx2", "avx512", "avx512_bf16"});
     list.physical("threads", &threads, {"1", "2"}, "compute threads a rank")

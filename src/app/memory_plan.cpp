@@ -5,6 +5,7 @@
 #include <limits>
 
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include "kernels/plan_device.hpp"
 #include "parallel/mirror_communicator.hpp"
@@ -217,6 +218,9 @@ std::int64_t peak_resident_bytes() {
 }
 
 void reset_peak() {
+#ifdef __GLIBC__
+    malloc_trim(0);  // what has been freed in small pieces goes back to the system too
+#endif
     std::ofstream("/proc/self/clear_refs") << "5";
 }
 

@@ -55,6 +55,9 @@ OptionList RunOptions::options() {
     list.operational("watchdog_s", &watchdog_s, "reports, and changes nothing",
                      "seconds without any progress after which ranks report what they wait for")
         .at_least(0.1);
+    list.operational("check_collectives", &check_collectives, "compares calls, and moves no data",
+                     "before each communication the ranks compare what they are about to do, and "
+                     "the one that differs is named: slow, for looking into a hang");
     list.operational("watchdog_end_s", &watchdog_end_s, "ends a run that no longer moves",
                      "seconds after such a report, with still no progress, until the job is ended "
                      "with code 6; 0: never")

@@ -28,6 +28,7 @@ struct RunOptions {
     std::string log_level = "info";
     double watchdog_s = 300.0;
     double watchdog_end_s = 300.0;
+    bool check_collectives = false;
 
     [[nodiscard]] OptionList options();
 };

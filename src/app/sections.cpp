@@ -3,9 +3,7 @@
 #include "src/app/engine_options.hpp"
 #include "src/app/recipe.hpp"
 #include "src/app/run_options.hpp"
-#include "src/stages/evaluate.hpp"
-#include "src/stages/grpo.hpp"
-#include "src/stages/sft.hpp"
+#include "src/app/train_recipe.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -30,7 +28,7 @@ DeclaredSection describe(std::string section, std::string kind, const OptionList
 }
 
 std::vector<DeclaredSection> declared_sections() {
-    return {
+    std::vector<DeclaredSection> declared{
         row<RunOptions>("run"),
         row<ResumeOptions>("resume"),
         row<DeviceOptions>("device"),
@@ -40,10 +38,12 @@ std::vector<DeclaredSection> declared_sections() {
         row<FaultOptions>("faults"),
         row<ModelOptions>("model.policy"),
         row<stages::TaskOptions>("task"),
-        row<stages::SftOptions>("stage.NAME", "sft"),
-        row<stages::GrpoOptions>("stage.NAME", "grpo"),
-        row<stages::EvaluateOptions>("stage.NAME", "evaluate"),
     };
+    NamedStage common;
+    declared.push_back(describe("stage.NAME", {}, common.options()));
+    for (const stages::StageKind& kind : stages::stage_kinds())
+        declared.push_back(describe("stage.NAME", kind.name, kind.recipe().options));
+    return declared;
 }
 
 }  // namespace rankwise::app

@@ -357,6 +357,10 @@ int train_on(const Arguments& arguments, Session& session) {
     });
     session.require_same("recipe", recipe->logical_text(),
                          "give every rank the same file and the same command line");
+    session.require_same("[run] check_collectives",
+                         options.run.check_collectives ? "true" : "false",
+                         "ranks compare calls only if all of them do");
+    session.world().check_collectives(options.run.check_collectives);
     const ParallelOptions& axes = options.parallel;
     // Ranks bring values together in a step that is traced.
     session.require_same("list of [run] trace",

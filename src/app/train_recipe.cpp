@@ -8,6 +8,17 @@
 
 namespace rankwise::app {
 
+OptionList NamedStage::options() {
+    OptionList list;
+    list.logical("model", &model,
+                 "the model that the stage works on: [model.NAME] says what it is");
+    list.logical("start_from", &start_from,
+                 "weights to start from: empty for what the last stage with this model left (the "
+                 "first: [model.NAME]); random; a stage before this one; or a Hugging Face folder, "
+                 "a checkpoint or a run");
+    return list;
+}
+
 void TrainRecipe::bind(Recipe& recipe) {
     recipe.bind("run", run.options());
     recipe.bind("resume", resume.options());
@@ -30,14 +41,7 @@ void TrainRecipe::bind(Recipe& recipe) {
                 return stage->recipe.options;
             };
         }
-        OptionList common;
-        common.logical("model", &stage->model,
-                       "the model that the stage works on: [model.NAME] says what it is");
-        common.logical("start_from", &stage->start_from,
-                       "weights to start from: empty for what the last stage with this model left "
-                       "(the first: [model.NAME]); random; a stage before this one; or a Hugging "
-                       "Face folder, a checkpoint or a run");
-        recipe.bind("stage." + name, common);
+        recipe.bind("stage." + name, stage->options());
         stage->kind = recipe.bind_kind("stage." + name, kinds);
         if (stage->model != "policy" && !models.contains(stage->model))
             recipe.bind("model." + stage->model, models[stage->model].options());

@@ -22,6 +22,9 @@ struct NamedStage {
     std::string model = "policy";  ///< [model.NAME] that it trains or asks
     std::string start_from;        ///< empty: where the stage before with this model ended
     stages::StageRecipe recipe;
+
+    /// Those of every kind.
+    [[nodiscard]] OptionList options();
 };
 
 struct TrainRecipe {

@@ -67,6 +67,9 @@ class Program(unittest.TestCase):
         self.assertIn("[run]", run("options").stdout)
         self.assertIn("seed = 1", run("options", "run").stdout)
         self.assertIn("did you mean run?", run("options", "rnu").stderr)
+        for kind in ("sft", "grpo", "evaluate", "reject"):
+            self.assertIn(f"kind = {kind}", run("options", kind).stdout)
+        self.assertIn("start_from", run("options", "stage.NAME").stdout)
         for line in run("options", "--physical").stdout.splitlines():
             section, kind, name, default, values = line.split("\t")
             self.assertTrue(section and kind and name and values, line)

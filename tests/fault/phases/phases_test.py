@@ -97,6 +97,21 @@ class RanksThatAreThreads(program.Case):
         self.assert_goes_on(*self.THREADS)
 
 
+class RanksThatCompareTheirCalls(program.Case):
+    def test_compute_what_others_do(self):
+        for ranks, layout in ((3, []), SHARED["tensor x pipeline"]):
+            with self.subTest(layout):
+                directory = self.folder / str(ranks)
+                self.done("--run.check_collectives", "true", *layout, ranks=ranks, directory=directory)
+                self.assertEqual(self.digests(directory), program.whole_run())
+
+    def test_must_all_do_so(self):
+        words = self.command("--run.check_collectives", "true")
+        others = self.command()
+        result = self.execute([*program.launcher(1, mpi=True), *words, ":", "-n", "1", *others])
+        self.assert_refused(result, 2, "check_collectives is not the same on all ranks")
+
+
 class OneRankIsGone(program.Case):
     def test_a_killed_rank_ends_the_job_and_the_next_start_goes_on_from_the_last_checkpoint(self):
         result = self.train(*plant("update", 1, "kill", step=3), ranks=2)

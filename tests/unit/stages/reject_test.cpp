@@ -152,6 +152,47 @@ TEST_F(Rejection, WithNothingToLearnFromItNamesThePrompts) {
     });
 }
 
+/// "example 3" has the prompt 4 and the response 5, 1.
+class Examples final : public tasks::DemonstrationSet {
+  public:
+    [[nodiscard]] std::optional<std::int64_t> size() const override { return 3; }
+    [[nodiscard]] tasks::Demonstration demonstration(std::int64_t index) const override {
+        const auto id = static_cast<TokenId>(index % 3);
+        return {static_cast<std::uint64_t>(index), {2 + id}, {3 + id, 1}};
+    }
+};
+
+TEST_F(Rejection, MixesInWorkedExamplesByTheirRatioToWhatIsKept) {
+    test::on_one_rank([&](ToyRun& run) {
+        prepare(run, "alone");
+        const io::MetricLine alone = run_steps(run, reject_options(), 0, 3);
+        run.task.demonstrations = std::make_unique<Examples>();
+        prepare(run, "mixed");
+        RejectOptions half = reject_options();
+        half.mix_demonstrations = 0.5;
+        const io::MetricLine mixed = run_steps(run, half, 0, 3);
+        const double kept = metric(alone, "kept");
+        EXPECT_EQ(metric(mixed, "kept"), kept);
+        EXPECT_EQ(metric(mixed, "mixed_in"), std::ceil(0.5 * kept));
+        // What was kept stands first, as without them; they are told apart, and taken in turn.
+        const std::string rows = text("mixed");
+        EXPECT_TRUE(rows.starts_with(text("alone")));
+        const std::string rest = rows.substr(text("alone").size());
+        EXPECT_EQ(std::count(rest.begin(), rest.end(), '\n'),
+                  static_cast<std::ptrdiff_t>(std::ceil(0.5 * kept)));
+        std::istringstream in(rest);
+        std::int64_t index = 0;
+        for (std::string line; std::getline(in, line); ++index) {
+            EXPECT_NE(
+                line.find(fmt::format("\"prompt_ids\":[{}],\"completion_ids\":[{},1],\"source\":"
+                                      "\"demonstrations\"",
+                                      2 + index % 3, 3 + index % 3)),
+                std::string::npos)
+                << line;
+        }
+    });
+}
+
 TEST_F(Rejection, RefusesFiltersWithoutValues) {
     test::on_one_rank([&](ToyRun& run) {
         prepare(run, "bad");
