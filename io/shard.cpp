@@ -22,6 +22,9 @@ auto order_of(const ShardItem& item) {
     return std::tuple(item.parameter, item.box.rows.begin, item.box.cols.begin);
 }
 
+/// Of an item that is not in memory: so much of it at a time, which stays in the caches.
+constexpr std::int64_t kPieceBytes = std::int64_t{1} << 20;
+
 using ContentKey = std::tuple<std::string, std::string, DType>;
 
 /// Items by flat dataset, each in the order of its table.
@@ -30,10 +33,10 @@ std::map<ContentKey, std::vector<const ShardItem*>> sorted(std::span<const Shard
     for (const ShardItem& item : items) {
         require_part_name(item.model, "model");
         require_part_name(item.kind, "kind");
-        ensure(
-            static_cast<std::int64_t>(item.bytes.size()) == item.box.size() * size_of(item.dtype),
-            "{}/{}, parameter {}: {} bytes for box {} of {}", item.model, item.kind, item.parameter,
-            item.bytes.size(), to_string(item.box), name_of(item.dtype));
+        ensure(item.read || static_cast<std::int64_t>(item.bytes.size()) ==
+                                item.box.size() * size_of(item.dtype),
+               "{}/{}, parameter {}: {} bytes for box {} of {}", item.model, item.kind,
+               item.parameter, item.bytes.size(), to_string(item.box), name_of(item.dtype));
         if (!item.box.empty()) contents[{item.model, item.kind, item.dtype}].push_back(&item);
     }
     for (auto& [key, group] : contents) {
@@ -79,6 +82,20 @@ void write_table(Hdf5File& file, const std::string& group, const BoxTable& table
     file.write(group + "/offset", table.offset);
 }
 
+/// Elements of an item that is read in pieces, from `offset` of a dataset on.
+void write_in_pieces(Hdf5File& file, const std::string& data, std::int64_t offset,
+                     const ShardItem& item, std::vector<std::byte>& piece) {
+    const std::int64_t element = size_of(item.dtype);
+    const std::int64_t at_once = kPieceBytes / element;
+    piece.resize(static_cast<std::size_t>(kPieceBytes));
+    for (std::int64_t at = 0; at < item.box.size(); at += at_once) {
+        const std::int64_t count = std::min(at_once, item.box.size() - at);
+        const auto some = std::span(piece).first(static_cast<std::size_t>(count * element));
+        item.read(at * element, some);
+        file.write_part(data, offset + at, stored_as(item.dtype), some);
+    }
+}
+
 }  // namespace
 
 Element stored_as(DType dtype) {
@@ -120,6 +137,7 @@ ShardEntry write_shard(FileSystem& fs, const Path& directory, UInt128 checkpoint
     ShardEntry entry;
     entry.file = shard_name(index);
     const auto contents = sorted(items);
+    std::vector<std::byte> piece;
     Hdf5File file = Hdf5File::create(fs, directory / entry.file);
     file.set_attribute("/", "format", kCheckpointFormat);
     file.set_attribute("/", "checkpoint", to_hex(checkpoint_id));
@@ -133,7 +151,11 @@ ShardEntry write_shard(FileSystem& fs, const Path& directory, UInt128 checkpoint
         const std::string data = group + "/data";
         file.create_dataset(data, stored_as(dtype), offsets.back());
         for (std::size_t i = 0; i < group_items.size(); ++i) {
-            file.write_part(data, offsets[i], stored_as(dtype), group_items[i]->bytes);
+            if (group_items[i]->read) {
+                write_in_pieces(file, data, offsets[i], *group_items[i], piece);
+            } else {
+                file.write_part(data, offsets[i], stored_as(dtype), group_items[i]->bytes);
+            }
         }
         file.set_attribute(data, "dtype", std::string(name_of(dtype)));
         write_table(file, group, table_of(boxes));

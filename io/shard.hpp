@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,7 +23,10 @@ struct ShardItem {
     ParameterId parameter = 0;
     Box box;
     DType dtype = DType::f32;
-    std::span<const std::byte> bytes;  ///< the box row by row, without gaps
+    std::span<const std::byte> bytes;  ///< the box row by row, without gaps; or, in place of them,
+    /// writes so many of those bytes from an offset on, asked for in ascending pieces: what is
+    /// saved need not be held twice.
+    std::function<void(std::int64_t offset, std::span<std::byte> to)> read = {};
 };
 
 /// A box of a parameter, as files list it.

@@ -78,6 +78,7 @@ stages::PhysicalOptions BenchContext::physical() const {
             .deal_interval = options_.generation.deal_interval,
             .recompute = options_.update.layers_again(),
             .head_bytes = options_.update.head_bytes,
+            .head = options_.update.logits(),
             .zero = options_.parallel.zero};
 }
 

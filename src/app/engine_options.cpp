@@ -93,7 +93,7 @@ parallel::MeshShape ParallelOptions::shape(int world) const {
 
 OptionList GenerationOptions::options() {
     OptionList list;
-    list.physical("slots", &slots, {"4", "64"}, "answers that a rank generates at a time")
+    list.physical("slots", &slots, {"4", "64", "2", "8"}, "answers that a rank generates at a time")
         .at_least(1);
     list.physical("prefill_tokens", &prefill_tokens, {"2048", "7"},
                   "most prompt tokens in one pass")
@@ -123,10 +123,20 @@ OptionList UpdateOptions::options() {
             "where the reference's weights lie while they score nothing: in the host's memory "
             "or on the disk of the run directory they leave the device to other phases")
         .one_of({"device", "host", "disk"});
+    list.physical("head", &head, {"automatic", "buffer", "recompute"},
+                  "logits are kept for the backward pass (buffer: less work) or computed again "
+                  "(recompute: less memory); automatic: kept where those of a micro-batch take no "
+                  "more than head_bytes")
+        .one_of({"automatic", "buffer", "recompute"});
     list.physical("head_bytes", &head_bytes, {"33554432", "4096"},
-                  "most bytes of logits that are held at a time")
+                  "most bytes of logits that are held at a time, where they are not kept")
         .at_least(1);
     return list;
+}
+
+model::LogitsUse UpdateOptions::logits() const {
+    if (head == "buffer") return model::LogitsUse::buffer;
+    return head == "recompute" ? model::LogitsUse::recompute : model::LogitsUse::automatic;
 }
 
 std::int64_t UpdateOptions::layers_again() const {

@@ -52,8 +52,10 @@ struct UpdateOptions {
     std::string recompute = "none";
     std::int64_t recompute_layers = 0;
     std::string reference = "device";
+    std::string head = "automatic";
     std::int64_t head_bytes = 32 << 20;
     [[nodiscard]] OptionList options();
+    [[nodiscard]] model::LogitsUse logits() const;
     /// Layers of each stage that are computed again (model::StagePass); none yet for "fit".
     [[nodiscard]] std::int64_t layers_again() const;
 };

@@ -41,8 +41,8 @@ double most_sent(std::span<const StageMemory> plan) {
 }
 
 /// What splits least comes first: copies of the layers are shared by as few ranks as may be, among
-/// those by pipeline ranks (which send least) rather than tensor ranks, and data ranks share out
-/// their optimizer before their weights. `layouts` come in that order but for `zero`.
+/// those by pipeline ranks (which send least) rather than tensor ranks; data ranks share out their
+/// optimizer before experts, whose tokens then travel, and those before all weights.
 std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t program,
                                   std::int64_t limit) {
     std::vector<Candidate> found;
@@ -52,7 +52,8 @@ std::vector<Candidate> candidates(TrainEngine& engine, int ranks, std::int64_t p
     }
     const auto order = [](const Candidate& candidate) {
         const auto& [shape, zero] = candidate.layout;
-        return std::tuple(shape.pipeline * shape.tensor, zero == 0 ? 2 : zero, shape.tensor);
+        return std::tuple(shape.pipeline * shape.tensor, zero == 3, shape.expert,
+                          zero == 0 ? 2 : zero, shape.tensor);
     };
     std::ranges::stable_sort(found, {}, order);
     return found;
@@ -67,25 +68,27 @@ std::string layers(std::int64_t recompute) {
 std::string proposal(std::span<const Candidate> all, std::int64_t limit) {
     std::string text = fmt::format(
         "layouts of these ranks, what splits least first; * fits in {} MB a rank\n  {:>6} {:>8} "
-        "{:>6} {:>4} {:>10} {:>10} {:>12}\n",
-        megabytes(limit), "data", "pipeline", "tensor", "zero", "recompute", "MB a rank",
+        "{:>6} {:>4} {:>6} {:>10} {:>10} {:>12}\n",
+        megabytes(limit), "data", "pipeline", "tensor", "zero", "expert", "recompute", "MB a rank",
         "MB sent");
     const Candidate* proposed = nullptr;
     const Candidate* smallest = nullptr;
     for (const Candidate& candidate : all) {
         const auto& [shape, zero] = candidate.layout;
         const bool fits = candidate.bytes <= limit;
-        text +=
-            fmt::format("{} {:>6} {:>8} {:>6} {:>4} {:>10} {:>10} {:>12.3f}\n", fits ? '*' : ' ',
-                        shape.data, shape.pipeline, shape.tensor, zero, layers(candidate.recompute),
-                        megabytes(candidate.bytes), candidate.sent / 1e6);
+        text += fmt::format("{} {:>6} {:>8} {:>6} {:>4} {:>6} {:>10} {:>10} {:>12.3f}\n",
+                            fits ? '*' : ' ', shape.data, shape.pipeline, shape.tensor, zero,
+                            shape.expert, layers(candidate.recompute), megabytes(candidate.bytes),
+                            candidate.sent / 1e6);
         if (fits && proposed == nullptr) proposed = &candidate;
         if (smallest == nullptr || candidate.bytes < smallest->bytes) smallest = &candidate;
     }
     if (proposed != nullptr) {
         const auto& [shape, zero] = proposed->layout;
-        return text + fmt::format("proposed: [parallel] pipeline = {}, tensor = {}, zero = {}\n",
-                                  shape.pipeline, shape.tensor, zero);
+        text += fmt::format("proposed: [parallel] pipeline = {}, tensor = {}, zero = {}",
+                            shape.pipeline, shape.tensor, zero);
+        if (shape.expert > 1) text += fmt::format(", expert = {}", shape.expert);
+        return text + "\n";
     }
     return text + fmt::format(
                       "none fits: the smallest takes {} MB; give more ranks, fewer [generation] "

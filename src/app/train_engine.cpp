@@ -31,6 +31,7 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
             .deal_interval = recipe.generation.deal_interval,
             .recompute = recipe.update.layers_again(),
             .head_bytes = recipe.update.head_bytes,
+            .head = recipe.update.logits(),
             .zero = recipe.parallel.zero,
             .schedule = parallel::schedule_of(recipe.parallel.schedule),
             .reference = residency_of(recipe.update.reference),
@@ -320,18 +321,20 @@ std::vector<Layout> TrainEngine::layouts(int ranks) {
         return true;
     };
     std::vector<Layout> found;
+    const auto with_experts = [&](parallel::MeshShape shape, std::int64_t zero) {
+        if (shape.data == 1 && zero != 1) return;  // nothing to share out
+        for (shape.expert = 1; shape.expert <= shape.data * shape.tensor; ++shape.expert) {
+            if (const Layout layout{shape, zero}; fits(layout)) found.push_back(layout);
+        }
+    };
     for (int split = 1; split <= ranks; ++split) {  // ranks that share one copy of the layers
         if (ranks % split != 0) continue;
         for (int pipeline = 1; pipeline <= split; ++pipeline) {
             if (split % pipeline != 0) continue;
             for (const std::int64_t zero : {0, 1, 3}) {
-                const Layout layout{{.data = ranks / split,
-                                     .pipeline = pipeline,
-                                     .tensor = split / pipeline,
-                                     .expert = narrow<int>(recipe_.parallel.expert)},
-                                    zero};
-                if (layout.shape.data == 1 && zero != 1) continue;  // nothing to share out
-                if (fits(layout)) found.push_back(layout);
+                with_experts(
+                    {.data = ranks / split, .pipeline = pipeline, .tensor = split / pipeline},
+                    zero);
             }
         }
     }

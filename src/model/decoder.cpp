@@ -147,8 +147,10 @@ std::vector<Logprobs> score(Compute& compute, const Weights& weights, const Head
         }
         weights.gather_head(compute, Copies::forward);
         const Matrix top = whole_rows(compute, weights, tokens, "activations:top", x);
+        HeadOptions once = head;
+        once.logits = LogitsUse::recompute;  // nobody goes back
         values[static_cast<std::size_t>(step.micro_batch)] =
-            download(compute, head_forward(compute, weights, head, batch, top));
+            download(compute, head_forward(compute, weights, once, batch, top));
     }
     return values;
 }

@@ -33,6 +33,12 @@ std::vector<std::int64_t> rows_of(const Microbatch& batch) {
     return rows;
 }
 
+bool keeps_logits(const HeadOptions& options, std::int64_t rows, std::int64_t vocabulary) {
+    if (options.logits == LogitsUse::automatic)
+        return rows * vocabulary * size_of(DType::f32) <= options.block_bytes;
+    return options.logits == LogitsUse::buffer;
+}
+
 /// Borders of what pairs of tokens do not straddle, among all rows of the head (N1).
 std::vector<std::int64_t> borders_of(const Microbatch& batch) {
     std::vector<std::int64_t> borders = batch.head_borders;
@@ -144,7 +150,8 @@ class LeafStatistics {
 }  // namespace
 
 void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& options,
-                   ConstMatrix hidden, const ChooseTargets& choose, const LogprobSpans& out) {
+                   ConstMatrix hidden, const ChooseTargets& choose, const LogprobSpans& out,
+                   Matrix kept) {
     const ModelConfig& config = weights.config();
     kernels::Device& device = compute.device;
     const std::int64_t rows = hidden.rows;
@@ -161,7 +168,8 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
     const std::int64_t block = std::clamp<std::int64_t>(options.block_bytes / row_bytes, 1,
                                                         std::max<std::int64_t>(rows, 1));
     const kernels::Arena::Scope scope(compute.arena);
-    const Matrix logits = compute.matrix(block, part.vocabulary.size());
+    const bool keeps = kept.rows > 0;
+    const Matrix logits = keeps ? kept : compute.matrix(block, part.vocabulary.size());
     const DeviceSpan<float> statistics = compute.arena.take<float>(block * leaf_count * 3);
     const DeviceSpan<float> target = compute.arena.take<float>(block);
     // Of all leaves, where this rank holds only some.
@@ -173,7 +181,7 @@ void head_logprobs(Compute& compute, const Weights& weights, const HeadOptions& 
     for (std::int64_t begin = 0; begin < rows; begin += block) {
         const std::int64_t count = std::min(block, rows - begin);
         const Range range{begin, begin + count};
-        const Matrix some = logits.row_range({0, count});
+        const Matrix some = logits.row_range(keeps ? range : Range{0, count});
         const DeviceSpan<float> some_statistics = statistics.subspan(0, count * leaf_count * 3);
         const DeviceSpan<float> some_target = target.subspan(0, count);
         const DeviceSpan<float> some_whole = whole.subspan(0, count * all_leaves * 3);
@@ -270,7 +278,9 @@ HeadOutputs head_forward(Compute& compute, const Weights& weights, const HeadOpt
         return std::span(targets).subspan(static_cast<std::size_t>(some.begin),
                                           static_cast<std::size_t>(some.size()));
     };
-    head_logprobs(compute, weights, options, out.hidden, known, out);
+    if (keeps_logits(options, rows, weights.part().vocabulary.size()))
+        out.logits = compute.kept_matrix(rows, weights.part().vocabulary.size());
+    head_logprobs(compute, weights, options, out.hidden, known, out, out.logits);
     return out;
 }
 
@@ -318,13 +328,17 @@ void head_backward(Compute& compute, const Weights& weights, const HeadOptions& 
             const ConstMatrix rows_of_tile = weights.head().row_range(held);
             const DeviceSpan<std::byte> packed = compute.arena.take<std::byte>(
                 std::max(device.packed_bytes(forward), device.packed_bytes(backward)));
-            const Matrix logits = compute.matrix(rows, columns.size());
-            device.pack(forward, kernels::PackSide::outputs, std::span(&rows_of_tile, 1),
-                        packed.subspan(0, device.packed_bytes(forward)), compute.stream);
-            device.matmul({.x = kept.hidden,
-                           .w = {&forward, packed.subspan(0, device.packed_bytes(forward))},
-                           .y = logits},
-                          compute.stream);
+            const bool again = kept.logits.rows == 0;
+            const Matrix logits =
+                again ? compute.matrix(rows, columns.size()) : kept.logits.col_range(held);
+            if (again) {
+                device.pack(forward, kernels::PackSide::outputs, std::span(&rows_of_tile, 1),
+                            packed.subspan(0, device.packed_bytes(forward)), compute.stream);
+                device.matmul({.x = kept.hidden,
+                               .w = {&forward, packed.subspan(0, device.packed_bytes(forward))},
+                               .y = logits},
+                              compute.stream);
+            }
             device.logprob_gradient({.logits = logits,
                                      .first_column = columns.begin,
                                      .ids = options.ids,

@@ -205,6 +205,8 @@ class Weights {
 
     /// Bytes of the masters, wherever they lie; and of host memory that is held for them.
     [[nodiscard]] std::int64_t bytes() const { return size_ * size_of(DType::f32); }
+    /// Whether spans of them hold for the weights' life.
+    [[nodiscard]] bool stays_on_device() const { return off_ == nullptr; }
     [[nodiscard]] std::int64_t host_bytes() const { return off_ && off_->on_host() ? bytes() : 0; }
 
   private:

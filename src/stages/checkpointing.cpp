@@ -8,15 +8,27 @@
 
 namespace rankwise::stages {
 
-/// Host copies of what this rank saves; items refer to them.
+/// What this rank saves: host copies, or where it lies on the device; items refer to them.
 class Collected {
   public:
+    /// @param copied  the values may change before they are written
     void add(model::Compute& compute, const std::string& model, const char* kind, ParameterId id,
-             const Box& box, DeviceSpan<const float> values) {
-        const HostBuffer& copy = copies_.emplace_back(values.size_bytes());
-        compute.device.download(cast_span<const std::byte>(values), copy.bytes(), compute.stream);
-        items_.push_back(
-            {.model = model, .kind = kind, .parameter = id, .box = box, .bytes = copy.bytes()});
+             const Box& box, DeviceSpan<const float> values, bool copied) {
+        io::ShardItem& item = items_.emplace_back();
+        item.model = model;
+        item.kind = kind;
+        item.parameter = id;
+        item.box = box;
+        const auto bytes = cast_span<const std::byte>(values);
+        if (copied) {
+            const HostBuffer& copy = copies_.emplace_back(bytes.size());
+            compute.device.download(bytes, copy.bytes(), compute.stream);
+            item.bytes = copy.bytes();
+        } else {
+            item.read = [&compute, bytes](std::int64_t offset, std::span<std::byte> to) {
+                compute.device.download(bytes.subspan(offset, std::ssize(to)), to, compute.stream);
+            };
+        }
     }
     [[nodiscard]] std::span<const io::ShardItem> items() const { return items_; }
 
@@ -67,7 +79,8 @@ std::vector<std::string> models_of(const Stage& stage) {
     return names;
 }
 
-Collected collect(const Environment& environment, Stage& stage) {
+/// @param copied  what is collected is written while the run goes on
+Collected collect(const Environment& environment, Stage& stage, bool copied) {
     Collected collected;
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
@@ -78,7 +91,8 @@ Collected collect(const Environment& environment, Stage& stage) {
             collected.add(environment.compute, name, kWeightsKind, piece.parameter,
                           box_of(piece, weights),
                           weights.master_span(piece.parameter)
-                              .subspan((piece.rows.begin - first) * cols, piece.size));
+                              .subspan((piece.rows.begin - first) * cols, piece.size),
+                          copied || !weights.stays_on_device());
         });
     }
     for (const OptimizerState& state : stage.optimizers()) {
@@ -88,7 +102,7 @@ Collected collect(const Environment& environment, Stage& stage) {
             const auto add = [&](const char* kind, DeviceSpan<float> moments) {
                 collected.add(environment.compute, state.model, kind, piece.parameter,
                               box_of(piece, weights),
-                              moments_of(*state.optimizer, moments, piece, cols));
+                              moments_of(*state.optimizer, moments, piece, cols), copied);
             };
             add(kFirstMomentKind, state.optimizer->first_moments());
             add(kSecondMomentKind, state.optimizer->second_moments());
@@ -153,7 +167,7 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     if (world.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
     world.barrier("checkpoint:begin");
 
-    pending->parts = collect(environment_, stage);
+    pending->parts = collect(environment_, stage, background_);
     const auto write = [&fs = fs_, rank = world.rank(), pending] {
         pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
                                          pending->parts.items());

@@ -214,7 +214,8 @@ class Sft final : public Stage {
                                                   const SftOptions& options) {
         return {.head = {.ids = environment.task.tokenizer.vocab_size(),
                          .temperature = 1.0F,
-                         .block_bytes = environment.physical.head_bytes},
+                         .block_bytes = environment.physical.head_bytes,
+                         .logits = environment.physical.head},
                 .recompute = environment.physical.recompute,
                 .zero = narrow<int>(environment.physical.zero),
                 .mtp = options.trains_mtp(),

@@ -31,6 +31,7 @@ struct PhysicalOptions {
     std::int64_t deal_interval = 1;
     std::int64_t recompute = 0;  ///< layers computed again (model::StagePass)
     std::int64_t head_bytes = 32 << 20;
+    model::LogitsUse head = model::LogitsUse::automatic;
     std::int64_t zero = 1;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
     model::Residency reference = model::Residency::device;

@@ -9,6 +9,7 @@
 #include "parallel/thread_world.hpp"
 #include "tests/golden/training/goldens.hpp"
 #include "tests/support/small_model.hpp"
+#include "tests/support/whole_trace.hpp"
 
 namespace rankwise::test {
 namespace {
@@ -20,9 +21,12 @@ struct Left {
     std::vector<UInt128> weights;
 };
 
+/// @param trace  gets the activations, entropies and gradients of every parameter
 Left three_steps(GoldenModel& model, const Golden& golden, parallel::Communicator& data,
-                 const update::TrainerOptions& options) {
+                 const update::TrainerOptions& options, WholeTrace& trace) {
     GoldenUpdate update(model, golden, data, options);
+    update::UpdateTrace mine(model.weights);
+    update.trainer().watch(&mine);
     Left left;
     for (int step = 0; step < 3; ++step) {
         left.norms.push_back(update.step());
@@ -30,6 +34,7 @@ Left three_steps(GoldenModel& model, const Golden& golden, parallel::Communicato
     }
     for (const auto& [sample, values] : update.logprobs()) left.logprobs.push_back(values);
     left.weights = model.weights.digests(model.compute);
+    trace.add(mine.records());
     return left;
 }
 
@@ -49,10 +54,12 @@ TEST(SplitGoldens, TensorTwoTimesPipelineTwoGivesTheBitsOfOneRank) {
         ++split;
         const update::TrainerOptions options{.head = {.ids = config.vocab_size}};
         Left expected;
+        WholeTrace whole;
+        WholeTrace in_parts;
         {
             GoldenModel alone(plain_device(), golden);
             const auto self = parallel::make_self_communicator({}, "data");
-            expected = three_steps(alone, golden, *self, options);
+            expected = three_steps(alone, golden, *self, options, whole);
         }
         std::mutex checks;
         parallel::ThreadWorld world(4);
@@ -62,7 +69,8 @@ TEST(SplitGoldens, TensorTwoTimesPipelineTwoGivesTheBitsOfOneRank) {
                              {.tensor = &mesh.axis(parallel::Axis::tensor),
                               .pipeline = model::pipeline_axis(
                                   mesh, parallel::Schedule::one_forward_one_backward)});
-            const Left got = three_steps(part, golden, mesh.axis(parallel::Axis::data), options);
+            const Left got =
+                three_steps(part, golden, mesh.axis(parallel::Axis::data), options, in_parts);
             const std::lock_guard lock(checks);
             EXPECT_EQ(got.norms, expected.norms);
             EXPECT_EQ(got.weights, expected.weights);
@@ -70,6 +78,10 @@ TEST(SplitGoldens, TensorTwoTimesPipelineTwoGivesTheBitsOfOneRank) {
             EXPECT_EQ(got.losses, expected.losses);
             EXPECT_EQ(got.logprobs, expected.logprobs);
         });
+        EXPECT_EQ(in_parts.count(update::TracePass::gradient),
+                  whole.count(update::TracePass::gradient));
+        for (const auto& [place, digest] : in_parts.values())
+            EXPECT_EQ(whole.values().at(place), digest) << std::get<std::string>(place);
     }
     EXPECT_GE(split, 3);
 }

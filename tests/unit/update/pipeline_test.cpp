@@ -17,7 +17,10 @@ using parallel::Schedule;
 
 /// On every family: all axes at once, and more stages. The rest once.
 std::vector<Layout> layouts(bool all_of_them) {
-    std::vector<Layout> all;
+    std::vector<Layout> all{{.shape = {}, .logits = model::LogitsUse::recompute},
+                            {.shape = {.data = 2, .pipeline = 2, .tensor = 2},
+                             .schedule = Schedule::zero_bubble,
+                             .logits = model::LogitsUse::recompute}};
     for (const Schedule schedule :
          {Schedule::one_forward_one_backward, Schedule::interleaved, Schedule::zero_bubble}) {
         all.push_back({{.pipeline = 3}, schedule});

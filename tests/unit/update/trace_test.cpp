@@ -1,10 +1,7 @@
 // Records of updates: the same in every layout, and the first to differ where a value does.
 #include "src/update/update_trace.hpp"
 
-#include <map>
-#include <mutex>
-#include <tuple>
-
+#include "tests/support/whole_trace.hpp"
 #include "tests/unit/update/updates_on.hpp"
 
 namespace rankwise::update {
@@ -15,39 +12,10 @@ using model::ModelConfig;
 using parallel::Communicator;
 using parallel::Schedule;
 
-/// Values that all tensor ranks hold, by place; gradients added over ranks.
-class Whole {
-  public:
-    void add(std::span<const TraceRecord> records) {
-        const std::lock_guard lock(mutex_);
-        for (const TraceRecord& r : records) {
-            orders_.emplace(std::tuple(r.pass, r.layer, r.op), r.order);
-            EXPECT_EQ(orders_.at(std::tuple(r.pass, r.layer, r.op)), r.order)
-                << r.op << " stands elsewhere on another rank";
-            if (r.parts > 1) continue;
-            const auto [at, is_new] = values_.emplace(
-                std::tuple(r.update, r.chunk, r.pass, r.layer, r.order, r.op), r.digest);
-            if (is_new) continue;
-            EXPECT_EQ(r.pass, TracePass::gradient) << r.op << " is recorded by two ranks";
-            at->second += r.digest;
-        }
-    }
-    using Place =
-        std::tuple<std::int64_t, std::int64_t, TracePass, std::int64_t, std::int64_t, std::string>;
-    [[nodiscard]] const std::map<Place, UInt128>& values() const { return values_; }
-    [[nodiscard]] std::int64_t count(TracePass pass) const {
-        return std::ranges::count_if(
-            values_, [&](const auto& value) { return std::get<TracePass>(value.first) == pass; });
-    }
+using test::WholeTrace;
 
-  private:
-    std::mutex mutex_;
-    std::map<std::tuple<TracePass, std::int64_t, std::string>, std::int64_t> orders_;
-    std::map<Place, UInt128> values_;
-};
-
-std::map<Whole::Place, UInt128> traced_on(const ModelConfig& config, const Layout& layout) {
-    Whole whole;
+std::map<WholeTrace::Place, UInt128> traced_on(const ModelConfig& config, const Layout& layout) {
+    WholeTrace whole;
     parallel::ThreadWorld world(narrow<int>(layout.shape.ranks()));
     world.run([&](Communicator& axis) {
         (void)updates_on(axis, config, layout,
@@ -57,8 +25,8 @@ std::map<Whole::Place, UInt128> traced_on(const ModelConfig& config, const Layou
 }
 
 /// The values of `some` are among those of `all`, which says `all` has no others unless `fewer`.
-void expect_within(const std::map<Whole::Place, UInt128>& some,
-                   const std::map<Whole::Place, UInt128>& all, bool fewer) {
+void expect_within(const std::map<WholeTrace::Place, UInt128>& some,
+                   const std::map<WholeTrace::Place, UInt128>& all, bool fewer) {
     ASSERT_GT(some.size(), 100U);
     for (const auto& [place, digest] : some) {
         const std::string& op = std::get<std::string>(place);
@@ -112,7 +80,7 @@ TEST(UpdateTraces, AModuleThatPredictsFurtherIsALayerOfItsOwn) {
 
 TEST(UpdateTraces, HoldEveryPassOfEveryChunkAndChangeNothing) {
     const ModelConfig config = config_of(model::Family::llama, 4);
-    Whole whole;
+    WholeTrace whole;
     parallel::ThreadWorld world(1);
     Result watched;
     Result unwatched;

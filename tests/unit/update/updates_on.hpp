@@ -125,6 +125,7 @@ struct Layout {
     int zero = 1;
     std::int64_t expert_rows = 0;
     bool mtp = false;
+    model::LogitsUse logits = model::LogitsUse::automatic;  ///< here: kept, as they are few
 };
 
 inline Result updates_on(parallel::Communicator& world, const model::ModelConfig& config,
@@ -143,7 +144,7 @@ inline Result updates_on(parallel::Communicator& world, const model::ModelConfig
                      .rows = layout.expert_rows}});
     UpdateTrace trace(model.weights);
     const Result result = updates(model.compute, model.weights, mesh.axis(parallel::Axis::data),
-                                  {.head = {.ids = config.vocab_size},
+                                  {.head = {.ids = config.vocab_size, .logits = layout.logits},
                                    .recompute = layout.recompute,
                                    .zero = layout.zero,
                                    .mtp = layout.mtp,
