@@ -126,7 +126,7 @@ OptionList UpdateOptions::options() {
     list.physical("head", &head, {"automatic", "buffer", "recompute"},
                   "logits are kept for the backward pass (buffer: less work) or computed again "
                   "(recompute: less memory); automatic: kept where those of a micro-batch take no "
-                  "more than head_bytes")
+                  "more than four times head_bytes")
         .one_of({"automatic", "buffer", "recompute"});
     list.physical("head_bytes", &head_bytes, {"33554432", "4096"},
                   "most bytes of logits that are held at a time, where they are not kept")

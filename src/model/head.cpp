@@ -35,7 +35,7 @@ std::vector<std::int64_t> rows_of(const Microbatch& batch) {
 
 bool keeps_logits(const HeadOptions& options, std::int64_t rows, std::int64_t vocabulary) {
     if (options.logits == LogitsUse::automatic)
-        return rows * vocabulary * size_of(DType::f32) <= options.block_bytes;
+        return rows * vocabulary * size_of(DType::f32) <= 4 * options.block_bytes;
     return options.logits == LogitsUse::buffer;
 }
 

@@ -11,7 +11,7 @@ namespace rankwise::model {
 
 /// What becomes of logits between the forward and the backward pass. Physical: the same bits.
 enum class LogitsUse : std::uint8_t {
-    automatic,  ///< buffer where those of a micro-batch take no more than block_bytes
+    automatic,  ///< buffer where those of a micro-batch take no more than 4 block_bytes
     buffer,     ///< kept: [R, vocabulary] in fp32, for less work
     recompute,  ///< computed again, a tile of the vocabulary at a time
 };
