@@ -118,7 +118,7 @@ void Watchdog::poll() {
             seen_[i] = {state.last_change_s, now};
             report_stall(watched_[i].rank, state, now);
         } else if (options_.end_after_s > 0.0 && options_.end_job && !ended_ &&
-                   now - seen_[i].reported_s >= options_.end_after_s) {
+                   now - seen_[i].reported_s >= patience(state)) {
             ended_ = true;
             options_.report(
                 fmt::format("[{}] still nothing moves {:.1f} s after the report: ending the job",
@@ -127,6 +127,11 @@ void Watchdog::poll() {
         }
     }
     report_lag(now);
+}
+
+double Watchdog::patience(const FlightState& state) const {
+    constexpr double kOfThoseThatWait = 4.0;
+    return options_.end_after_s * (is_waiting(state) ? kOfThoseThatWait : 1.0);
 }
 
 std::string Watchdog::identity(int rank) const {

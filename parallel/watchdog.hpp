@@ -52,7 +52,8 @@ class Watchdog {
     struct Options {
         double timeout_s = 300.0;
         double end_after_s =
-            0.0;  ///< so long after a report, with still nothing moving, the job ends; 0: never
+            0.0;  ///< so long after a report, with still nothing moving, the job ends (where it
+                  ///< waits for another rank: four times as long); 0: never
         double poll_s = 1.0;  ///< how often the thread looks
         int world_size = 1;
         std::string identity;  ///< before a line when one rank is watched: "rank 5/16 host:pid"
@@ -79,6 +80,9 @@ class Watchdog {
         double change_s = -1.0;  ///< last_change_s that has been reported
         double reported_s = 0.0;
     };
+    /// Seconds after a report until the job ends. A rank that waits for another has more: the other
+    /// may compute, and ends the job itself if it does not move.
+    [[nodiscard]] double patience(const FlightState& state) const;
     [[nodiscard]] std::string identity(int rank) const;
     void report_stall(int rank, const FlightState& state, double now_s);
     void keep(const RankState& state, double now_s);

@@ -59,8 +59,9 @@ OptionList RunOptions::options() {
                      "before each communication the ranks compare what they are about to do, and "
                      "the one that differs is named: slow, for looking into a hang");
     list.operational("watchdog_end_s", &watchdog_end_s, "ends a run that no longer moves",
-                     "seconds after such a report, with still no progress, until the job is ended "
-                     "with code 6; 0: never")
+                     "seconds after such a report, with still no progress, until a rank that waits "
+                     "for no other ends the job with code 6 (four times as many where all wait; "
+                     "never where there is one rank); 0: never")
         .at_least(0);
     return list;
 }

@@ -110,6 +110,8 @@ std::unique_ptr<parallel::Watchdog> Session::start_watchdog(
                                         .world_size = size(),
                                         .identity = identity(),
                                         .report = std::move(report)};
+    // Alone, a rank waits for nobody: a step that takes long is computed, however long.
+    if (size() == 1) options.end_after_s = 0.0;
     if (mpi_ != nullptr) {
         options.exchange = mpi_->state_exchange();
         options.end_job = [mpi = mpi_] { mpi->abort(ExitCode::environment); };

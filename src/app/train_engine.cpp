@@ -70,6 +70,7 @@ TrainEngine::TrainEngine(const TrainRecipe& recipe, const RunPaths& paths, io::F
         .files = &fs,
         .data_folder = paths.data(),
         .offload_folder = paths.offload()});
+    if (const auto recorder = session.recorder()) compute_->beat = [recorder] { recorder->beat(); };
     log.info("{} ranks, {}, model {} with {} parameters", session.size(), device_->description(),
              model::name_of(policy().config().family), policy().table().elements());
 }

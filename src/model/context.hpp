@@ -31,12 +31,17 @@ struct Compute {
     /// Where passes keep what their backward passes read, if not in `arena`: the micro-batches of a
     /// pipeline do not end in the reverse of the order in which they begin.
     kernels::Arena* kept_arena = nullptr;
+    /// Told before each layer, forward and backward, that work goes on: for a watchdog. May be
+    /// empty.
+    std::function<void()> beat = {};
 
     [[nodiscard]] kernels::Arena& kept() const {
         return kept_arena != nullptr ? *kept_arena : arena;
     }
     /// The same, keeping in `arena`.
-    [[nodiscard]] Compute in_scratch() const { return {device, stream, arena, probe}; }
+    [[nodiscard]] Compute in_scratch() const {
+        return {device, stream, arena, probe, nullptr, beat};
+    }
     /// A dense matrix among what a pass keeps.
     [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols,
                                               DType dtype = DType::f32) const {

@@ -437,6 +437,7 @@ void backward(Compute& compute, const Weights& weights, std::int64_t layer, cons
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    Matrix x) {
+    if (compute.beat) compute.beat();
     const kernels::Arena::Scope scope(compute.arena);
     const TokenSplit all(x.rows);
     LayerActivations scratch = allocate(compute, weights, layer, all, false);
@@ -445,6 +446,7 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
 
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,
                                     const Microbatch& batch, Matrix x) {
+    if (compute.beat) compute.beat();
     const AttentionShape shape = attention_shape(weights);
     const TokenSplit tokens(weights, batch);
     LayerActivations kept = allocate(compute, weights, layer, tokens, true);
@@ -468,6 +470,7 @@ LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, st
 void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                     const Microbatch& batch, const LayerActivations& kept, Matrix dx,
                     GradientSink& gradients) {
+    if (compute.beat) compute.beat();
     const kernels::Arena::Scope scope(compute.arena);
     WeightGradients now(compute, &gradients, nullptr);
     backward(compute, weights, layer, batch, kept, dx, now);
@@ -477,6 +480,7 @@ void layer_backward(Compute& compute, const Weights& weights, std::int64_t layer
 void layer_backward_input(Compute& compute, const Weights& weights, std::int64_t layer,
                           const Microbatch& batch, const LayerActivations& kept, Matrix dx,
                           WeightWork& later) {
+    if (compute.beat) compute.beat();
     const kernels::Arena::Scope scope(compute.arena);
     WeightGradients put_off(compute, nullptr, &later);
     backward(compute, weights, layer, batch, kept, dx, put_off);

@@ -147,8 +147,9 @@ class Run {
                                   [](const auto& flight) { return !flight->open; });
         if (found == flights_.end()) {
             kernels::Arena* own = part_.split() ? &compute_.arena.beside(flights_.size()) : nullptr;
-            flights_.push_back(std::make_unique<Flight>(model::Compute{
-                compute_.device, compute_.stream, compute_.arena, compute_.probe, own}));
+            flights_.push_back(std::make_unique<Flight>(
+                model::Compute{compute_.device, compute_.stream, compute_.arena, compute_.probe,
+                               own, compute_.beat}));
             found = flights_.end() - 1;
         }
         Flight& flight = **found;

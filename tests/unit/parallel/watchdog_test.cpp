@@ -178,6 +178,16 @@ TEST(Watchdog, EndsTheJobOnceIfNothingMovesAfterTheReport) {
     EXPECT_THAT(watch.lines.back(), HasSubstr("ending the job"));
 }
 
+TEST(Watchdog, ARankThatWaitsGivesTheOthersFourTimesAsLong) {
+    Watch watch(1, 30.0);
+    watch.recorders[0]->begin(Op::barrier, "world", "end of step", 0, true);
+    watch.poll_at(60.0);
+    watch.poll_at(179.0);
+    EXPECT_EQ(watch.ended, 0);
+    watch.poll_at(180.0);
+    EXPECT_EQ(watch.ended, 1);
+}
+
 TEST(Watchdog, SparesAJobThatMovesAgainAfterTheReport) {
     Watch watch(1, 30.0);
     watch.poll_at(60.0);
