@@ -18,9 +18,6 @@ namespace {
 
 /// The most that one read or write moves on Linux.
 constexpr std::size_t kMaxTransfer = 0x7ffff000;
-/// A read of so much is likely to go on.
-constexpr std::int64_t kReadAheadFrom = std::int64_t{1} << 20;
-constexpr std::int64_t kReadAhead = std::int64_t{8} << 20;
 
 Descriptor open_or_throw(const Path& path, int flags, std::string_view what) {
     for (;;) {
@@ -36,10 +33,6 @@ class PosixFile final : public File {
         : descriptor_(std::move(descriptor)), path_(std::move(path)) {}
 
     std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
-        if (std::ssize(bytes) >= kReadAheadFrom) {  // the disk reads on while this part is used
-            (void)::posix_fadvise(descriptor_.get(), offset, std::ssize(bytes) + kReadAhead,
-                                  POSIX_FADV_WILLNEED);
-        }
         std::size_t done = 0;
         while (done < bytes.size()) {
             const ssize_t n = ::pread(descriptor_.get(), bytes.data() + done,

@@ -9,6 +9,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <tuple>
 
 namespace rankwise::app {
@@ -169,11 +170,12 @@ Trace read_trace(io::FileSystem& fs, const io::Path& folder, const TracedStep& s
     return trace;
 }
 
-/// Whether both runs split a value over tensor ranks alike, so that both have it.
-bool comparable(const TraceRecord& record, const Trace& other) {
-    return record.parts == 0 || std::ranges::any_of(other, [&](const auto& value) {
-               return value.second.record.parts == record.parts;
-           });
+/// How a trace's values are split over tensor ranks. What another splits otherwise it does not
+/// have.
+std::set<std::int64_t> splits_of(const Trace& trace) {
+    std::set<std::int64_t> splits;
+    for (const auto& [place, value] : trace) splits.insert(place.parts);
+    return splits;
 }
 
 }  // namespace
@@ -230,6 +232,8 @@ std::optional<Difference> compare_traces(io::FileSystem& fs, const io::Path& a, 
                                          const TracedStep& step) {
     const Trace in_a = read_trace(fs, folder_of(a, step), step);
     const Trace in_b = read_trace(fs, folder_of(b, step), step);
+    const std::set<std::int64_t> splits_a = splits_of(in_a);
+    const std::set<std::int64_t> splits_b = splits_of(in_b);
     auto at_a = in_a.begin();
     auto at_b = in_b.begin();
     while (at_a != in_a.end() || at_b != in_b.end()) {
@@ -237,7 +241,8 @@ std::optional<Difference> compare_traces(io::FileSystem& fs, const io::Path& a, 
         const bool only_b = at_a == in_a.end() || (at_b != in_b.end() && at_b->first < at_a->first);
         if (only_a || only_b) {
             const Value& value = (only_a ? at_a++ : at_b++)->second;
-            if (!comparable(value.record, only_a ? in_b : in_a)) continue;
+            const std::int64_t parts = value.record.parts;
+            if (parts > 0 && !(only_a ? splits_b : splits_a).contains(parts)) continue;
             const std::string there = value.text();
             return Difference{text_of(step, value.record), only_a ? there : "absent",
                               only_a ? "absent" : there};

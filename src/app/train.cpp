@@ -2,10 +2,10 @@
 // and report.
 #include <fmt/ranges.h>
 
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "src/app/commands.hpp"
@@ -190,11 +190,11 @@ class TrainRun {
             }
             stage = named.recipe.build(engine_.environment());
         });
-        if (!reader_)
-            require_same_files("model that stage " + named.name + " starts from", engine_.loaded());
         if (reader_) {
             stages::restore_stage(*reader_, engine_.environment(), *stage);
             reader_.reset();
+        } else {
+            require_same_files("model that stage " + named.name + " starts from", engine_.loaded());
         }
         StepView view{.stage = named.name,
                       .kind = named.kind,
@@ -203,14 +203,19 @@ class TrainRun {
                       .step = at.step,
                       .steps = stage->steps()};
         display_->begin_stage(view);
+        std::set<std::int64_t> to_trace;
         for (const std::string& text : options_.run.trace) {
             const TracedStep traced = *traced_step(text);
-            if (traced.stage == named.name && traced.step > stage->steps())
+            if (traced.stage != named.name) continue;
+            to_trace.insert(traced.step);
+            if (traced.step > stage->steps())
                 log_.warning("[run] trace = {}: the stage has {} steps", text, stage->steps());
         }
         bool saved = true;  // what a restart would find is what there is
         for (; at.step < stage->steps(); ++at.step) {
-            const stages::StepResult result = traced(named.name, at.step, *stage);
+            const stages::StepResult result = to_trace.contains(at.step + 1)
+                                                  ? traced(named.name, at.step, *stage)
+                                                  : stage->step(at.step);
             const UInt128 weights = engine_.policy().digest(engine_.compute());
             records_->step(named, at, result, weights, engine_.environment(), view);
             if (session_.rank() == 0) display_->step(view);
@@ -245,13 +250,9 @@ class TrainRun {
         return true;
     }
 
-    /// One step, recorded where the recipe asks for it.
+    /// One step, recorded.
     stages::StepResult traced(const std::string& name, std::int64_t index, stages::Stage& stage) {
         const TracedStep step{name, index + 1};
-        const auto& steps = options_.run.trace;
-        if (std::ranges::none_of(
-                steps, [&](const std::string& text) { return traced_step(text) == step; }))
-            return stage.step(index);
         update::UpdateTrace trace(engine_.policy());
         stage.watch(&trace);
         stages::StepResult result = stage.step(index);

@@ -56,6 +56,13 @@ struct Compute {
     /// What sums over ranks compute with.
     [[nodiscard]] sums::Tools tools() const { return {device, stream, arena}; }
 
+    /// The bits of a dense matrix, row by row: for those who look at what was computed.
+    [[nodiscard]] std::vector<std::byte> bytes_of(kernels::ConstMatrix x) const {
+        ensure(x.dense(), "the bytes of a matrix that is not dense");
+        return device.kernels::Memory::download<std::byte>(
+            DeviceSpan<const std::byte>(x.handle, x.rows * x.cols * size_of(x.dtype)), stream);
+    }
+
     /// Copies a matrix onto another of the same size; rows of both may have gaps between them.
     void copy_rows(kernels::ConstMatrix from, kernels::Matrix to) const {
         // Adding to zeros would be a sum; a gather with the identity is a copy with a stride.

@@ -45,10 +45,8 @@ class Trace {
             places_.push_back({layer, std::string(op)});
             rows_.emplace_back();
         }
-        ensure(x.dense(), "a probe of a matrix that is not dense");
         const auto row_bytes = x.cols * size_of(x.dtype);
-        const std::vector<std::byte> values = compute_.device.kernels::Memory::download<std::byte>(
-            DeviceSpan<const std::byte>(x.handle, x.rows * row_bytes), compute_.stream);
+        const std::vector<std::byte> values = compute_.bytes_of(x);
         for (std::int64_t row = 0; row < x.rows; ++row) {
             rows_[at].push_back(
                 xxh3_128(values.data() + row * row_bytes, static_cast<std::uint64_t>(row_bytes)));

@@ -7,14 +7,8 @@
 namespace rankwise::update {
 namespace {
 
-UInt128 digest_of(kernels::ConstMatrix x, model::Compute& compute) {
-    ensure(x.dense(), "a probe of a matrix that is not dense");
-    const std::vector<std::byte> values = compute.device.kernels::Memory::download<std::byte>(
-        DeviceSpan<const std::byte>(x.handle, x.rows * x.cols * size_of(x.dtype)), compute.stream);
-    return xxh3_128(values.data(), values.size());
-}
-
-UInt128 digest_of(std::span<const float> values) {
+template <class T>
+UInt128 digest_of(std::span<const T> values) {
     return xxh3_128(values.data(), values.size_bytes());
 }
 
@@ -54,7 +48,8 @@ void UpdateTrace::layer(const model::Probed& value, model::Compute& compute) {
          .op = std::string(value.op),
          .part = value.whole ? 0 : place.rank,
          .parts = value.whole ? 0 : place.degree},
-        !value.whole || first_of_tensor(), [&] { return digest_of(value.value, compute); });
+        !value.whole || first_of_tensor(),
+        [&] { return digest_of<std::byte>(compute.bytes_of(value.value)); });
 }
 
 void UpdateTrace::head(const model::Logprobs& values, std::span<const float> coefficient) {

@@ -37,7 +37,6 @@ struct TraceRecord {
     /// XXH3-128 of the value; of a gradient the sum over the rows that this rank owns, so that the
     /// sum over all ranks is that of the whole (N8).
     UInt128 digest;
-    friend bool operator==(const TraceRecord&, const TraceRecord&) = default;
 };
 
 /// Records the updates of a trainer that is given it (Trainer::watch), on each rank what it
