@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "io/checkpoint_reader.hpp"
 #include "io/checkpoint_view.hpp"
 #include "io/hdf5_file.hpp"
@@ -221,6 +223,29 @@ TEST_F(Checkpoint, WhatWasNeverSavedIsBadInput) {
             (void)read_box(reader, "weights", 0, {{36, 38}, {0, 8}});
         },
         {"[36:38, 0:8]", "8 of 16"});
+}
+
+TEST_F(Checkpoint, AShardOfItemsReadInPiecesIsThatOfItemsInMemory) {
+    const Path tmp = begin_step(*fs_, dir_, 1);
+    // More than two pieces, the last of them cut short.
+    constexpr std::int64_t kElements = 3 * (1 << 18) - 5;
+    std::vector<float> values(static_cast<std::size_t>(kElements));
+    std::iota(values.begin(), values.end(), 0.0F);
+    const auto bytes = std::as_bytes(std::span(values));
+    ShardItem item{.model = "policy", .kind = "weights", .box = {{0, kElements}, {0, 1}}};
+    ShardItem in_pieces = item;
+    item.bytes = bytes;
+    std::int64_t asked = 0;
+    in_pieces.read = [&](std::int64_t offset, std::span<std::byte> to) {
+        EXPECT_EQ(offset, asked);
+        asked += std::ssize(to);
+        std::ranges::copy(bytes.subspan(static_cast<std::size_t>(offset), to.size()), to.begin());
+    };
+    const ShardEntry whole = write_shard(*fs_, tmp, {}, 0, std::span(&item, 1));
+    const ShardEntry pieces = write_shard(*fs_, tmp, {}, 1, std::span(&in_pieces, 1));
+    EXPECT_EQ(asked, std::ssize(bytes));
+    EXPECT_EQ(pieces.bytes, whole.bytes);
+    EXPECT_EQ(pieces.checksum, whole.checksum);
 }
 
 TEST_F(Checkpoint, HolesAndOverlapsAreNeverCommitted) {
