@@ -191,16 +191,27 @@ const std::vector<Command>& all_commands() {
                       "python3 -c 'import h5py; print(list(h5py.File(\"model.h5\")))'"},
          .alone = run_view},
         {.name = "reshard",
-         .summary = "writes a checkpoint anew, as another number of ranks would have written it",
+         .summary = "writes a checkpoint anew, as another layout would have written it",
          .positional = "CHECKPOINT_OR_RUN FOLDER",
-         .text = "FOLDER/step_N is the same checkpoint with a shard for each of the ranks. A run "
-                 "loads any layout by itself; this spares each of many ranks opening many files. "
-                 "FOLDER may be the checkpoints folder of a new run, which then goes on from it. "
-                 "One shard at a time is in memory.",
+         .text = "FOLDER/step_N is the same checkpoint, to the byte as ranks of this layout would "
+                 "have saved it, with a shard for each of them. A run loads any layout by itself, "
+                 "but then every rank opens, and checks, every file that has a part of what it "
+                 "needs; of its own layout that is one file or few. FOLDER may be the checkpoints "
+                 "folder of a new run, which then goes on from it. Axes have the names of "
+                 "[parallel]; degrees that the models cannot have are refused with those that they "
+                 "can. Memory does not depend on the model's size.",
          .options = {{"ranks", "N", "ranks to write for; default 1"},
-                     {"tensor", "N", "tensor ranks among them; default 1"}},
-         .examples = {"rankwise reshard runs/a runs/b/checkpoints --ranks 8 --tensor 2",
-                      "rankwise reshard runs/a/checkpoints/step_00000120 whole"},
+                     {"data", "N", "data ranks among them; default 0: all that are left"},
+                     {"pipeline", "N", "pipeline ranks among them; default 1"},
+                     {"schedule", "NAME",
+                      "of the pipeline: with interleaved a rank has two stretches of layers; "
+                      "default 1f1b"},
+                     {"tensor", "N", "tensor ranks among them; default 1"},
+                     {"expert", "N", "ranks that share out routed experts; default 1"},
+                     {"zero", "N", "0, 1 or 3, which save the same files; default 1"}},
+         .examples =
+             {"rankwise reshard runs/a runs/b/checkpoints --ranks 8 --tensor 2 --pipeline 2",
+              "rankwise reshard runs/a/checkpoints/step_00000120 whole"},
          .alone = run_reshard},
         {.name = "grade",
          .summary = "judges answers in a file of JSON lines with rewards by name",

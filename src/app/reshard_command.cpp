@@ -6,21 +6,29 @@
 #include "io/checkpoint.hpp"
 #include "src/app/command_options.hpp"
 #include "src/app/commands.hpp"
+#include "src/app/engine_options.hpp"
 #include "src/app/run_directory.hpp"
 #include "src/stages/reshard.hpp"
 
 namespace rankwise::app {
 namespace {
 
+/// The ranks to write for, and how [parallel] would divide them.
 struct ReshardSettings {
     std::int64_t ranks = 1;
-    std::int64_t tensor = 1;
+    ParallelOptions parallel;
 
     [[nodiscard]] OptionList options() {
         OptionList list;
         list.physical("ranks", &ranks, {}, "ranks to write for: a shard each").at_least(1);
-        list.physical("tensor", &tensor, {}, "tensor ranks among them").at_least(1);
         return list;
+    }
+    [[nodiscard]] stages::ReshardLayout layout(std::vector<std::string>& problems) const {
+        stages::ReshardLayout layout{.shape = parallel.shape(narrow<int>(ranks)),
+                                     .schedule = parallel::schedule_of(parallel.schedule)};
+        for (std::string& problem : parallel::check_shape(layout.shape, narrow<int>(ranks)))
+            problems.push_back(std::move(problem));
+        return layout;
     }
 };
 
@@ -37,10 +45,9 @@ int run_reshard(const Arguments& arguments) {
     ReshardSettings settings;
     std::vector<std::string> problems;
     read_options(arguments, settings.options(), problems);
-    const parallel::MeshShape shape = parallel::fill_data(
-        {.data = 0, .tensor = narrow<int>(settings.tensor)}, narrow<int>(settings.ranks));
-    for (std::string& problem : parallel::check_shape(shape, narrow<int>(settings.ranks)))
-        problems.push_back(std::move(problem));
+    read_options(arguments, settings.parallel.options(), problems);
+    if (!problems.empty()) throw Problems(std::move(problems));
+    const stages::ReshardLayout layout = settings.layout(problems);
     if (!problems.empty()) throw Problems(std::move(problems));
 
     const io::Path checkpoint = checkpoint_at(*fs, arguments.positional.at(0));
@@ -53,9 +60,9 @@ int run_reshard(const Arguments& arguments) {
             target.string());
     fs->create_directories(directory);
     io::require_space(*fs, directory, bytes_of(reader.manifest()), "the new checkpoint");
-    const io::Path path = stages::reshard(*fs, reader, directory, shape);
-    fmt::print("{}: {} shards (data {}, tensor {}) of the {} in {}\n", path.string(), shape.ranks(),
-               shape.data, shape.tensor, reader.manifest().files.size(), checkpoint.string());
+    const io::Path path = stages::reshard(*fs, reader, directory, layout);
+    fmt::print("{}: {} shards ({}) of the {} in {}\n", path.string(), layout.shape.ranks(),
+               to_string(layout.shape), reader.manifest().files.size(), checkpoint.string());
     return 0;
 }
 

@@ -276,9 +276,7 @@ class TrainRun {
                            .numerics_version = kNumericsVersion,
                            .options_digest = recipe_.digest_options(),
                            .options = recipe_.resolved_text(),
-                           .mesh = {{"data", engine_.shape().data},
-                                    {"pipeline", engine_.shape().pipeline},
-                                    {"tensor", engine_.shape().tensor}}};
+                           .mesh = stages::mesh_record(engine_.shape())};
         state.values = {{"run.stage_index", static_cast<std::int64_t>(at.stage)},
                         {"run.stage_step", at.step},
                         {"run.steps_before", at.steps_before},
@@ -370,8 +368,8 @@ int train_on(const Arguments& arguments, Session& session) {
     session.require_same(
         "division of the ranks",
         fmt::format("parallel.data = {}\nparallel.pipeline = {}\nparallel.schedule = {}\n"
-                    "parallel.tensor = {}\nparallel.zero = {}\n",
-                    axes.data, axes.pipeline, axes.schedule, axes.tensor, axes.zero),
+                    "parallel.tensor = {}\nparallel.expert = {}\nparallel.zero = {}\n",
+                    axes.data, axes.pipeline, axes.schedule, axes.tensor, axes.expert, axes.zero),
         "ranks that work together must give these alike");
     return TrainRun(*recipe, options, file, session).run();
 }

@@ -108,29 +108,10 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
 
 void TrainEngine::require_fits(const std::string& name, const model::ModelConfig& config,
                                const Layout& layout) const {
-    const parallel::MeshShape& shape = layout.shape;
-    const std::vector<int> degrees = model::tensor_degrees(config);
-    require(std::find(degrees.begin(), degrees.end(), shape.tensor) != degrees.end(),
-            "[parallel] tensor = {}: [model.{}] has {} heads, {} KV heads and the reduction list "
-            "{}, whose sums can be split over {} ranks",
-            shape.tensor, name, config.heads, config.kv_heads,
-            fmt::join(config.tree().radices, ", "), fmt::join(degrees, ", "));
-    const std::vector<int> expert_degrees = model::expert_degrees(config, shape);
-    require(std::find(expert_degrees.begin(), expert_degrees.end(), shape.expert) !=
-                expert_degrees.end(),
-            "[parallel] expert = {}: the {} experts of [model.{}] can be shared out over {} ranks "
-            "where tensor = {} and data = {}",
-            shape.expert, config.experts.routed, name, fmt::join(expert_degrees, ", "),
-            shape.tensor, shape.data);
-    const auto schedule = parallel::schedule_of(recipe_.parallel.schedule);
-    const int stretches = parallel::virtual_stages_of(schedule);
-    const int most = std::max(1, model::most_pipeline_ranks(config, stretches));
-    require(
-        shape.pipeline <= most,
-        "[parallel] pipeline = {}: [model.{}] has {} layers, which with schedule {} ({} on each "
-        "rank at least) are enough for at most {} pipeline rank{}",
-        shape.pipeline, name, config.layers, parallel::name_of(schedule), stretches, most,
-        most == 1 ? "" : "s");
+    const std::vector<std::string> problems =
+        model::misfits(fmt::format("[model.{}]", name), config, layout.shape,
+                       parallel::schedule_of(recipe_.parallel.schedule));
+    require(problems.empty(), "[parallel] {}", fmt::join(problems, "\n[parallel] "));
 }
 
 const TrainEngine::Described& TrainEngine::described(const std::string& name) {

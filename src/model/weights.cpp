@@ -61,20 +61,11 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
       part_(part_of(config, place_of(axes))),
       pipeline_part_(model::pipeline_part(config, place_of(axes.pipeline))),
       parameters_(decoder_parameters(config)),
+      held_(held_parts(config, parameters_, part_.place, pipeline_part_)),
       tensor_sums_(sums_of(config, part_)),
       vocabulary_(config, part_.place.degree),
       contractions_(layer_contractions(config, part_)),
       device_(&device) {
-    const int leaves = config.tree().leaves();
-    for (ParameterId id = 0; id < table().count(); ++id) {
-        const Parameter& parameter = table()[id];
-        Box box = model::part_box(parameter, leaves, part_.place);
-        if (!holds(pipeline_part_, parameters_, id)) box.rows = {};
-        part_boxes_.push_back(box);
-        shapes_.push_back({box.rows.size(), box.cols.size(), parameter.shape.vector});
-        counts_.push_back(part_counts(parameter, leaves, part_.place));
-        data_ranks_.push_back(data_ranks_of(parameter, part_.place));
-    }
     frozen_ = parameters_.frozen(false);
     place_masters();
     specs_ = std::make_unique<LayerSpecs>(config, part_, contractions_);
@@ -97,18 +88,18 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
 /// Where masters lie: aligned to 64 bytes if this rank has all rows, else as in its shard, so that
 /// a layer's are sent as one piece.
 void Weights::place_masters() {
-    boxes_ = part_boxes_;
+    boxes_ = held_.boxes;
     if (axes_.shards == nullptr) {
         constexpr std::int64_t kAlign = 16;  // floats in 64 bytes
         for (ParameterId id = 0; id < table().count(); ++id) {
-            if (!data_ranks_[index(id)].contains(axes_.experts.data_rank))
+            if (!data_ranks()[index(id)].contains(axes_.experts.data_rank))
                 boxes_[index(id)].rows = {};
             offsets_.push_back(size_);
             size_ += round_up(box(id).size(), kAlign);
         }
     } else {
-        owners_ = std::make_unique<parallel::ShardMap>(shapes_, axes_.shards->size(),
-                                                       std::vector<bool>(), data_ranks_);
+        owners_ = std::make_unique<parallel::ShardMap>(shapes(), axes_.shards->size(),
+                                                       std::vector<bool>(), data_ranks());
         for (ParameterId id = 0; id < table().count(); ++id) {
             Range& rows = boxes_[index(id)].rows;
             const auto piece = owners_->piece(axes_.shards->rank(), id);
@@ -134,7 +125,7 @@ void Weights::make_room(const Take& take) {
 }
 
 std::unique_ptr<Gathered> Weights::make_gathered() const {
-    return std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes_,
+    return std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes(),
                                       *specs_, *head_spec_, passes_, *axes_.shards, masters_,
                                       uses_mtp_);
 }
@@ -313,7 +304,7 @@ std::vector<UInt128> Weights::digests(Compute& compute) const {
 std::vector<bool> Weights::without_moments() const {
     std::vector<bool> without = frozen_;
     for (ParameterId id = 0; id < table().count(); ++id) {
-        if (!data_ranks_[index(id)].contains(axes_.experts.data_rank)) without[index(id)] = true;
+        if (!data_ranks()[index(id)].contains(axes_.experts.data_rank)) without[index(id)] = true;
     }
     return without;
 }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "src/model/gathered.hpp"
-#include "src/model/pipeline_part.hpp"
+#include "src/model/held_parts.hpp"
 #include "src/model/residency.hpp"
 #include "src/model/vocabulary_split.hpp"
 #include "src/sums/tensor_parallel.hpp"
@@ -68,9 +68,10 @@ class Weights {
 
     /// This rank's part of a decoder and of a parameter, as the passes see it, and its shape.
     [[nodiscard]] const Part& part() const { return part_; }
-    [[nodiscard]] const Box& part_box(ParameterId id) const { return part_boxes_[index(id)]; }
-    [[nodiscard]] Shape shape(ParameterId id) const { return shapes_[index(id)]; }
-    [[nodiscard]] std::span<const Shape> shapes() const { return shapes_; }
+    [[nodiscard]] const HeldParts& held() const { return held_; }
+    [[nodiscard]] const Box& part_box(ParameterId id) const { return held_.boxes[index(id)]; }
+    [[nodiscard]] Shape shape(ParameterId id) const { return held_.shapes[index(id)]; }
+    [[nodiscard]] std::span<const Shape> shapes() const { return held_.shapes; }
     /// What this rank holds of a parameter between passes: of its part all rows, or its own.
     [[nodiscard]] const Box& box(ParameterId id) const { return boxes_[index(id)]; }
     /// The same, counted from the part's first row.
@@ -107,7 +108,7 @@ class Weights {
     void renew_mtp_copies(Compute& compute);
     /// Whether what this rank holds of a parameter counts here (digests, norms, files): what
     /// several ranks hold counts on the lowest.
-    [[nodiscard]] bool counts(ParameterId id) const { return counts_[index(id)]; }
+    [[nodiscard]] bool counts(ParameterId id) const { return held_.counts[index(id)]; }
     /// Columns of the part that are units of digests and gradient norms: its leaves where columns
     /// are split, else the whole row (a split vector: the leaves' pieces).
     [[nodiscard]] std::vector<Range> digest_pieces(ParameterId id) const;
@@ -140,7 +141,9 @@ class Weights {
     /// is so over them.
     [[nodiscard]] bool shared_by_data() const { return sharded() || expert_data_ranks() > 1; }
     /// By parameter: the data ranks that hold this rank's part of it.
-    [[nodiscard]] const std::vector<parallel::DataRanks>& data_ranks() const { return data_ranks_; }
+    [[nodiscard]] const std::vector<parallel::DataRanks>& data_ranks() const {
+        return held_.data_ranks;
+    }
     /// By parameter: whether this rank keeps no moments of it: it is frozen, or others hold it.
     [[nodiscard]] std::vector<bool> without_moments() const;
 
@@ -230,12 +233,10 @@ class Weights {
     Part part_;
     PipelinePart pipeline_part_;
     DecoderParameters parameters_;
-    std::vector<Box> part_boxes_, boxes_;
-    std::vector<Shape> shapes_;
-    std::vector<bool> counts_;
+    HeldParts held_;
+    std::vector<Box> boxes_;
     std::vector<bool> frozen_;
     bool uses_mtp_ = false;
-    std::vector<parallel::DataRanks> data_ranks_;
     TensorSums tensor_sums_;
     VocabularySplit vocabulary_;
     LayerContractions contractions_;

@@ -65,12 +65,10 @@ template <class Each>
 void for_saved(const Environment& environment, const model::Weights& weights, bool moments,
                const Each& each) {
     const parallel::Communicator& data = environment.data();
-    const parallel::ShardMap owners(weights.shapes(), data.size(),
-                                    moments ? weights.frozen() : std::vector<bool>(),
-                                    weights.data_ranks());
-    for (const ShardPiece& piece : owners.pieces(data.rank())) {
-        if (weights.counts(piece.parameter)) each(piece);
-    }
+    for (const ShardPiece& piece :
+         model::saved_rows(weights.held(), data.size(), data.rank(),
+                           moments ? weights.frozen() : std::vector<bool>()))
+        each(piece);
 }
 
 std::vector<std::string> models_of(const Stage& stage) {
@@ -112,6 +110,13 @@ Collected collect(const Environment& environment, Stage& stage, bool copied) {
 }
 
 }  // namespace
+
+std::map<std::string, std::int64_t> mesh_record(const parallel::MeshShape& shape) {
+    return {{"data", shape.data},
+            {"pipeline", shape.pipeline},
+            {"tensor", shape.tensor},
+            {"expert", shape.expert}};
+}
 
 std::string config_value(const std::string& model) {
     return "model." + model + "/config.json";

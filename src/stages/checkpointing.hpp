@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -17,6 +18,9 @@ namespace rankwise::stages {
 inline constexpr const char* kWeightsKind = "weights";
 inline constexpr const char* kFirstMomentKind = "adam_m";
 inline constexpr const char* kSecondMomentKind = "adam_v";
+
+/// What a checkpoint says of the ranks that wrote it: axis → degree.
+[[nodiscard]] std::map<std::string, std::int64_t> mesh_record(const parallel::MeshShape& shape);
 
 /// Names of what a checkpoint keeps, among its state's values, so that its models can be used
 /// without the recipe: a model's config.json, and the tokenizer's files.

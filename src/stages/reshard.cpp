@@ -1,12 +1,14 @@
 #include "src/stages/reshard.hpp"
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include <fmt/ranges.h>
 
 #include "io/checkpoint.hpp"
-#include "parallel/shard_map.hpp"
-#include "src/model/parameters.hpp"
+#include "src/model/held_parts.hpp"
 #include "src/stages/checkpointing.hpp"
 
 namespace rankwise::stages {
@@ -16,7 +18,7 @@ namespace {
 struct Saved {
     std::string name;
     model::ModelConfig config;
-    ParameterTable table;
+    model::DecoderParameters parameters;
     std::vector<bool> frozen;
     std::vector<std::pair<std::string, DType>> kinds;
 };
@@ -33,10 +35,10 @@ std::vector<Saved> models_of(const io::CheckpointReader& reader) {
         Saved model{.name = saved.name,
                     .config = model::config_from_json(std::get<std::string>(text->second),
                                                       reader.path().string() + ": " + key)};
-        const model::DecoderParameters parameters = model::decoder_parameters(model.config);
-        model.table = parameters.table;
-        model.frozen = parameters.frozen(reader.state().values.contains(mtp_value(saved.name)));
-        reader.require_same_model(saved.name, model.table);
+        model.parameters = model::decoder_parameters(model.config);
+        model.frozen =
+            model.parameters.frozen(reader.state().values.contains(mtp_value(saved.name)));
+        reader.require_same_model(saved.name, model.parameters.table);
         for (const io::ShardEntry& file : reader.manifest().files) {
             for (const io::ShardContent& content : file.contents) {
                 const std::pair kind(content.kind, content.dtype);
@@ -50,70 +52,88 @@ std::vector<Saved> models_of(const io::CheckpointReader& reader) {
     return models;
 }
 
-void require_fits(const Saved& model, int tensor) {
-    const std::vector<int> degrees = model::tensor_degrees(model.config);
-    require(std::ranges::find(degrees, tensor) != degrees.end(),
-            "model \"{}\" cannot be split over {} tensor ranks; it can over {}", model.name, tensor,
-            fmt::join(degrees, ", "));
+/// What one rank of a layout holds of a model.
+model::HeldParts parts_of(const Saved& model, const ReshardLayout& layout, int rank) {
+    const parallel::MeshShape& shape = layout.shape;
+    const parallel::Coordinates at = parallel::coordinates_of(shape, rank);
+    const int stretches = shape.pipeline > 1 ? parallel::virtual_stages_of(layout.schedule) : 1;
+    return model::held_parts(
+        model.config, model.parameters, {shape.tensor, at.tensor, shape.expert, at.expert},
+        model::pipeline_part(model.config, {shape.pipeline, at.pipeline, stretches}));
 }
 
-/// Boxes of a model that one rank saves, parameters ascending.
-std::vector<std::pair<ParameterId, Box>> boxes_of(const Saved& model,
-                                                  const parallel::MeshShape& shape, int rank) {
-    const parallel::Coordinates at = parallel::coordinates_of(shape, rank);
-    const model::TensorPlace place{shape.tensor, at.tensor};
-    const int leaves = model.config.tree().leaves();
-    std::vector<Box> parts;
-    std::vector<Shape> shapes;
-    for (const Parameter& parameter : model.table.rows()) {
-        const Box& part = parts.emplace_back(model::part_box(parameter, leaves, place));
-        shapes.push_back({part.rows.size(), part.cols.size(), parameter.shape.vector});
+/// Elements of a box from `first` on, row by row, in up to three reads: the rest of a row, whole
+/// rows, the beginning of one.
+void read_elements(io::CheckpointReader& reader, const io::ShardItem& item, std::int64_t first,
+                   std::span<std::byte> bytes) {
+    const std::int64_t element = size_of(item.dtype);
+    const std::int64_t cols = item.box.cols.size();
+    for (std::int64_t left = std::ssize(bytes) / element; left > 0;) {
+        const std::int64_t row = item.box.rows.begin + first / cols;
+        const std::int64_t col = first % cols;
+        Box box{{row, row + 1}, item.box.cols};
+        if (col == 0 && left >= cols) {
+            box.rows.end = row + left / cols;
+        } else {
+            const std::int64_t count = std::min(left, cols - col);
+            box.cols.begin += col;
+            box.cols.end = box.cols.begin + count;
+        }
+        const auto size = static_cast<std::size_t>(box.size() * element);
+        reader.read(item.model, item.kind, item.parameter, box, item.dtype, bytes.first(size));
+        bytes = bytes.subspan(size);
+        first += box.size();
+        left -= box.size();
     }
-    std::vector<std::pair<ParameterId, Box>> boxes;
-    const parallel::ShardMap owners(shapes, shape.data);
-    for (const parallel::ShardPiece& piece : owners.pieces(at.data)) {
-        if (!model::part_counts(model.table[piece.parameter], leaves, place)) continue;
-        boxes.emplace_back(piece.parameter,
-                           piece.box_in(parts[static_cast<std::size_t>(piece.parameter)]));
+}
+
+/// What one rank of a layout would save, to be read when it is written.
+std::vector<io::ShardItem> items_of(io::CheckpointReader& reader, const std::vector<Saved>& models,
+                                    const ReshardLayout& layout, int rank) {
+    const int data_rank = parallel::coordinates_of(layout.shape, rank).data;
+    std::vector<io::ShardItem> items;
+    for (const Saved& model : models) {
+        const model::HeldParts parts = parts_of(model, layout, rank);
+        for (const parallel::ShardPiece& piece :
+             model::saved_rows(parts, layout.shape.data, data_rank)) {
+            const auto at = static_cast<std::size_t>(piece.parameter);
+            for (const auto& [kind, dtype] : model.kinds) {
+                // What is not trained has no moments.
+                if (kind != kWeightsKind && model.frozen[at]) continue;
+                io::ShardItem item{.model = model.name,
+                                   .kind = kind,
+                                   .parameter = piece.parameter,
+                                   .box = piece.box_in(parts.boxes[at]),
+                                   .dtype = dtype,
+                                   .bytes = {}};
+                item.read = [&reader, item](std::int64_t offset, std::span<std::byte> to) {
+                    read_elements(reader, item, offset / size_of(item.dtype), to);
+                };
+                items.push_back(std::move(item));
+            }
+        }
     }
-    return boxes;
+    return items;
 }
 
 }  // namespace
 
 io::Path reshard(io::FileSystem& fs, io::CheckpointReader& reader, const io::Path& directory,
-                 const parallel::MeshShape& shape,
-                 const std::function<void(std::int64_t)>& written) {
+                 const ReshardLayout& layout, const std::function<void(std::int64_t)>& written) {
     const std::vector<Saved> models = models_of(reader);
-    for (const Saved& model : models) require_fits(model, shape.tensor);
+    for (const Saved& model : models) {
+        const std::vector<std::string> problems = model::misfits(
+            fmt::format("model \"{}\"", model.name), model.config, layout.shape, layout.schedule);
+        require(problems.empty(), "--{}", fmt::join(problems, "\n--"));
+    }
     io::Manifest manifest{.state = reader.state(), .models = reader.manifest().models};
-    manifest.state.mesh = {
-        {"data", shape.data}, {"pipeline", shape.pipeline}, {"tensor", shape.tensor}};
+    manifest.state.mesh = mesh_record(layout.shape);
     manifest.id = io::checkpoint_id(manifest.state);
     fs.create_directories(directory);
     const io::Path folder = io::begin_step(fs, directory, manifest.state.step);
-    for (int rank = 0; rank < shape.ranks(); ++rank) {
-        std::vector<std::vector<std::byte>> values;
-        std::vector<io::ShardItem> items;
-        for (const Saved& model : models) {
-            for (const auto& [id, box] : boxes_of(model, shape, rank)) {
-                for (const auto& [kind, dtype] : model.kinds) {
-                    // What is not trained has no moments.
-                    if (kind != kWeightsKind && model.frozen[static_cast<std::size_t>(id)])
-                        continue;
-                    std::vector<std::byte>& bytes =
-                        values.emplace_back(static_cast<std::size_t>(box.size() * size_of(dtype)));
-                    reader.read(model.name, kind, id, box, dtype, bytes);
-                    items.push_back({.model = model.name,
-                                     .kind = kind,
-                                     .parameter = id,
-                                     .box = box,
-                                     .dtype = dtype,
-                                     .bytes = bytes});
-                }
-            }
-        }
-        manifest.files.push_back(io::write_shard(fs, folder, manifest.id, rank, items));
+    for (int rank = 0; rank < layout.shape.ranks(); ++rank) {
+        manifest.files.push_back(
+            io::write_shard(fs, folder, manifest.id, rank, items_of(reader, models, layout, rank)));
         if (written) written(rank + 1);
     }
     reader.finish();

@@ -62,12 +62,12 @@ class Checkpoint(program.Case):
         return self.execute([str(program.PROGRAM), "reshard", str(source), str(folder), *map(str, options)])
 
     def test_written_anew_for_other_ranks_it_is_gone_on_from_to_the_same_bits(self):
-        for ranks, tensor in ((1, 1), (3, 1), (4, 2)):
-            with self.subTest(ranks=ranks, tensor=tensor):
-                other = self.folder / f"other_{ranks}_{tensor}"
+        for ranks, *layout in ((1,), (3,), (4, "--tensor", 2, "--pipeline", 2), (4, "--pipeline", 2, "--data", 2, "--zero", 3)):
+            with self.subTest(ranks=ranks, layout=layout):
+                other = self.folder / f"other_{ranks}_{len(layout)}"
                 shutil.copytree(self.run_directory, other)
                 shutil.rmtree(other / "checkpoints")
-                done = self.reshard(self.run_directory, other / "checkpoints", "--ranks", ranks, "--tensor", tensor)
+                done = self.reshard(self.run_directory, other / "checkpoints", "--ranks", ranks, *layout)
                 self.assertEqual(done.code, 0, done)
                 shards = sorted(path.name for path in self.checkpoint(LAST, other).glob("shard_*.h5"))
                 self.assertEqual(shards, [f"shard_{i:05}.h5" for i in range(ranks)])
@@ -93,9 +93,33 @@ class Checkpoint(program.Case):
                     self.assertEqual(self.train(recipe=recipe, ranks=3, directory=run).code, 0)
                     self.assertEqual(self.digests(run), self.digests(whole))
 
+    def test_experts_and_layers_dealt_anew_go_on_to_the_same_bits(self):
+        recipe = program.SOURCE / "configs/tiny_moe.ini"
+        whole, stopped = self.folder / "whole", self.folder / "stopped"
+        self.assertEqual(self.train(recipe=recipe, directory=whole).code, 0)
+        result = self.train("--run.stop_after_steps", 4, "--parallel.expert", 2, recipe=recipe, ranks=2, directory=stopped)
+        self.assertEqual(result.code, 3, result)
+        other = self.folder / "other"
+        shutil.copytree(stopped, other)
+        shutil.rmtree(other / "checkpoints")
+        done = self.reshard(stopped, other / "checkpoints", "--ranks", 8, "--pipeline", 2, "--schedule", "interleaved",
+                            "--tensor", 2, "--expert", 4)
+        self.assertEqual(done.code, 0, done)
+        shown = self.execute([str(program.PROGRAM), "inspect", str(self.checkpoint(4, other))])
+        self.assertIn("data 2, expert 4, pipeline 2, tensor 2", shown.out)
+        # Read again by three ranks that divide the model otherwise.
+        result = self.train("--parallel.pipeline", 3, recipe=recipe, ranks=3, directory=other)
+        self.assertEqual(result.code, 0, result)
+        self.assertRegex(result.out, r"going on from \S+/step_00000004 ")
+        self.assertEqual(self.digests(other), self.digests(whole))
+
     def test_what_cannot_be_written_anew_is_refused_and_leaves_nothing(self):
         new = self.folder / "new"
-        for options, code, words in ((("--ranks", 3, "--tensor", 3), 2, ("3 tensor ranks", "1, 2")),
+        for options, code, words in ((("--ranks", 3, "--tensor", 3), 2, ("--tensor = 3", "1, 2 ranks")),
+                                     (("--ranks", 6, "--pipeline", 3, "--expert", 2), 2, ("at most 2 pipeline ranks", "over 1 ranks")),
+                                     (("--ranks", 2, "--expert", 3), 2, ("expert = 3", "choose one of 1, 2")),
+                                     (("--schedule", "2f2b"), 2, ("--schedule", "interleaved")),
+                                     (("--zero", 2), 2, ("zero", "0, 1 or 3")),
                                      (("--ranks", 3, "--tensor", 2), 2, ("tensor",)),
                                      (("--ranks", 0), 2, ("--ranks",))):
             self.assert_refused(self.reshard(self.run_directory, new, *options), code, *words)
