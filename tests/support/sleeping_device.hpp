@@ -10,7 +10,10 @@ namespace rankwise::test {
 
 /// Sleeps once a layer in each of its three pieces of work: forward, in training and generation,
 /// the gradient of its input, and those of its weights. Sleeping takes no core, so that any number
-/// of ranks fits any machine.
+/// of ranks fits any machine. A piece of work ends so long after the one before should have ended,
+/// not after the machine woke up from it: what wakes late is made good for by the next, and work
+/// between them (a rank that waits, waits for a whole piece of another's at least) takes no time.
+/// So nothing ends before its time, and lateness does not add up.
 class SleepingDevice final : public kernels::Device {
     using S = kernels::Stream;
 
@@ -20,8 +23,10 @@ class SleepingDevice final : public kernels::Device {
     SleepingDevice(kernels::Device& own, std::int64_t intermediate, std::chrono::milliseconds each)
         : own_(own), intermediate_(intermediate), each_(each) {}
 
-    /// Seconds slept.
-    [[nodiscard]] double slept_s() const { return slept_s_; }
+    /// Seconds that all pieces of work should have taken: idle is whatever else.
+    [[nodiscard]] double busy_s() const {
+        return static_cast<double>(pieces_) * std::chrono::duration<double>(each_).count();
+    }
 
     [[nodiscard]] std::string description() const override { return own_.description(); }
     [[nodiscard]] std::unique_ptr<kernels::Stream> make_stream() override {
@@ -137,15 +142,17 @@ class SleepingDevice final : public kernels::Device {
 
   private:
     void sleep() {
-        const auto begin = std::chrono::steady_clock::now();
-        std::this_thread::sleep_for(each_);
-        slept_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        const auto now = std::chrono::steady_clock::now();
+        due_ = (now - due_ < each_ / 2 ? due_ : now) + each_;
+        std::this_thread::sleep_until(due_);
+        ++pieces_;
     }
 
     kernels::Device& own_;
     std::int64_t intermediate_;
     std::chrono::milliseconds each_;
-    double slept_s_ = 0.0;
+    std::chrono::steady_clock::time_point due_;  // when the last piece should have ended
+    std::int64_t pieces_ = 0;
 };
 
 }  // namespace rankwise::test

@@ -35,7 +35,7 @@ model::ModelConfig config_of() {
 
 /// Share of the wall time of an update's passes in which the ranks of a pipeline do not compute.
 double idle_share(int ranks, Schedule schedule, std::chrono::milliseconds layer) {
-    std::vector<double> slept(static_cast<std::size_t>(ranks), 0.0);
+    std::vector<double> busy_s(static_cast<std::size_t>(ranks), 0.0);
     std::vector<double> wall(static_cast<std::size_t>(ranks), 0.0);
     parallel::ThreadWorld(ranks).run([&](Communicator& world) {
         parallel::Mesh mesh(world, {.pipeline = ranks});
@@ -69,10 +69,10 @@ double idle_share(int ranks, Schedule schedule, std::chrono::milliseconds layer)
              .loss = [](std::int64_t, std::span<const float>, std::span<const float>,
                         std::span<float> coefficient) { std::ranges::fill(coefficient, 1.0F); }},
             0.0, [&] { wall[at] = now_s(); });
-        slept[at] = device.slept_s();
+        busy_s[at] = device.busy_s();
     });
     double busy = 0.0;
-    for (const double seconds : slept) busy += seconds;
+    for (const double seconds : busy_s) busy += seconds;
     return 1.0 - busy / (*std::max_element(wall.begin(), wall.end()) * ranks);
 }
 
@@ -87,7 +87,7 @@ double formula(int ranks, Schedule schedule) {
 /// The same while answers are generated: as many groups of slots as ranks, so many tokens each.
 double idle_share_of_generation(int ranks, bool tied, std::int64_t tokens,
                                 std::chrono::milliseconds layer) {
-    std::vector<double> slept(static_cast<std::size_t>(ranks), 0.0);
+    std::vector<double> busy_s(static_cast<std::size_t>(ranks), 0.0);
     std::vector<double> wall(static_cast<std::size_t>(ranks), 0.0);
     parallel::ThreadWorld(ranks).run([&](Communicator& world) {
         parallel::Mesh mesh(world, {.pipeline = ranks});
@@ -113,10 +113,10 @@ double idle_share_of_generation(int ranks, bool tied, std::int64_t tokens,
         (void)generator.run(requests, {.max_new_tokens = tokens, .seed = 1}, work, 0, {});
         const auto at = static_cast<std::size_t>(world.rank());
         wall[at] = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-        slept[at] = device.slept_s();
+        busy_s[at] = device.busy_s();
     });
     double busy = 0.0;
-    for (const double seconds : slept) busy += seconds;
+    for (const double seconds : busy_s) busy += seconds;
     return 1.0 - busy / (*std::max_element(wall.begin(), wall.end()) * ranks);
 }
 
