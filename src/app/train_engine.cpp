@@ -36,7 +36,9 @@ stages::PhysicalOptions physical_options(const TrainRecipe& recipe) {
             .schedule = parallel::schedule_of(recipe.parallel.schedule),
             .reference = residency_of(recipe.update.reference),
             .stream_weights = recipe.generation.weights == "streamed",
-            .expert_rows = recipe.parallel.expert_rows};
+            .expert_rows = recipe.parallel.expert_rows,
+            .trains_modules = std::ranges::any_of(
+                recipe.stages, [](const auto& stage) { return stage->recipe.trains_mtp(); })};
 }
 
 }  // namespace

@@ -27,18 +27,25 @@ std::int64_t mlp_cost(const ModelConfig& config, std::int64_t layer) {
     return config.hidden * (experts.routed + 3 * width);
 }
 
-parallel::StageCosts costs_of(const ModelConfig& config) {
+parallel::StageCosts costs_of(const ModelConfig& config, bool with_modules) {
     parallel::StageCosts costs{.first = config.hidden, .last = config.hidden * config.vocab_size};
     for (std::int64_t layer = 0; layer < config.layers; ++layer)
         costs.layers.push_back(attention_cost(config) + mlp_cost(config, layer));
+    const std::int64_t modules = with_modules ? config.extra_layers : 0;
+    for (std::int64_t layer = config.layers; layer < config.layers + modules; ++layer) {
+        costs.last += attention_cost(config) + mlp_cost(config, layer) +
+                      config.hidden * (2 * config.hidden + config.vocab_size);
+    }
     return costs;
 }
 
 }  // namespace
 
-PipelineAxis pipeline_axis(const parallel::Mesh& mesh, parallel::Schedule schedule) {
+PipelineAxis pipeline_axis(const parallel::Mesh& mesh, parallel::Schedule schedule,
+                           bool with_modules) {
     if (mesh.degree(parallel::Axis::pipeline) == 1) return {};
-    return {&mesh.axis(parallel::Axis::pipeline), parallel::virtual_stages_of(schedule)};
+    return {&mesh.axis(parallel::Axis::pipeline), parallel::virtual_stages_of(schedule),
+            with_modules};
 }
 
 int most_pipeline_ranks(const ModelConfig& config, int virtual_stages) {
@@ -69,7 +76,8 @@ std::int64_t PipelinePart::local_layer(std::int64_t layer) const {
 PipelinePart pipeline_part(const ModelConfig& config, const PipelinePlace& place) {
     const std::int64_t stages = std::int64_t{place.degree} * place.virtual_stages;
     ensure(stages <= config.layers, "a model of {} layers in {} stages", config.layers, stages);
-    const std::vector<Range> ranges = parallel::split_layers(costs_of(config), stages);
+    const std::vector<Range> ranges =
+        parallel::split_layers(costs_of(config, place.with_modules), stages);
     PipelinePart part{.place = place, .stages = {}};
     for (std::int64_t stage = place.rank; stage < stages; stage += place.degree) {
         part.stages.push_back({.layers = ranges[static_cast<std::size_t>(stage)],
@@ -91,7 +99,9 @@ bool holds(const PipelinePart& part, const DecoderParameters& parameters, Parame
 int pipeline_holder(const ModelConfig& config, const DecoderParameters& parameters, ParameterId id,
                     const PipelinePlace& place) {
     for (int rank = 0; rank < place.degree; ++rank) {
-        const PipelinePart part = pipeline_part(config, {place.degree, rank, place.virtual_stages});
+        PipelinePlace other = place;
+        other.rank = rank;
+        const PipelinePart part = pipeline_part(config, other);
         if (holds(part, parameters, id)) return rank;
     }
     throw InternalError(fmt::format("no pipeline rank holds {}", parameters.table[id].name));

@@ -12,17 +12,20 @@ namespace rankwise::model {
 /// The ranks that layers are dealt to; null: this rank has them all. Outlives its users.
 struct PipelineAxis {
     parallel::Communicator* axis = nullptr;
-    int virtual_stages = 1;  ///< consecutive layers that a rank has, so many times
+    int virtual_stages = 1;     ///< consecutive layers that a rank has, so many times
+    bool with_modules = false;  ///< balanced with the modules that predict further, which train too
 };
 
 /// That of a mesh.
-[[nodiscard]] PipelineAxis pipeline_axis(const parallel::Mesh& mesh, parallel::Schedule schedule);
+[[nodiscard]] PipelineAxis pipeline_axis(const parallel::Mesh& mesh, parallel::Schedule schedule,
+                                         bool with_modules = false);
 
 /// A rank's place on the pipeline axis.
 struct PipelinePlace {
     int degree = 1;
     int rank = 0;
     int virtual_stages = 1;
+    bool with_modules = false;
 };
 
 /// The highest degree of the pipeline axis that a model has layers enough for.
@@ -36,9 +39,10 @@ struct LayerStage {
 };
 
 /// Stage v of the model's P V is virtual stage v / P of rank v mod P; stages are balanced by the
-/// multiplications of a token, embedding and head counted. Rank 0 has the embedding and the last
-/// rank final norm and head. A tied embedding lies on the last rank alone, which looks rows up for
-/// the first: nobody holds a second [vocab, hidden].
+/// multiplications of a token, embedding and head counted, and behind the head (where they train)
+/// the modules that predict further, which each are a layer and go through the head again. Rank 0
+/// has the embedding and the last rank final norm and head. A tied embedding lies on the last rank
+/// alone, which looks rows up for the first: nobody holds a second [vocab, hidden].
 struct PipelinePart {
     PipelinePlace place;
     std::vector<LayerStage> stages;  ///< of each virtual stage

@@ -24,7 +24,8 @@ TensorPlace place_of(const ModelAxes& axes) {
 
 PipelinePlace place_of(const PipelineAxis& pipeline) {
     if (pipeline.axis == nullptr) return {};
-    return {pipeline.axis->size(), pipeline.axis->rank(), pipeline.virtual_stages};
+    return {pipeline.axis->size(), pipeline.axis->rank(), pipeline.virtual_stages,
+            pipeline.with_modules};
 }
 
 TensorSums sums_of(const ModelConfig& config, const Part& mine) {

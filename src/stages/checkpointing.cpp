@@ -157,6 +157,7 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
         if (environment_.models.at(optimizer.model).uses_mtp())
             state.values[mtp_value(optimizer.model)] = std::int64_t{1};
     }
+    if (environment_.physical.trains_modules) state.values[kWithModules] = std::int64_t{1};
     for (const auto& [name, text] : environment_.task.tokenizer.files())
         state.values[tokenizer_value(name)] = text;
     const auto pending = std::make_shared<Pending>();

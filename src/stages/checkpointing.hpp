@@ -30,6 +30,9 @@ inline constexpr const char* kSecondMomentKind = "adam_v";
 /// if so.
 [[nodiscard]] std::string mtp_value(const std::string& model);
 
+/// Whether the pipeline that saved was balanced with modules that predict further: there if so.
+inline constexpr const char* kWithModules = "pipeline.with_modules";
+
 /// Which checkpoints stay: io::prune.
 struct Retention {
     std::int64_t keep_last = 1;

@@ -53,13 +53,14 @@ std::vector<Saved> models_of(const io::CheckpointReader& reader) {
 }
 
 /// What one rank of a layout holds of a model.
-model::HeldParts parts_of(const Saved& model, const ReshardLayout& layout, int rank) {
+model::HeldParts parts_of(const Saved& model, const ReshardLayout& layout, bool with_modules,
+                          int rank) {
     const parallel::MeshShape& shape = layout.shape;
     const parallel::Coordinates at = parallel::coordinates_of(shape, rank);
     const int stretches = shape.pipeline > 1 ? parallel::virtual_stages_of(layout.schedule) : 1;
     return model::held_parts(
         model.config, model.parameters, {shape.tensor, at.tensor, shape.expert, at.expert},
-        model::pipeline_part(model.config, {shape.pipeline, at.pipeline, stretches}));
+        model::pipeline_part(model.config, {shape.pipeline, at.pipeline, stretches, with_modules}));
 }
 
 /// Elements of a box from `first` on, row by row, in up to three reads: the rest of a row, whole
@@ -91,9 +92,10 @@ void read_elements(io::CheckpointReader& reader, const io::ShardItem& item, std:
 std::vector<io::ShardItem> items_of(io::CheckpointReader& reader, const std::vector<Saved>& models,
                                     const ReshardLayout& layout, int rank) {
     const int data_rank = parallel::coordinates_of(layout.shape, rank).data;
+    const bool with_modules = reader.state().values.contains(kWithModules);
     std::vector<io::ShardItem> items;
     for (const Saved& model : models) {
-        const model::HeldParts parts = parts_of(model, layout, rank);
+        const model::HeldParts parts = parts_of(model, layout, with_modules, rank);
         for (const parallel::ShardPiece& piece :
              model::saved_rows(parts, layout.shape.data, data_rank)) {
             const auto at = static_cast<std::size_t>(piece.parameter);

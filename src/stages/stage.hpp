@@ -37,6 +37,7 @@ struct PhysicalOptions {
     model::Residency reference = model::Residency::device;
     bool stream_weights = false;   ///< generation gathers sharded weights layer by layer
     std::int64_t expert_rows = 0;  ///< that a rank computes at a time (model::ExpertAxis)
+    bool trains_modules = false;   ///< some stage of the run does (model::PipelineAxis)
 };
 
 /// Faults that tests plant to see them caught. All off in a real run.
@@ -60,7 +61,7 @@ struct PlantedFaults {
     return {.tensor = several(parallel::Axis::tensor),
             .shards = physical.zero == 3 && mesh.degree(parallel::Axis::data) > 1 ? &mesh.weights()
                                                                                   : nullptr,
-            .pipeline = model::pipeline_axis(mesh, physical.schedule),
+            .pipeline = model::pipeline_axis(mesh, physical.schedule, physical.trains_modules),
             .experts = {.axis = several(parallel::Axis::expert),
                         .data_rank = mesh.coordinates().data,
                         .rows = physical.expert_rows}};

@@ -98,6 +98,33 @@ TEST(PipelinePart, ATiedEmbeddingLiesOnTheLastRankAloneAndItsStageHasFewerLayers
     EXPECT_FALSE(pipeline_part(config, {2, 1}).has_embedding);
 }
 
+TEST(PipelinePart, AModuleThatTrainsTakesLayersOfTheLastStage) {
+    ModelConfig config = config_of(Family::deepseek_v3, 9);
+    config.experts.first_dense = 0;  // all layers cost the same, and so does the module's
+    const auto last = [&](bool with_modules) {
+        return pipeline_part(config, {3, 2, 1, with_modules}).layer_count();
+    };
+    EXPECT_EQ(last(false), 3);
+    EXPECT_EQ(last(true), 2);
+    config.vocab_size = 2000;  // it goes through the head again
+    EXPECT_EQ(last(true), 1);
+    config.extra_layers = 0;
+    EXPECT_EQ(last(true), last(false));
+}
+
+TEST(PipelinePart, CountingTheModuleChangesWhereWeightsLieAndNoBitOfThem) {
+    ModelConfig config = config_of(Family::deepseek_v3, 6);
+    config.experts.first_dense = 0;
+    test::SmallModel alone(config);
+    parallel::ThreadWorld(2).run([&](Communicator& axis) {
+        const PipelineAxis pipeline{&axis, 1, true};
+        test::SmallModel rank(config, test::plain_device(), 1, 0.4, {.pipeline = pipeline});
+        EXPECT_EQ(rank.weights.digests(rank.compute), alone.weights.digests(alone.compute));
+        const bool last = axis.rank() == 1;
+        EXPECT_EQ(rank.weights.pipeline_part().layer_count(), last ? 2 : 4);
+    });
+}
+
 /// Some micro-batches, of several sizes.
 std::vector<Microbatch> batches_of(std::int64_t count) {
     static const std::vector<TokenId> prompt{1, 5, 9, 30, 2};

@@ -54,6 +54,7 @@ struct LayoutCase {
     parallel::MeshShape shape;
     std::int64_t zero = 1;
     parallel::Schedule schedule = parallel::Schedule::one_forward_one_backward;
+    bool trains_modules = false;
 };
 
 class Reshard : public testing::Test {
@@ -73,6 +74,7 @@ class Reshard : public testing::Test {
             PhysicalOptions physical;
             physical.zero = layout.zero;
             physical.schedule = layout.schedule;
+            physical.trains_modules = layout.trains_modules;
             test::ToyRun run(communicator, layout.shape, several_pieces(), physical);
             WithMoments stage(run.environment, narrow<int>(layout.zero));
             Checkpointer checkpointer(*fs_, folder_ / name, run.environment, {}, false,
@@ -114,6 +116,14 @@ TEST_F(Reshard, WritesForEveryLayoutTheBytesThatItsRanksWouldHaveSaved) {
         // Its files' boxes, sizes and checksums among it.
         EXPECT_EQ(io::read_manifest(*fs_, made), expected);
     }
+}
+
+TEST_F(Reshard, APipelineIsBalancedAsInTheRunWithModulesThatTrain) {
+    io::CheckpointReader reader(*fs_, save("plain", {.trains_modules = true}));
+    const LayoutCase layout{.shape = {.pipeline = 2}, .trains_modules = true};
+    const io::Manifest expected = io::read_manifest(*fs_, save("dealt", layout));
+    const io::Path made = reshard(*fs_, reader, folder_ / "made", {layout.shape});
+    EXPECT_EQ(io::read_manifest(*fs_, made), expected);
 }
 
 TEST_F(Reshard, FromAnyLayoutTheFilesOfOneRankComeBack) {

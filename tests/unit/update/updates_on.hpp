@@ -138,7 +138,7 @@ inline Result updates_on(parallel::Communicator& world, const model::ModelConfig
         config, test::plain_device(), 1, 0.4,
         {.tensor = tensor,
          .shards = layout.zero == 3 ? &mesh.weights() : nullptr,
-         .pipeline = model::pipeline_axis(mesh, layout.schedule),
+         .pipeline = model::pipeline_axis(mesh, layout.schedule, layout.mtp),
          .experts = {.axis = layout.shape.expert > 1 ? &mesh.axis(parallel::Axis::expert) : nullptr,
                      .data_rank = mesh.coordinates().data,
                      .rows = layout.expert_rows}});
