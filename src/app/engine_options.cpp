@@ -61,8 +61,8 @@ OptionList ParallelOptions::options() {
                   "begins with")
         .at_least(1);
     list.physical("expert", &expert, {"1", "2", "4"},
-                  "ranks that the routed experts of a layer are shared out over: 1, or the tensor "
-                  "ranks of so many data ranks")
+                  "ranks that the routed experts of a layer are shared out over: 1, a divisor of "
+                  "tensor, or the tensor ranks of so many data ranks")
         .at_least(1);
     list.physical("expert_rows", &expert_rows, {"0", "7"},
                   "rows that a rank computes at a time for experts that are shared out, in so many "

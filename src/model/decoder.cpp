@@ -39,8 +39,8 @@ void gather_backward(Compute& compute, const Weights& weights, const LayerStage&
 void gather_put_off(Compute& compute, const Weights& weights, const LayerStage& stage,
                     std::int64_t layer) {
     const auto read = [&](std::int64_t l) {
-        return weights.shares_experts() && stage.layers.contains(l) &&
-               weights.config().has_experts(l);
+        return weights.shares_experts() && !weights.splits_chunks_over_experts() &&
+               stage.layers.contains(l) && weights.config().has_experts(l);
     };
     if (!read(layer)) return;
     weights.gather_layer(compute, layer, Copies::forward, std::nullopt);

@@ -180,7 +180,7 @@ DispatchPlan plan_dispatch(const Weights& weights, std::span<const Range> expert
         for (auto rank = all.begin(); rank != all.end(); rank += std::ssize(mine))
             most = std::max(most, std::accumulate(rank, rank + std::ssize(mine), std::int64_t{0}));
     }
-    return {all, axis.size(), axis.rank(), weights.part().place.degree,
+    return {all, axis.size(), axis.rank(), weights.part().place.tensor_ranks_of_group(),
             std::max<std::int64_t>(most, 1)};
 }
 
@@ -212,7 +212,7 @@ void dispatched_forward(Compute& compute, const Weights& weights, std::int64_t l
 void dispatched_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                          const DispatchPlan& plan, ConstMatrix x,
                          std::span<const std::int64_t> tokens, ConstMatrix doutput, Matrix dinput,
-                         GradientSink* gradients) {
+                         GradientSink* gradients, const InnerRows* inner_rows) {
     const LayerIds& ids = weights.parameters().layer(layer);
     std::optional<HeldGradients> held;
     if (gradients != nullptr) held.emplace(compute, weights, ids.experts, plan, *gradients);
@@ -226,6 +226,11 @@ void dispatched_backward(Compute& compute, const Weights& weights, std::int64_t 
     const Matrix dactivated = compute.matrix(plan.most(), width);
     const Matrix dgate_up = compute.matrix(plan.most(), 2 * width);
     const Matrix computed = compute.matrix(plan.most(), x.cols);
+    std::optional<Ferry> activated, dgate_ups;
+    if (inner_rows != nullptr) {
+        activated.emplace(compute, weights, routed, plan.most(), width);
+        dgate_ups.emplace(compute, weights, routed, plan.most(), 2 * width);
+    }
     for (std::int64_t index = 0; index < plan.rounds(); ++index) {
         const DispatchPlan::Round round = plan.round(index);
         std::vector<std::int64_t> rows = sent_rows(round);
@@ -245,6 +250,10 @@ void dispatched_backward(Compute& compute, const Weights& weights, std::int64_t 
                                         .dgate_up = dgate_up.row_range(all)},
                                        compute.stream);
         if (held) held->add(round, input, inner.activated, dgate_up, dout);
+        if (inner_rows != nullptr) {
+            activated->back(round, inner.activated.row_range(all), inner_rows->activated);
+            dgate_ups->back(round, dgate_up.row_range(all), inner_rows->dgate_up);
+        }
         if (dinput.cols == 0) continue;
         for_experts_of(plan, round, [&](std::size_t expert, Range own) {
             compute.device.matmul({.x = dgate_up.row_range(own),

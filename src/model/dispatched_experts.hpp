@@ -21,13 +21,22 @@ void dispatched_forward(Compute& compute, const Weights& weights, std::int64_t l
                         const parallel::DispatchPlan& plan, kernels::ConstMatrix x,
                         std::span<const std::int64_t> tokens, kernels::Matrix output);
 
+/// What the gradients of experts' weights are computed from besides input and output, of rows that
+/// this rank routes.
+struct InnerRows {
+    kernels::Matrix activated;  ///< [rows, width]
+    kernels::Matrix dgate_up;   ///< [rows, 2 width]
+};
+
 /// The gradients of `dispatched_forward`, for which holders compute its inner activations again:
 /// `doutput` of its output gives `dinput` of its rows (one for each of `tokens`; empty: not wanted)
 /// and those of the weights to `gradients` (null: not wanted), of each chunk its own, tokens
-/// ascending. Collective over the expert axis; all ranks want the same.
+/// ascending; or (null: not wanted) sends what these are computed from back to whoever routes the
+/// rows. Collective over the expert axis; all ranks want the same.
 void dispatched_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                          const parallel::DispatchPlan& plan, kernels::ConstMatrix x,
                          std::span<const std::int64_t> tokens, kernels::ConstMatrix doutput,
-                         kernels::Matrix dinput, GradientSink* gradients);
+                         kernels::Matrix dinput, GradientSink* gradients,
+                         const InnerRows* inner_rows = nullptr);
 
 }  // namespace rankwise::model

@@ -76,12 +76,14 @@ class Rounds {
                 no_gradient(compute_, to);
                 continue;
             }
+            const std::int64_t size = inner_ * hidden_;
             for (const GradientSlot& slot : to) {
-                const std::int64_t size = slot.matrix.rows * slot.matrix.cols;
-                const Matrix from(
-                    DeviceSpan<float>(reinterpret_cast<float*>(all_.handle) + at, size),
-                    slot.matrix.rows, slot.matrix.cols);
-                deliver(compute_, from, slot);
+                if (slot.matrix.rows > 0) {  // else this rank has not this expert
+                    const Matrix from(
+                        DeviceSpan<float>(reinterpret_cast<float*>(all_.handle) + at, size),
+                        slot.matrix.rows, slot.matrix.cols);
+                    deliver(compute_, from, slot);
+                }
                 at += size;
             }
         }

@@ -31,7 +31,8 @@ void no_gradient(Compute& compute, const MlpSlots& slots);
 ///
 /// Where tensor ranks have tokens of their own, which ascend with the ranks, they go through the
 /// experts in rounds of as many as there are ranks: each brings the rows of one expert together,
-/// sums its gradient, and all get all. Collective over the tensor axis of split weights.
+/// sums its gradient, and all get all, of which a rank keeps those of the experts that it has.
+/// Collective over the tensor axis of split weights.
 /// @param tokens  of the micro-batch, on all ranks: no expert has more rows
 void routed_gradients(Compute& compute, const Weights& weights, std::span<const MlpIds> ids,
                       std::span<const Range> experts, const MlpRows& rows, std::int64_t tokens,

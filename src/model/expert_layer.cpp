@@ -158,6 +158,26 @@ void shared_out_backward(Compute& compute, const Weights& weights, std::int64_t 
     });
 }
 
+/// The same where the ranks of a chunk are in several groups: each brings back what the gradients
+/// of weights need, which are then summed as where every rank has all experts. x: all normed rows.
+void several_groups_backward(Compute& compute, const Weights& weights, std::int64_t layer,
+                             const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
+                             ConstMatrix doutput, WeightGradients& gradients, Matrix dinput) {
+    const std::int64_t width = weights.config().experts.intermediate;
+    const InnerRows inner{gradients.matrix(doutput.rows, width),
+                          gradients.matrix(doutput.rows, 2 * width)};
+    dispatched_backward(compute, weights, layer, *kept.plan, x.row_range(tokens.mine()),
+                        kept.rows.tokens, doutput, dinput, nullptr, &inner);
+    const LayerIds& ids = weights.parameters().layer(layer);
+    gradients.add([&compute, &weights, &ids, &kept, layer, own = tokens.mine(), x, inner,
+                   doutput](GradientSink& sink) {
+        sink.expert_load(layer, kept.rows.experts);
+        const Matrix input = dispatch(compute, x.row_range(own), kept.rows);
+        routed_gradients(compute, weights, ids.experts, kept.rows.experts,
+                         {input, inner.activated, inner.dgate_up, doutput}, x.rows, sink);
+    });
+}
+
 /// x: all normed rows; dy, dx: those of this rank. dx = router's, then experts ascending.
 void routed_backward(Compute& compute, const Weights& weights, std::int64_t layer,
                      const TokenSplit& tokens, const ExpertActivations& kept, ConstMatrix x,
@@ -181,7 +201,10 @@ void routed_backward(Compute& compute, const Weights& weights, std::int64_t laye
                                   .dweights = dweights},
                                  stream);
     const Matrix dinput = compute.matrix(taken, config.hidden);
-    if (weights.shares_experts()) {
+    if (weights.splits_chunks_over_experts()) {
+        several_groups_backward(compute, weights, layer, tokens, kept, x, doutput, gradients,
+                                dinput);
+    } else if (weights.shares_experts()) {
         shared_out_backward(compute, weights, layer, kept, x.row_range(tokens.mine()), doutput,
                             gradients, dinput);
     } else {

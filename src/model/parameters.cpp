@@ -61,6 +61,10 @@ std::vector<int> tensor_degrees(const ModelConfig& config) {
 
 std::vector<int> expert_degrees(const ModelConfig& config, const parallel::MeshShape& shape) {
     std::vector<int> degrees{1};
+    for (int degree = 2; degree < shape.tensor; ++degree) {
+        if (shape.tensor % degree == 0 && degree <= config.experts.routed)
+            degrees.push_back(degree);
+    }
     for (int data = 1; data <= shape.data; ++data) {
         const int degree = data * shape.tensor;
         if (degree > 1 && shape.data % data == 0 && degree <= config.experts.routed)
@@ -101,14 +105,16 @@ int holder_of(const Parameter& parameter, TensorPlace place) {
 }  // namespace
 
 parallel::DataRanks data_ranks_of(const Parameter& parameter, TensorPlace place) {
-    if (!is_shared_out(parameter, place)) return {};
+    if (!is_shared_out(parameter, place) || place.experts <= place.degree) return {};
     return {.first = holder_of(parameter, place) / place.degree,
             .stride = place.experts / place.degree};
 }
 
 Box part_box(const Parameter& parameter, int leaves, TensorPlace place) {
     Box box = Box::whole(parameter.shape);
-    if (is_shared_out(parameter, place) && holder_of(parameter, place) % place.degree != place.rank)
+    const int columns = place.tensor_ranks_of_group();
+    if (is_shared_out(parameter, place) &&
+        holder_of(parameter, place) % columns != place.rank % columns)
         box.rows = {};
     if (parameter.split == TensorSplit::none) return box;
     const bool by_rows = parameter.split == TensorSplit::rows && !parameter.shape.vector;
@@ -118,7 +124,7 @@ Box part_box(const Parameter& parameter, int leaves, TensorPlace place) {
 }
 
 bool part_counts(const Parameter& parameter, int leaves, TensorPlace place) {
-    if (is_shared_out(parameter, place)) return true;  // one rank has it
+    if (is_shared_out(parameter, place)) return place.rank < place.tensor_ranks_of_group();
     if (parameter.split == TensorSplit::none) return place.rank == 0;
     const int parts = parts_of(parameter, leaves);
     return parts >= place.degree || place.rank * parts % place.degree == 0;

@@ -1,6 +1,8 @@
 // The parameter table of a decoder: Hugging Face names, shapes, and how each is cut.
 #pragma once
 
+#include <algorithm>
+
 #include "parallel/mesh.hpp"
 #include "parallel/shard_map.hpp"
 #include "src/base/parameter_table.hpp"
@@ -64,22 +66,28 @@ struct DecoderParameters {
 [[nodiscard]] DecoderParameters decoder_parameters(const ModelConfig& config);
 
 /// A rank's place on the tensor axis, and on the axis that routed experts are shared out over: its
-/// degree is 1, or a multiple of the tensor axis's, whose ranks are consecutive on it.
+/// degree divides the tensor axis's, or is a multiple of it; the ranks of the smaller one are
+/// consecutive on the other.
 struct TensorPlace {
     int degree = 1;
     int rank = 0;
     int experts = 1;
     int expert_rank = 0;
+
+    /// Tensor ranks that share an expert group: each has experts of its own; the others, if it has
+    /// not all of them, have the same as one of these.
+    [[nodiscard]] int tensor_ranks_of_group() const { return std::min(degree, experts); }
 };
 
 /// Degrees of the tensor axis that give the bits of one rank, ascending: products of prefixes of
 /// the reduction list (N2) whose ranks hold whole groups of KV heads, or each one head of them.
 [[nodiscard]] std::vector<int> tensor_degrees(const ModelConfig& config);
 
-/// Degrees of the expert axis that a mesh with these other degrees can have, ascending: 1, and the
-/// tensor ranks of one or several data ranks (N4: a chunk's tokens of an expert are one sum, so the
-/// ranks of a chunk are never in two groups), if there are as many experts. Data ranks of one group
-/// generate step by step together, which those of a pipeline cannot.
+/// Degrees of the expert axis that a mesh with these other degrees can have, ascending, up to as
+/// many as there are experts: those that divide the tensor ranks (several groups have the tokens of
+/// a chunk between them, and bring an expert's rows together for its gradient), and the tensor
+/// ranks of so many data ranks as divide these. Others would have groups with a part of a chunk's
+/// ranks and all of another's: whose sum an expert's gradient is would differ from chunk to chunk.
 [[nodiscard]] std::vector<int> expert_degrees(const ModelConfig& config,
                                               const parallel::MeshShape& shape);
 
@@ -110,7 +118,8 @@ struct Part {
 
 /// Where a rank's part of a parameter lies in it; and whether it counts there: what several ranks
 /// hold counts on the lowest. Routed experts that are shared out are whole or not there; those of
-/// one tensor rank may be held by several data ranks between them (data_ranks_of()).
+/// one tensor rank may be held by several data ranks between them (data_ranks_of()), and those of a
+/// part of the tensor ranks by the others too.
 [[nodiscard]] Box part_box(const Parameter& parameter, int leaves, TensorPlace place);
 [[nodiscard]] bool part_counts(const Parameter& parameter, int leaves, TensorPlace place);
 /// The data ranks that hold a part.

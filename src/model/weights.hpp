@@ -29,7 +29,7 @@ struct TensorSums {
 };
 
 /// The ranks that routed experts are shared out over (N4): all tensor ranks of consecutive data
-/// ranks; null: each rank has them all.
+/// ranks, or consecutive ones of a tensor axis; null: each rank has them all.
 struct ExpertAxis {
     parallel::Communicator* axis = nullptr;
     int data_rank = 0;  ///< of this rank
@@ -130,6 +130,11 @@ class Weights {
     [[nodiscard]] const TensorSums& tensor_sums() const { return tensor_sums_; }
     [[nodiscard]] const VocabularySplit& vocabulary() const { return vocabulary_; }
 
+    /// Whether the ranks of a chunk are in several groups of the expert axis, each with all
+    /// experts.
+    [[nodiscard]] bool splits_chunks_over_experts() const {
+        return shares_experts() && part_.place.experts < part_.place.degree;
+    }
     /// Whether routed experts are shared out over ranks; the axis; and how many data ranks it
     /// spans, which then go together through every layer with experts.
     [[nodiscard]] bool shares_experts() const { return part_.place.experts > 1; }

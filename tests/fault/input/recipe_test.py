@@ -74,9 +74,9 @@ class Recipe(program.Case):
     def test_an_expert_degree_that_cuts_a_chunks_ranks_lists_those_that_do_not(self):
         experts = ["--model.policy.family", "deepseek_v3", "--model.policy.num_attention_heads", 4,
                    "--model.policy.n_routed_experts", 8, "--model.policy.moe_intermediate_size", 8]
-        result = self.train(*experts, "--parallel.tensor", 4, "--parallel.expert", 2, ranks=4)
-        self.assert_refused(result, 2, "[parallel] expert = 2", "the 8 experts of [model.policy]", "over 1, 4 ranks",
-                            "tensor = 4")
+        result = self.train(*experts, "--parallel.tensor", 2, "--parallel.expert", 3, ranks=6)
+        self.assert_refused(result, 2, "[parallel] expert = 3", "the 8 experts of [model.policy]", "over 1, 2, 6 ranks",
+                            "tensor = 2 and data = 3")
 
     def test_a_stage_without_section_is_named(self):
         path = self.recipe(("stages = imitate, reinforce, measure", "stages = imitate, reinforce, measured"))
@@ -134,10 +134,12 @@ class Recipe(program.Case):
                             "schedule interleaved (2 on each rank at least)", "at most 1 pipeline rank")
 
     def test_ranks_that_divide_themselves_otherwise_are_named(self):
-        command = [*program.launcher(2)[:1], "1", *self.command("--parallel.pipeline", 2), ":", "-n", "1",
-                   *self.command("--parallel.pipeline", 1)]
-        self.assert_refused(self.execute(command), 2, "division of the ranks is not the same on all ranks",
-                            "parallel.pipeline")
+        for axis in ("pipeline", "expert"):
+            with self.subTest(axis):
+                command = [*program.launcher(2)[:1], "1", *self.command(f"--parallel.{axis}", 2), ":", "-n", "1",
+                           *self.command(f"--parallel.{axis}", 1)]
+                self.assert_refused(self.execute(command), 2, "division of the ranks is not the same on all ranks",
+                                    f"parallel.{axis}")
 
     def test_ranks_with_other_recipes_are_named(self):
         command = [*self.command(ranks=2), ":", "-n", "1", *self.command("--run.seed", 7)]

@@ -14,6 +14,8 @@ constexpr parallel::MeshShape kExpertShapes[] = {{.tensor = 2, .expert = 2},
                                                  {.data = 3, .expert = 3},
                                                  {.data = 2, .tensor = 2, .expert = 2},
                                                  {.data = 2, .tensor = 2, .expert = 4},
+                                                 {.tensor = 4, .expert = 2},
+                                                 {.data = 2, .tensor = 4, .expert = 2},
                                                  {.data = 4, .expert = 2}};
 
 ModelConfig model_with_experts() {
@@ -55,7 +57,8 @@ TEST(SharedOutExperts, EachIsHeldByOneRankOfItsGroupAndTheDigestIsThatOfOneRank)
             const std::int64_t held =
                 mesh.world().all_reduce_sum("sizes", rank.weights.box(id).size());
             const std::int64_t size = rank.weights.table()[id].shape.size();
-            EXPECT_EQ(held, rank.weights.sharded() ? size : groups * size);
+            const std::int64_t shared_rows = rank.weights.sharded() ? shape.data : 1;
+            EXPECT_EQ(held, std::max<std::int64_t>(1, groups / shared_rows) * size);
         }
     });
 }
@@ -78,12 +81,15 @@ TEST(SharedOutExperts, ExportWritesAllOfThem) {
     });
 }
 
-TEST(SharedOutExperts, DegreesAreTheTensorRanksOfOneOrSeveralDataRanks) {
+TEST(SharedOutExperts, DegreesDivideTheTensorRanksOrAreThoseOfOneOrSeveralDataRanks) {
     using Degrees = std::vector<int>;
     ModelConfig model = model_with_experts();  // 8 experts
     EXPECT_EQ(expert_degrees(model, {.data = 6}), (Degrees{1, 2, 3, 6}));
     EXPECT_EQ(expert_degrees(model, {.data = 4, .tensor = 2}), (Degrees{1, 2, 4, 8}));
     EXPECT_EQ(expert_degrees(model, {.data = 8, .tensor = 2}), (Degrees{1, 2, 4, 8}));
+    EXPECT_EQ(expert_degrees(model, {.data = 2, .tensor = 4}), (Degrees{1, 2, 4, 8}));
+    EXPECT_EQ(expert_degrees(model, {.data = 1, .tensor = 6}), (Degrees{1, 2, 3, 6}));
+    EXPECT_EQ(expert_degrees(model, {.data = 3, .tensor = 2}), (Degrees{1, 2, 6}));
     EXPECT_EQ(expert_degrees(model, {.data = 4, .pipeline = 2, .tensor = 2}),
               (Degrees{1, 2, 4, 8}));
     model.experts = {};

@@ -11,6 +11,8 @@ using test::MeshCase;
 /// round; with weights whose rows are shared out too, held or streamed; in a pipeline.
 std::vector<MeshCase> expert_cases() {
     return {{{.tensor = 2, .expert = 2}},
+            {{.tensor = 4, .expert = 2}},
+            {{.data = 2, .tensor = 4, .expert = 2}, true, false, 2},
             {{.data = 2, .expert = 2}},
             {{.data = 3, .expert = 3}, false, false, 2},
             {{.data = 2, .tensor = 2, .expert = 4}},

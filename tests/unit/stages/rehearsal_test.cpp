@@ -159,8 +159,8 @@ TEST(Rehearsal, WithExpertsThatAreSharedOutFindsMemoryAndBytesOfEveryAxisWithin5
         PhysicalOptions physical;
     };
     for (const auto& [shape, physical] :
-         {Layout{{.tensor = 2, .expert = 2}, {}}, Layout{{.data = 2, .expert = 2}, {}},
-          Layout{{.data = 4, .expert = 2}, {.zero = 0}},
+         {Layout{{.tensor = 2, .expert = 2}, {}}, Layout{{.tensor = 4, .expert = 2}, {}},
+          Layout{{.data = 2, .expert = 2}, {}}, Layout{{.data = 4, .expert = 2}, {.zero = 0}},
           Layout{{.data = 2, .expert = 2}, {.recompute = model::kAllLayers, .zero = 3}},
           Layout{{.data = 2, .tensor = 2, .expert = 4}, {.slots = 12, .expert_rows = 50}},
           Layout{{.data = 2, .pipeline = 2, .expert = 2},

@@ -102,6 +102,7 @@ TEST_F(Reshard, WritesForEveryLayoutTheBytesThatItsRanksWouldHaveSaved) {
         {{.pipeline = 2}, 1, interleaved},
         {{.data = 2, .expert = 2}, 0},
         {{.data = 4, .tensor = 2, .expert = 4}, 3},
+        {{.data = 2, .tensor = 4, .expert = 2}, 3},
         {{.data = 2, .pipeline = 2, .tensor = 2, .expert = 4}, 3, interleaved},
     };
     int number = 0;

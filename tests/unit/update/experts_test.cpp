@@ -11,11 +11,18 @@ using parallel::Schedule;
 
 constexpr auto kOneByOne = Schedule::one_forward_one_backward;
 
-/// Experts over tensor ranks, over data ranks, over both; with others that hold the same ones, or
-/// alone; with waves of which some data ranks have no chunk; in rounds of few rows.
+/// Experts over tensor ranks, over some of them, over data ranks, over both; with others that hold
+/// the same ones, or alone; with waves of which some data ranks have no chunk; in rounds of few
+/// rows.
 std::vector<Layout> expert_layouts() {
     return {
         {{.tensor = 2, .expert = 2}},
+        {{.tensor = 4, .expert = 2}},
+        {{.tensor = 4, .expert = 2}, kOneByOne, model::kAllLayers, 1, 3},
+        {{.data = 2, .tensor = 4, .expert = 2}, kOneByOne, 0, 0, 5},
+        {{.data = 2, .tensor = 4, .expert = 2}, kOneByOne, model::kAllLayers, 3},
+        {{.pipeline = 2, .tensor = 4, .expert = 2}, Schedule::zero_bubble, model::kAllLayers},
+        {{.pipeline = 2, .tensor = 4, .expert = 2}, Schedule::interleaved, 0, 1, 2},
         {{.data = 2, .expert = 2}},
         {{.data = 3, .expert = 3}, kOneByOne, model::kAllLayers, 0},
         {{.data = 2, .tensor = 2, .expert = 2}, kOneByOne, model::kAllLayers},
@@ -78,7 +85,7 @@ TEST(SharedOutExperts, BytesSentOverTheExpertAxisAreThoseOfTheFormula) {
          {Layout{{.data = 2, .expert = 2}},
           Layout{{.data = 3, .expert = 3}, kOneByOne, model::kAllLayers, 3},
           Layout{{.data = 4, .expert = 2}, kOneByOne, 0, 0, 3},
-          Layout{{.data = 2, .tensor = 2, .expert = 4}},
+          Layout{{.data = 2, .tensor = 2, .expert = 4}}, Layout{{.tensor = 4, .expert = 2}},
           Layout{{.data = 2, .pipeline = 2, .expert = 2}},
           Layout{
               {.data = 2, .pipeline = 2, .expert = 2}, Schedule::zero_bubble, model::kAllLayers}}) {
@@ -93,8 +100,10 @@ TEST(SharedOutExperts, BytesSentOverTheExpertAxisAreThoseOfTheFormula) {
                                     (experts - 1) * 8 * config.experts.routed;
         const std::int64_t turns =
             2 * forward + 3 + (layout.schedule == Schedule::zero_bubble ? 2 : 0);
-        const std::int64_t moved =
-            rows * config.experts.chosen * turns * 4 * config.hidden * (experts - 1) / experts;
+        const bool groups = layout.shape.tensor > experts;
+        const std::int64_t inner = groups ? 3 * config.experts.intermediate : 0;
+        const std::int64_t moved = rows * config.experts.chosen * 4 *
+                                   (turns * config.hidden + inner) * (experts - 1) / experts;
         const auto expected = static_cast<double>(2 * layers * (counts + moved));  // two updates
         EXPECT_NEAR(static_cast<double>(sent_over(world, ranks, parallel::Axis::expert)), expected,
                     0.05 * expected)

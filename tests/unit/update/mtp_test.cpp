@@ -42,6 +42,7 @@ std::vector<Layout> module_layouts() {
         {{.data = 2, .pipeline = 2}, kInTurn, true, 3},
         {{.data = 3, .pipeline = 3}, Schedule::zero_bubble, false, 3},
         {{.tensor = 2, .expert = 2}},
+        {{.tensor = 4, .expert = 2}, kInTurn, true},
         {{.data = 2, .expert = 2}},
         {{.data = 3, .expert = 3}, kInTurn, true, 0},
         {{.data = 2, .tensor = 2, .expert = 4}, kInTurn, false, 1, 5},
