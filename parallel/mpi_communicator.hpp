@@ -37,6 +37,9 @@ class MpiCommunicator final : public Communicator {
                     std::string name, Instruments instruments, std::int64_t piece_bytes);
     ~MpiCommunicator() override;
 
+    /// For measuring alone (mpi_float_sum).
+    [[nodiscard]] MPI_Comm handle() const { return comm_; }
+
   private:
     class Pending;
 

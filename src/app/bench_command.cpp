@@ -113,9 +113,12 @@ int run_bench(const Arguments& arguments, Session& session) {
         context = std::make_unique<BenchContext>(session, asked.options, asked.sizes);
         const bool split = context->mesh().degree(parallel::Axis::tensor) > 1;
         for (const BenchRow& row : rows) {
-            require(!split || row.name.starts_with("update/") || row.name.starts_with("canonical/"),
+            const bool over_tensor = row.name.starts_with("update/") ||
+                                     row.name.starts_with("canonical/") ||
+                                     row.name.starts_with("sum/");
+            require(!split || over_tensor,
                     "[parallel] tensor: {} is measured on data ranks alone; add --only "
-                    "update,canonical",
+                    "update,canonical,sum",
                     row.name);
         }
     });

@@ -140,6 +140,7 @@ std::vector<BenchRow> bench_rows(const BenchSizes& sizes, const BenchOptions& op
     append_attention_rows(sizes, rows);
     append_element_rows(sizes, rows);
     append_phase_rows(sizes, rows);
+    append_sum_rows(sizes, ranks, rows);
     append_step_rows(sizes, rows);
     append_file_rows(sizes, rows);
     return rows;

@@ -123,6 +123,7 @@ void append_matmul_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
 void append_attention_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
 void append_element_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
 void append_phase_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
+void append_sum_rows(const BenchSizes& sizes, int ranks, std::vector<BenchRow>& rows);
 void append_step_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
 void append_file_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows);
 

@@ -6,6 +6,8 @@
 
 #include "parallel/agree.hpp"
 #include "parallel/mesh.hpp"
+#include "parallel/mpi_float_sum.hpp"
+#include "parallel/self_communicator.hpp"
 #include "src/base/error.hpp"
 #include "tests/support/mpi_test.hpp"
 #include "tests/unit/parallel/communicator_cases.hpp"
@@ -50,6 +52,32 @@ TEST(MpiSession, KnowsWhereItIs) {
     EXPECT_GT(session.pid(), 0);
     EXPECT_EQ(session.identity(), fmt::format("rank {}/{} {}:{}", session.rank(), session.size(),
                                               session.host(), session.pid()));
+}
+
+TEST(MpiFloatSum, AddsForMeasuringWholeAndByBlocks) {
+    const auto world = rankwise::test::mpi_session().world({});
+    const auto ranks = static_cast<std::size_t>(world->size());
+    std::vector<float> from(2 * ranks);
+    for (std::size_t i = 0; i < from.size(); ++i) from[i] = static_cast<float>(i);
+    std::vector<float> whole(from.size());
+    std::vector<float> block(2);
+    mpi_all_reduce(*world, from, whole);
+    mpi_reduce_scatter(*world, from, block);
+    for (std::size_t i = 0; i < from.size(); ++i)
+        EXPECT_EQ(whole[i], static_cast<float>(ranks) * from[i]);
+    const auto first = 2 * static_cast<std::size_t>(world->rank());
+    EXPECT_EQ(block, (std::vector<float>{whole[first], whole[first + 1]}));
+    std::vector<float> longer(3);
+    EXPECT_THROW(mpi_reduce_scatter(*world, from, longer), InternalError);
+}
+
+TEST(MpiFloatSum, IsOfCommunicatorsOfMpiAlone) {
+    const auto world = rankwise::test::mpi_session().world({});
+    const auto self = make_self_communicator({});
+    EXPECT_TRUE(is_mpi(*world));
+    EXPECT_FALSE(is_mpi(*self));
+    std::vector<float> one(1);
+    EXPECT_THROW(mpi_all_reduce(*self, one, one), InternalError);
 }
 
 TEST(MpiCommunicator, RefusesAMessageOfAnotherSize) {

@@ -9,6 +9,7 @@
 #include "src/app/bench_report.hpp"
 #include "src/app/bench_rows.hpp"
 #include "src/app/recipe.hpp"
+#include "src/app/thread_ranks.hpp"
 #include "tests/support/throws.hpp"
 
 namespace rankwise::app {
@@ -148,6 +149,27 @@ TEST(Bench, AWholeStepSaysTheTimesOfItsPhases) {
     std::vector<std::string> phases;
     for (const auto& [name, seconds] : meter.parts()) phases.push_back(name);
     EXPECT_THAT(phases, testing::IsSupersetOf({"generate", "reference", "update"}));
+}
+
+TEST(Bench, ASumOverRanksSaysMovementAndArithmeticApart) {
+    for (const std::int64_t tensor : {1, 2}) {
+        (void)run_on_threads(2, [&](Session& session) {
+            const BenchSizes sizes = tiny_sizes();
+            BenchOptions options = quick_options();
+            options.parallel.tensor = tensor;
+            BenchContext context(session, options, sizes);
+            Meter meter(context.limits(), context.world(), context.clock(), options.meter);
+            const auto rows = chosen_rows(bench_rows(sizes, options, 2), "sum");
+            EXPECT_EQ(rows.size(), 1U);
+            const RowFacts facts = rows.front().run(context, meter);
+            EXPECT_GT(facts.work.bytes, 0.0);
+            EXPECT_GT(meter.measured().seconds, 0.0);
+            std::vector<std::string> parts;
+            for (const auto& [name, seconds] : meter.parts()) parts.push_back(name);
+            EXPECT_THAT(parts, ElementsAre("moving", "adding"));  // threads have no MPI beside them
+            return 0;
+        });
+    }
 }
 
 TEST(Bench, RowsAreChosenByNameOrByItsBeginning) {
