@@ -74,8 +74,8 @@ struct TensorPlace {
     int experts = 1;
     int expert_rank = 0;
 
-    /// Tensor ranks that share an expert group: each has experts of its own; the others, if it has
-    /// not all of them, have the same as one of these.
+    /// Tensor ranks in one group of the expert axis, each with experts of its own; those of another
+    /// group have the same ones.
     [[nodiscard]] int tensor_ranks_of_group() const { return std::min(degree, experts); }
 };
 

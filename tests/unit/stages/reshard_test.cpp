@@ -75,7 +75,7 @@ class Reshard : public testing::Test {
             physical.zero = layout.zero;
             physical.schedule = layout.schedule;
             physical.trains_modules = layout.trains_modules;
-            test::ToyRun run(communicator, layout.shape, several_pieces(), physical);
+            test::ToyRun run(communicator, layout.shape, config_, physical);
             WithMoments stage(run.environment, narrow<int>(layout.zero));
             Checkpointer checkpointer(*fs_, folder_ / name, run.environment, {}, false,
                                       [](const io::Path&) {});
@@ -87,6 +87,7 @@ class Reshard : public testing::Test {
         return folder_ / name / io::step_name(1);
     }
 
+    model::ModelConfig config_ = several_pieces();
     std::filesystem::path folder_;
     std::unique_ptr<io::FileSystem> fs_ = io::posix_file_system();
 };
@@ -120,8 +121,14 @@ TEST_F(Reshard, WritesForEveryLayoutTheBytesThatItsRanksWouldHaveSaved) {
 }
 
 TEST_F(Reshard, APipelineIsBalancedAsInTheRunWithModulesThatTrain) {
-    io::CheckpointReader reader(*fs_, save("plain", {.trains_modules = true}));
+    config_.vocab_size = 40;  // so that the head leaves the last stage layers to give away
+    config_.layers = 6;
     const LayoutCase layout{.shape = {.pipeline = 2}, .trains_modules = true};
+    const auto last_stage = [&](bool with_modules) {
+        return model::pipeline_part(config_, {2, 1, 1, with_modules}).layer_count();
+    };
+    ASSERT_LT(last_stage(true), last_stage(false));
+    io::CheckpointReader reader(*fs_, save("plain", {.trains_modules = true}));
     const io::Manifest expected = io::read_manifest(*fs_, save("dealt", layout));
     const io::Path made = reshard(*fs_, reader, folder_ / "made", {layout.shape});
     EXPECT_EQ(io::read_manifest(*fs_, made), expected);
