@@ -37,10 +37,11 @@ void Arena::reserve(std::int64_t bytes) {
     block_ = 0;
     used_ = 0;
     peak_ = 0;
+    activations_at_peak_ = 0;
     if (bytes > 0) blocks_.emplace_back(*memory_, round_up(bytes, kAlignment));
 }
 
-std::byte* Arena::take_bytes(std::int64_t bytes) {
+std::byte* Arena::take_bytes(std::int64_t bytes, Use use) {
     ensure(bytes >= 0, "arena: {} bytes", bytes);
     if (bytes == 0) return nullptr;
     const std::int64_t size = round_up(bytes, kAlignment);
@@ -54,14 +55,20 @@ std::byte* Arena::take_bytes(std::int64_t bytes) {
     std::byte* taken = blocks_[block_].span().handle() + used_;
     used_ += size;
     total_ += size;
-    peak_ = std::max(peak_, total_);
+    if (use == Use::activation) activations_ += size;
+    if (total_ > peak_) {
+        peak_ = total_;
+        activations_at_peak_ = activations_;
+    }
     return taken;
 }
 
-void Arena::release(std::size_t block, std::int64_t used, std::int64_t total) {
+void Arena::release(std::size_t block, std::int64_t used, std::int64_t total,
+                    std::int64_t activations) {
     block_ = block;
     used_ = used;
     total_ = total;
+    activations_ = activations;
     // Grown in pieces: the next take allocates one block of the peak's size.
     if (total_ == 0 && blocks_.size() > 1) {
         blocks_.clear();

@@ -91,6 +91,9 @@ class DeviceBuffer {
     DeviceSpan<T> span_;
 };
 
+/// What scratch memory is taken for: plans tell the two apart.
+enum class Use : std::uint8_t { buffer, activation };
+
 /// Scratch memory handed out in a stack's order, so that a step allocates nothing once it has grown
 /// to its size.
 class Arena {
@@ -99,25 +102,30 @@ class Arena {
 
     /// `size` elements aligned to 64 bytes, valid until the enclosing Scope ends.
     template <class T>
-    [[nodiscard]] DeviceSpan<T> take(std::int64_t size) {
+    [[nodiscard]] DeviceSpan<T> take(std::int64_t size, Use use = Use::buffer) {
         const std::int64_t bytes = size * static_cast<std::int64_t>(sizeof(T));
-        return {reinterpret_cast<T*>(take_bytes(bytes)), size};
+        return {reinterpret_cast<T*>(take_bytes(bytes, use)), size};
     }
 
     /// What is taken while a Scope lives is given back when it ends.
     class Scope {
       public:
         explicit Scope(Arena& arena)
-            : arena_(&arena), block_(arena.block_), used_(arena.used_), total_(arena.total_) {}
+            : arena_(&arena),
+              block_(arena.block_),
+              used_(arena.used_),
+              total_(arena.total_),
+              activations_(arena.activations_) {}
         Scope(const Scope&) = delete;
         Scope& operator=(const Scope&) = delete;
-        ~Scope() { arena_->release(block_, used_, total_); }
+        ~Scope() { arena_->release(block_, used_, total_, activations_); }
 
       private:
         Arena* arena_;
         std::size_t block_;
         std::int64_t used_;
         std::int64_t total_;
+        std::int64_t activations_;
     };
 
     /// Holds `bytes` from now on, in one block, until more are taken: it need not grow in pieces,
@@ -133,18 +141,23 @@ class Arena {
     /// Most bytes ever in use at once, and bytes held from the device.
     [[nodiscard]] std::int64_t peak_bytes() const { return peak_; }
     [[nodiscard]] std::int64_t capacity_bytes() const;
+    /// How much of peak_bytes() was activations.
+    [[nodiscard]] std::int64_t activations_at_peak() const { return activations_at_peak_; }
 
   private:
-    std::byte* take_bytes(std::int64_t bytes);
-    void release(std::size_t block, std::int64_t used, std::int64_t total);
+    std::byte* take_bytes(std::int64_t bytes, Use use);
+    void release(std::size_t block, std::int64_t used, std::int64_t total,
+                 std::int64_t activations);
 
     Memory* memory_;
     std::vector<std::unique_ptr<Arena>> beside_;
     std::vector<DeviceBuffer<std::byte>> blocks_;
-    std::size_t block_ = 0;   // block in use
-    std::int64_t used_ = 0;   // bytes of it handed out
-    std::int64_t total_ = 0;  // bytes handed out of all blocks
+    std::size_t block_ = 0;         // block in use
+    std::int64_t used_ = 0;         // bytes of it handed out
+    std::int64_t total_ = 0;        // bytes handed out of all blocks
+    std::int64_t activations_ = 0;  // of those
     std::int64_t peak_ = 0;
+    std::int64_t activations_at_peak_ = 0;
 };
 
 }  // namespace rankwise::kernels

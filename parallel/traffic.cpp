@@ -39,6 +39,15 @@ std::int64_t Traffic::bytes() const {
     return sum;
 }
 
+std::map<std::string, std::int64_t> Traffic::bytes_by_communicator() const {
+    const std::lock_guard lock(mutex_);
+    std::map<std::string, std::int64_t> sums;
+    for (const auto& [key, count] : counts_) {
+        if (count.bytes > 0) sums[key.communicator] += count.bytes;
+    }
+    return sums;
+}
+
 void Traffic::reset() {
     const std::lock_guard lock(mutex_);
     counts_.clear();

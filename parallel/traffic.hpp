@@ -35,6 +35,8 @@ class Traffic {
     /// Sorted by communicator, operation, kind.
     [[nodiscard]] std::vector<Row> rows() const;
     [[nodiscard]] std::int64_t bytes() const;
+    /// Bytes of each communicator that has sent any.
+    [[nodiscard]] std::map<std::string, std::int64_t> bytes_by_communicator() const;
     void reset();
 
   private:

@@ -38,17 +38,8 @@ std::int64_t number_in(const char* file) {
 /// Adds what was sent since the last call.
 void add_traffic(std::vector<PhaseTraffic>& sent, std::string_view phase, double times,
                  parallel::Traffic& traffic) {
-    for (const parallel::Traffic::Row& row : traffic.rows()) {
-        if (row.bytes == 0) continue;
-        const auto same = std::ranges::find_if(sent, [&](const PhaseTraffic& other) {
-            return other.phase == phase && other.axis == row.communicator;
-        });
-        PhaseTraffic& entry =
-            same == sent.end()
-                ? sent.emplace_back(PhaseTraffic{std::string(phase), row.communicator})
-                : *same;
-        entry.bytes += times * static_cast<double>(row.bytes);
-    }
+    for (const auto& [axis, bytes] : traffic.bytes_by_communicator())
+        row_of(sent, phase, axis).bytes += times * static_cast<double>(bytes);
     traffic.reset();
 }
 
@@ -102,11 +93,16 @@ StageMemory rehearse_rank(int rank, const stages::StageRecipe& recipe,
         memory.reference += alone.bytes_in_use() + model->host_bytes();
     }
     const std::int64_t built = device.bytes_in_use();
-    memory.state = built - memory.policy - on_device;
+    for (const stages::OptimizerState& state : stage->optimizers()) {
+        memory.optimizer += state.optimizer->first_moments().size_bytes() +
+                            state.optimizer->second_moments().size_bytes();
+    }
+    memory.gradients = built - memory.policy - on_device - memory.optimizer;
     traffic->reset();
     stage->rehearse();
-    memory.scratch = memory.reserve = arena.peak_bytes();
-    memory.flight = arena.peak_bytes_beside();
+    memory.reserve = arena.peak_bytes();
+    memory.activations = arena.activations_at_peak() + arena.peak_bytes_beside();
+    memory.buffers = arena.peak_bytes() - arena.activations_at_peak();
     memory.cache = device.peak_bytes() - built;
     // A rank saves its rows of the weights, and the moments if the stage trains.
     const std::int64_t parts = stage->optimizers().empty() ? 1 : 3;
@@ -123,15 +119,18 @@ StageMemory rehearse(const stages::StageRecipe& recipe, const stages::Environmen
     const parallel::Coordinates at =
         parallel::coordinates_of(shape, environment.mesh.world().rank());
     StageMemory most;
+    std::vector<PhaseTraffic> sent;
     std::int64_t own = 0;
     for (int stage = 0; stage < shape.pipeline; ++stage) {
         const StageMemory memory =
             rehearse_rank(parallel::rank_of(shape, at.data, stage, at.tensor), recipe, environment,
                           shape, physical, config);
         if (stage == at.pipeline) own = memory.reserve;
+        for (const PhaseTraffic& row : memory.sent) raise_to(sent, row);
         if (stage == 0 || memory.bytes() > most.bytes()) most = memory;
     }
     most.reserve = own;
+    most.sent = std::move(sent);
     return most;
 }
 
@@ -148,21 +147,21 @@ std::string megabytes(std::int64_t bytes) {
 std::string memory_table(std::span<const StageMemory> plan, std::int64_t program) {
     std::size_t width = 5;
     for (const StageMemory& stage : plan) width = std::max(width, stage.stage.size());
+    constexpr const char* kRow =
+        "  {:<{}} {:<8} {:>8} {:>9} {:>9} {:>9} {:>8} {:>11} {:>8} {:>8} {:>8}\n";
     std::string text = fmt::format(
-        "MB a rank at most; the program itself takes {}\n  {:<{}} {:<8} {:>8} {:>9} "
-        "{:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
-        megabytes(program), "stage", width, "kind", "policy", "reference", "gradients", "KV cache",
-        "scratch", "in flight", "saving", "in all");
+        "MB a rank at most; the program itself takes {}\n{}", megabytes(program),
+        fmt::format(kRow, "stage", width, "kind", "weights", "reference", "gradients", "optimizer",
+                    "KV cache", "activations", "buffers", "saving", "in all"));
     const auto cell = [](std::int64_t bytes) {
         return bytes == 0 ? std::string("-")
                           : fmt::format("{:.1f}", static_cast<double>(bytes) / kMegabyte);
     };
     for (const StageMemory& stage : plan) {
-        text +=
-            fmt::format("  {:<{}} {:<8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>9} {:>8} {:>8}\n",
-                        stage.stage, width, stage.kind, cell(stage.policy), cell(stage.reference),
-                        cell(stage.state), cell(stage.cache), cell(stage.scratch),
-                        cell(stage.flight), cell(stage.saving), cell(stage.bytes() + program));
+        text += fmt::format(kRow, stage.stage, width, stage.kind, cell(stage.policy),
+                            cell(stage.reference), cell(stage.gradients), cell(stage.optimizer),
+                            cell(stage.cache), cell(stage.activations), cell(stage.buffers),
+                            cell(stage.saving), cell(stage.bytes() + program));
     }
     return text;
 }
@@ -194,12 +193,13 @@ std::string memory_line(std::span<const StageMemory> plan, std::int64_t program)
     const auto add = [&](const char* name, std::int64_t bytes) {
         if (bytes > 0) kinds += fmt::format(", {} {}", name, megabytes(bytes));
     };
-    add("policy", most.policy);
+    add("weights", most.policy);
     add("reference", most.reference);
-    add("gradients and moments", most.state);
+    add("gradients", most.gradients);
+    add("optimizer", most.optimizer);
     add("KV cache", most.cache);
-    add("scratch", most.scratch);
-    add("in flight", most.flight);
+    add("activations", most.activations);
+    add("buffers", most.buffers);
     add("saving", most.saving);
     return fmt::format("memory: at most {} MB a rank, in stage {} (program {}{})",
                        megabytes(most.bytes() + program), most.stage, megabytes(program), kinds);
@@ -241,7 +241,7 @@ void require_memory(std::span<const StageMemory> plan, std::int64_t program, int
         "stage {} may need {} MB more on each rank, which is {} MB for the {} rank{} of this node, "
         "but they may take {}: start fewer ranks a node, raise [run] memory_gb if it is set, lower "
         "[generation] slots or "
-        "max_completion_length (KV cache), chunk_tokens or [update] recompute = fit (scratch), "
+        "max_completion_length (KV cache), chunk_tokens or [update] recompute = fit (activations), "
         "or take the risk with [run] memory_check = warn\n{}",
         largest(plan).stage, megabytes(largest(plan).bytes()), megabytes(needed), ranks_here,
         ranks_here == 1 ? "" : "s", megabytes(available), memory_table(plan, program)));

@@ -7,40 +7,35 @@
 #include <vector>
 
 #include "parallel/mesh.hpp"
+#include "src/app/phase_traffic.hpp"
 #include "src/app/session.hpp"
 #include "src/model/config.hpp"
 #include "src/stages/stage_table.hpp"
 
 namespace rankwise::app {
 
-/// What a rank sends in a phase along an axis: bytes in a step, at most ("evaluate": in an
-/// evaluation).
-struct PhaseTraffic {
-    std::string phase, axis;
-    double bytes = 0.0;
-};
-
 /// Most bytes that a stage takes on a rank.
 struct StageMemory {
     std::string stage, kind, model;
     std::int64_t policy = 0;         ///< masters and packed copies
     std::int64_t reference = 0;      ///< the other models of the set
-    std::int64_t state = 0;          ///< gradient totals and the optimizer's moments
+    std::int64_t gradients = 0;      ///< a minibatch's totals
+    std::int64_t optimizer = 0;      ///< moments
     std::int64_t cache = 0;          ///< keys and values of answers under way
-    std::int64_t scratch = 0;        ///< activations, logits, gradients of a chunk
-    std::int64_t flight = 0;         ///< kept by micro-batches on their way through a pipeline
+    std::int64_t activations = 0;    ///< kept for backward passes, all that are under way
+    std::int64_t buffers = 0;        ///< beside these: logits, gradients of a chunk, messages
     std::int64_t saving = 0;         ///< what is copied to be written in the background
     std::vector<PhaseTraffic> sent;  ///< in the order of a step; without what sends nothing
     /// All of it, without what the program takes by itself.
     [[nodiscard]] std::int64_t bytes() const {
-        return policy + reference + state + cache + scratch + flight + saving;
+        return policy + reference + gradients + optimizer + cache + activations + buffers + saving;
     }
-    std::int64_t reserve = 0;  ///< scratch of the rank that planned
+    std::int64_t reserve = 0;  ///< scratch memory of the rank that planned
 };
 
 /// Builds the stage on a kernels::PlanDevice, over a mirror of the run's ranks, and goes through
 /// the largest allocations of a step. Answers are taken to be as long as they may become. Of
-/// pipeline ranks the one that needs most.
+/// pipeline ranks the memory of the one that needs most, and of each row of `sent` the most.
 /// @param environment  of the run: its task and names are used, its device for layouts
 [[nodiscard]] StageMemory rehearse(const stages::StageRecipe& recipe,
                                    const stages::Environment& environment,

@@ -319,6 +319,7 @@ std::string report_html(std::string_view title, const std::vector<MetricRecord>&
         html += stage_section(metrics, stage, stages.size() <= kMostOpenStages);
     html += samples_section(samples);
     html += memory_section(chain, memory);
+    html += traffic_section(chain, memory);
     html += fmt::format(
         "<h2>Recipe</h2>\n<div class=\"card\"><details><summary>Every option, as resolved"
         "</summary><pre>{}</pre></details></div>\n",

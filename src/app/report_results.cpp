@@ -206,4 +206,31 @@ std::string memory_section(std::span<const ChainStage> chain,
     return html + "</table></div>\n";
 }
 
+std::string traffic_section(std::span<const ChainStage> chain,
+                            std::span<const MemoryRecord> memory) {
+    std::string html;
+    for (const MemoryRecord& stage : memory) {
+        for (const TrafficRecord& row : stage.sent) {
+            const bool planned = row.planned > 0;
+            html += fmt::format(
+                "<tr{}>{}<td>{}</td><td>{}</td><td>{}</td><td>{:.3f}</td><td>{}</td></tr>\n",
+                row_class(chain, stage.stage), stage_cell(chain, stage.stage),
+                escape_html(row.phase), escape_html(row.axis),
+                planned ? fmt::format("{:.3f}", static_cast<double>(row.planned) / 1e6) : "–",
+                static_cast<double>(row.sent) / 1e6,
+                planned ? fmt::format("{:.0f} %", 100.0 * static_cast<double>(row.sent) /
+                                                      static_cast<double>(row.planned))
+                        : "");
+        }
+    }
+    if (html.empty()) return {};
+    return "<h2>Sent</h2>\n<p class=\"sub\">MB that a rank sent in a step, of the rank and step "
+           "that sent most, beside the most that was planned before the run began: answers as long "
+           "as they may become, every chunk as large as the largest. Other phases (scores, "
+           "metrics, digests, checkpoints) are not planned.</p>\n<div class=\"card\"><table "
+           "class=\"results\">\n<tr><th></th><th>phase</th><th>axis</th><th>planned</th>"
+           "<th>measured</th><th>share</th></tr>\n" +
+           html + "</table></div>\n";
+}
+
 }  // namespace rankwise::app

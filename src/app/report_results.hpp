@@ -26,4 +26,8 @@ namespace rankwise::app {
 [[nodiscard]] std::string memory_section(std::span<const ChainStage> chain,
                                          std::span<const MemoryRecord> memory);
 
+/// The same for the bytes that ranks sent, by phase and axis. Empty if nobody sent any.
+[[nodiscard]] std::string traffic_section(std::span<const ChainStage> chain,
+                                          std::span<const MemoryRecord> memory);
+
 }  // namespace rankwise::app

@@ -12,6 +12,11 @@
 namespace rankwise::app {
 namespace {
 
+constexpr const char* kPlannedMemory = "memory/planned_bytes";
+constexpr const char* kPeakMemory = "memory/peak_bytes";
+const std::string kPlannedTraffic = "traffic/planned_bytes/";
+const std::string kSentTraffic = "traffic/sent_bytes/";
+
 using Json = nlohmann::ordered_json;
 
 /// Calls `row` for each line, a JSON object with `keys`.
@@ -116,23 +121,43 @@ std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path)
     return records;
 }
 
+io::MetricLine metric_line(const MemoryRecord& record) {
+    io::MetricLine line{
+        {"stage", record.stage}, {kPlannedMemory, record.planned}, {kPeakMemory, record.peak}};
+    for (const TrafficRecord& row : record.sent) {
+        const std::string name = row.phase + "/" + row.axis;
+        line.emplace_back(kPlannedTraffic + name, row.planned);
+        line.emplace_back(kSentTraffic + name, row.sent);
+    }
+    return line;
+}
+
 std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path) {
-    constexpr const char* kPlanned = "memory/planned_bytes";
-    constexpr const char* kPeak = "memory/peak_bytes";
     std::vector<MemoryRecord> records;
     if (!fs.exists(path)) return records;
-    for_each_line(fs, path, {"stage", kPlanned, kPeak}, [&](const Json& json, std::int64_t) {
-        const MemoryRecord record{json["stage"].get<std::string>(),
-                                  json[kPlanned].get<std::int64_t>(),
-                                  json[kPeak].get<std::int64_t>()};
+    const auto read = [&](const Json& json, std::int64_t) {
+        MemoryRecord record{json["stage"].get<std::string>(),
+                            json[kPlannedMemory].get<std::int64_t>(),
+                            json[kPeakMemory].get<std::int64_t>()};
+        for (const auto& [key, value] : json.items()) {
+            if (!key.starts_with(kPlannedTraffic) || !value.is_number_integer()) continue;
+            const std::string name = key.substr(kPlannedTraffic.size());
+            const std::size_t slash = name.find('/');
+            if (slash == std::string::npos) continue;
+            record.sent.push_back({name.substr(0, slash), name.substr(slash + 1),
+                                   value.get<std::int64_t>(),
+                                   json.value(kSentTraffic + name, std::int64_t{0})});
+        }
         const auto same = std::ranges::find(records, record.stage, &MemoryRecord::stage);
         if (same == records.end()) {
-            records.push_back(record);
+            records.push_back(std::move(record));
         } else {  // the run was stopped in this stage
             same->planned = std::max(same->planned, record.planned);
             same->peak = std::max(same->peak, record.peak);
+            same->sent = std::move(record.sent);
         }
-    });
+    };
+    for_each_line(fs, path, {"stage", kPlannedMemory, kPeakMemory}, read);
     return records;
 }
 

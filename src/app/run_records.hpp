@@ -12,6 +12,7 @@
 #include "io/fs.hpp"
 #include "io/metrics.hpp"
 #include "src/app/display.hpp"
+#include "src/app/phase_traffic.hpp"
 
 namespace rankwise::app {
 
@@ -52,12 +53,15 @@ struct SampleRecord {
 /// Same rules as read_metrics; none if there is no file.
 [[nodiscard]] std::vector<SampleRecord> read_samples(io::FileSystem& fs, const io::Path& path);
 
-/// Memory of a stage on the rank that took most, as planned and as measured; bytes.
+/// Memory of a stage on the rank that took most, as planned and as measured; bytes. Likewise what
+/// ranks sent in a step.
 struct MemoryRecord {
     std::string stage = {};
     std::int64_t planned = 0;
     std::int64_t peak = 0;
+    std::vector<TrafficRecord> sent = {};
 };
+[[nodiscard]] io::MetricLine metric_line(const MemoryRecord& record);
 /// memory.jsonl, a record a stage: of one that was gone on with the largest. Same rules.
 [[nodiscard]] std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path);
 

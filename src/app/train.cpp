@@ -37,13 +37,14 @@ class TrainRun {
           clock_(std::make_shared<SteadyClock>()),
           stop_(options.run.time_limit_s, clock_),
           fault_(options.faults, session.rank()),
+          traffic_(session.world().instruments().traffic),
           directory_(*fs_,
                      options.run.directory.empty() ? default_directory(recipe_file)
                                                    : io::Path(options.run.directory),
                      session),
           resume_(directory_.find_resume(recipe, options.resume, session)),
           log_(directory_.open_log(session.rank(), options.run.log_level)),
-          program_bytes_(program_bytes()),
+          program_bytes_(session.world().all_reduce_max("memory:program", program_bytes())),
           watchdog_(
               session.start_watchdog(options.run.watchdog_s, options.run.watchdog_end_s,
                                      [this](const std::string& line) { report_stall(line); })),
@@ -93,6 +94,7 @@ class TrainRun {
     void enter_phase(std::string_view phase, std::int64_t step) {
         if (session_.recorder()) session_.recorder()->set_phase(phase, step);
         fault_.enter(phase, step);
+        traffic_.enter_phase(phase);
         if (display_) display_->activity(phase == "evaluate" ? "evaluating" : "");
         // A checkpoint becomes whole as soon as its files are written, not only after the step.
         if (records_ && phase != "checkpoint") checkpointer_.poll();
@@ -111,9 +113,14 @@ class TrainRun {
         });
     }
 
-    /// Bytes that the ranks of this node may take beside what they hold already.
+    /// Bytes that the ranks of this node may take beside what they hold already: of all nodes' the
+    /// least for a rank, so that all ranks plan, and say, the same.
     [[nodiscard]] std::int64_t memory_to_plan_for() const {
-        if (options_.run.memory_gb == 0.0) return available_bytes();
+        if (options_.run.memory_gb == 0.0) {
+            const std::int64_t each = session_.world().all_reduce_min(
+                "memory:available", available_bytes() / session_.ranks_here());
+            return each * session_.ranks_here();
+        }
         const auto limit = static_cast<std::int64_t>(options_.run.memory_gb * 1e9);
         return std::max(std::int64_t{0}, limit - program_bytes_) * session_.ranks_here();
     }
@@ -132,14 +139,21 @@ class TrainRun {
     }
 
     /// Planned against measured, for the log and the report.
-    void record_memory(const StageMemory& planned) {
+    void record_resources(const StageMemory& planned) {
+        const std::vector<TrafficRecord> sent = traffic_.compare(planned.sent, session_.world());
         if (!session_.owns_process()) return;  // the process is of several ranks
         const std::int64_t peak =
             session_.world().all_reduce_max("memory:peak", peak_resident_bytes());
         log_.info("stage {}: {} MB at the peak, {} planned", planned.stage, megabytes(peak),
                   megabytes(planned.bytes() + program_bytes_));
+        for (const TrafficRecord& row : sent) {
+            log_.info(
+                "stage {}: {} over {} axis: {:.3f} MB a rank and step at most, {:.3f} planned",
+                planned.stage, row.phase, row.axis, static_cast<double>(row.sent) / 1e6,
+                static_cast<double>(row.planned) / 1e6);
+        }
         if (session_.rank() != 0) return;
-        records_->memory(planned.stage, planned.bytes() + program_bytes_, peak);
+        records_->resources({planned.stage, planned.bytes() + program_bytes_, peak, sent});
     }
 
     /// Where to begin.
@@ -183,6 +197,7 @@ class TrainRun {
         session_.start_together([&] {
             engine_.reserve(memory);
             reset_peak();  // what the stage before held is given back by now
+            traffic_.begin_stage();
             if (reader_) {
                 engine_.resume_stage(at.stage);
             } else {
@@ -217,6 +232,7 @@ class TrainRun {
                                                   ? traced(named.name, at.step, *stage)
                                                   : stage->step(at.step);
             const UInt128 weights = engine_.policy().digest(engine_.compute());
+            traffic_.end_step();
             records_->step(named, at, result, weights, engine_.environment(), view);
             if (session_.rank() == 0) display_->step(view);
             saved = false;
@@ -243,7 +259,7 @@ class TrainRun {
         }
         if (!saved) save(at, *stage);
         export_model(named.name, at);
-        record_memory(memory);
+        record_resources(memory);
         at.steps_before += stage->steps();
         at.updates_before += stage->updates();
         at.step = 0;
@@ -330,12 +346,13 @@ class TrainRun {
     std::shared_ptr<const Clock> clock_;
     StopConditions stop_;
     PlantedFault fault_;
+    TrafficMeter traffic_;
     RunDirectory directory_;
     ResumePoint resume_;
     Log log_;
     std::unique_ptr<Display> display_;
     std::unique_ptr<TrainRecords> records_;
-    std::int64_t program_bytes_;  ///< what the process takes before it has a model
+    std::int64_t program_bytes_;  ///< what any rank's process takes before it has a model
     std::unique_ptr<parallel::Watchdog> watchdog_;
     TrainEngine engine_;
     stages::Checkpointer checkpointer_;

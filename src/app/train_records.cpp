@@ -54,10 +54,8 @@ void TrainRecords::step(const NamedStage& named, const Position& at,
     show(named, at.step + 1, result, view);
 }
 
-void TrainRecords::memory(const std::string& stage, std::int64_t planned, std::int64_t measured) {
-    io::MetricsWriter(fs_, paths_.memory(), std::nullopt)
-        .append(
-            {{"stage", stage}, {"memory/planned_bytes", planned}, {"memory/peak_bytes", measured}});
+void TrainRecords::resources(const MemoryRecord& record) {
+    io::MetricsWriter(fs_, paths_.memory(), std::nullopt).append(metric_line(record));
 }
 
 void TrainRecords::sync() {

@@ -32,8 +32,8 @@ class TrainRecords {
     void step(const NamedStage& named, const Position& at, const stages::StepResult& result,
               const UInt128& weights, const stages::Environment& environment, StepView& view);
 
-    /// On rank 0: what a stage that is done took at its peak, beside what was planned.
-    void memory(const std::string& stage, std::int64_t planned, std::int64_t measured);
+    /// On rank 0: what a stage that is done took at its peak and sent, beside what was planned.
+    void resources(const MemoryRecord& record);
 
     /// Returns when the metrics so far are on the disk.
     void sync();

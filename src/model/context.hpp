@@ -20,6 +20,15 @@ struct Probed {
     bool backward = false;  ///< a gradient
 };
 
+/// Where a pass keeps what its backward pass reads.
+struct Kept {
+    kernels::Arena& arena;
+    template <class T>
+    [[nodiscard]] DeviceSpan<T> take(std::int64_t size) const {
+        return arena.take<T>(size, kernels::Use::activation);
+    }
+};
+
 /// The device, the stream that work is queued on, and the scratch memory of a step. Passed by
 /// reference; outlives its users.
 struct Compute {
@@ -35,9 +44,7 @@ struct Compute {
     /// empty.
     std::function<void()> beat = {};
 
-    [[nodiscard]] kernels::Arena& kept() const {
-        return kept_arena != nullptr ? *kept_arena : arena;
-    }
+    [[nodiscard]] Kept kept() const { return {kept_arena != nullptr ? *kept_arena : arena}; }
     /// The same, keeping in `arena`.
     [[nodiscard]] Compute in_scratch() const {
         return {device, stream, arena, probe, nullptr, beat};
@@ -82,9 +89,11 @@ struct Compute {
     }
 
   private:
-    [[nodiscard]] static kernels::Matrix matrix_in(kernels::Arena& memory, std::int64_t rows,
+    template <class Memory>
+    [[nodiscard]] static kernels::Matrix matrix_in(Memory&& memory, std::int64_t rows,
                                                    std::int64_t cols, DType dtype) {
-        const DeviceSpan<std::byte> bytes = memory.take<std::byte>(rows * cols * size_of(dtype));
+        const DeviceSpan<std::byte> bytes =
+            memory.template take<std::byte>(rows * cols * size_of(dtype));
         return {bytes.handle(), dtype, rows, cols, cols};
     }
 };

@@ -163,7 +163,7 @@ StagePass::StagePass(Compute& compute, const Weights& weights, const HeadOptions
       batch_(batch),
       stage_(stage),
       recompute_(recompute),
-      scope_(compute.kept()),
+      scope_(compute.kept().arena),
       tokens_(weights, batch),
       x_(compute.kept_matrix(tokens_.mine().size(), weights.config().hidden,
                              weights.config().dtype)) {

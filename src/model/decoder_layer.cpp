@@ -49,7 +49,6 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
     const ModelConfig& config = weights.config();
     const Part& part = weights.part();
     LayerActivations kept;
-    kernels::Arena& arena = keep ? compute.kept() : compute.arena;
     const auto matrix = [&](std::int64_t count, std::int64_t cols) {
         return keep ? compute.kept_matrix(count, cols, config.dtype)
                     : compute.matrix(count, cols, config.dtype);
@@ -74,14 +73,15 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
     kept.normed_post = matrix(rows, config.hidden);
     kept.x_in = matrix(own_rows, config.hidden);
     kept.x_mid = matrix(own_rows, config.hidden);
-    kept.inv_rms_in = arena.take<float>(own_rows);
-    kept.inv_rms_post = arena.take<float>(own_rows);
-    kept.maximum = arena.take<float>(rows * part.heads.size());
-    kept.denominator = arena.take<float>(rows * part.heads.size());
+    const Kept memory = compute.kept();
+    kept.inv_rms_in = memory.take<float>(own_rows);
+    kept.inv_rms_post = memory.take<float>(own_rows);
+    kept.maximum = memory.take<float>(rows * part.heads.size());
+    kept.denominator = memory.take<float>(rows * part.heads.size());
     if (config.qk_norm) {
         kept.qkv_raw = matrix(rows, part.q_size() + part.kv_size());
-        kept.inv_rms_q = arena.take<float>(rows * part.heads.size());
-        kept.inv_rms_k = arena.take<float>(rows * part.kv_heads.size());
+        kept.inv_rms_q = memory.take<float>(rows * part.heads.size());
+        kept.inv_rms_k = memory.take<float>(rows * part.kv_heads.size());
     }
     return kept;
 }

@@ -8,8 +8,6 @@ namespace {
 using kernels::ConstMatrix;
 using kernels::Matrix;
 
-constexpr std::int64_t kAlign = 64;  // bytes of a cache line, at which each copy begins
-
 /// Parameters of a layer, which are consecutive in the table.
 Range ids_of_layer(const ParameterTable& table, std::int64_t layer) {
     Range ids{table.count(), 0};
@@ -80,13 +78,8 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
             kernels::DeviceBuffer<std::byte>(device, std::max(copies.front(), copies.back()));
         for (const bool experts : {false, true}) {
             if (copies[experts ? 1 : 0] == 0) continue;
-            std::int64_t at = 0;
             slot.packed[experts ? 1 : 0] = std::make_unique<PackedLayer>(
-                device, specs, experts, passes, [&](std::int64_t bytes) {
-                    const std::int64_t begin = at;
-                    at += round_up(bytes, kAlign);
-                    return slot.memory.span().subspan(begin, bytes);
-                });
+                device, specs, experts, passes, pieces_of(slot.memory.span()));
         }
     }
 }
@@ -94,12 +87,9 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
 Gathered::~Gathered() = default;
 
 std::int64_t Gathered::packed_bytes(bool experts, Passes passes) const {
-    std::int64_t bytes = 0;
-    const PackedLayer counted(device_, specs_, experts, passes, [&](std::int64_t size) {
-        bytes += round_up(size, kAlign);
-        return DeviceSpan<std::byte>(nullptr, size);
+    return bytes_taken([&](const Take& take) {
+        const PackedLayer counted(device_, specs_, experts, passes, take);
     });
-    return bytes;
 }
 
 Take Gathered::take_from_device(std::vector<kernels::DeviceBuffer<std::byte>>& memory) {

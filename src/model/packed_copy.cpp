@@ -4,6 +4,29 @@ namespace rankwise::model {
 
 using kernels::ConstMatrix;
 
+namespace {
+
+constexpr std::int64_t kLine = 64;  // bytes of a cache line
+
+}  // namespace
+
+std::int64_t bytes_taken(const std::function<void(const Take&)>& make) {
+    std::int64_t all = 0;
+    make([&](std::int64_t bytes) {
+        all += round_up(bytes, kLine);
+        return DeviceSpan<std::byte>(nullptr, bytes);
+    });
+    return all;
+}
+
+Take pieces_of(DeviceSpan<std::byte> memory) {
+    return [memory, at = std::int64_t{0}](std::int64_t bytes) mutable {
+        const std::int64_t begin = at;
+        at += round_up(bytes, kLine);
+        return memory.subspan(begin, bytes);
+    };
+}
+
 std::vector<ConstMatrix> stacked(const ParameterRows& rows,
                                  std::initializer_list<ParameterId> ids) {
     std::vector<ConstMatrix> all;

@@ -18,6 +18,11 @@ enum class Passes : std::uint8_t { forward, forward_and_backward };
 /// Gives out memory of the device that lives as long as what is made in it.
 using Take = std::function<DeviceSpan<std::byte>(std::int64_t bytes)>;
 
+/// What `make` takes in all, if each piece begins a cache line. What it makes has no memory.
+[[nodiscard]] std::int64_t bytes_taken(const std::function<void(const Take&)>& make);
+/// Gives out one piece after the other of memory that was counted so.
+[[nodiscard]] Take pieces_of(DeviceSpan<std::byte> memory);
+
 /// Rows of a parameter, in order, wherever they lie; of a vector: one row. They must stay where
 /// they are while copies are read: vectors are not copied.
 using ParameterRows = std::function<std::span<const kernels::ConstMatrix>(ParameterId)>;

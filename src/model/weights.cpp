@@ -73,7 +73,13 @@ Weights::Weights(kernels::Device& device, const ModelConfig& config, Passes pass
     head_spec_ = std::make_unique<kernels::PackSpec>(
         kernels::PackSpec{config.dtype, part_.vocabulary.size(), contractions_.hidden});
     if (residence.where == Residency::device) {
-        make_room([&](std::int64_t bytes) { return memory_.emplace_back(device, bytes).span(); });
+        // In one piece: the device lays large pieces on large pages, and what is read as a stream
+        // is brought ahead within a page alone.
+        const std::int64_t room = bytes_taken([&](const Take& take) { make_room(take); });
+        leave();
+        memory_ = kernels::DeviceBuffer<std::byte>(device, room);
+        make_room(pieces_of(memory_.span()));
+        if (sharded()) gathered_ = make_gathered();
     } else {
         off_ = std::make_unique<OffDevice>(std::move(residence));
     }
@@ -114,10 +120,7 @@ void Weights::place_masters() {
 
 void Weights::make_room(const Take& take) {
     masters_ = cast_span<float>(take(bytes()));
-    if (axes_.shards != nullptr) {
-        gathered_ = make_gathered();
-        return;
-    }
+    if (sharded()) return;
     for (std::int64_t l = 0; l < config_.layers; ++l) {
         if (pipeline_part_.holds_layer(l))
             layers_.emplace_back(*device_, *specs_, config_.has_experts(l), passes_, take);
@@ -179,6 +182,7 @@ void Weights::renew_mtp_copies(Compute& compute) {
 
 void Weights::bring(Compute& compute) {
     make_room([&](std::int64_t bytes) { return compute.arena.take<std::byte>(bytes); });
+    if (sharded()) gathered_ = make_gathered();
     const std::vector<float> values = off_->get();
     if (values.empty()) return;  // nothing was written yet
     compute.device.Memory::upload<float>(std::span<const float>(values), masters_, compute.stream);

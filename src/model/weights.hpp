@@ -220,7 +220,8 @@ class Weights {
   private:
     friend class OnDevice;
     void place_masters();
-    /// Masters and what passes read, in memory of `take`; without contents.
+    /// Masters and copies of all layers, unless rows are shared out, in memory of `take`; without
+    /// contents.
     void make_room(const Take& take);
     void pack_copies(Compute& compute);
     void pack_mtp(Compute& compute);
@@ -248,7 +249,7 @@ class Weights {
     std::vector<std::int64_t> offsets_;  // of each parameter's rows in masters_, elements
     std::int64_t size_ = 0;              // of masters_, elements
     kernels::Device* device_;
-    std::vector<kernels::DeviceBuffer<std::byte>> memory_;  // of the following, on the device
+    kernels::DeviceBuffer<std::byte> memory_;  // of the following, on the device
     DeviceSpan<float> masters_;
     std::unique_ptr<LayerSpecs> specs_;  // at fixed addresses: copies refer to them
     std::unique_ptr<kernels::PackSpec> head_spec_;

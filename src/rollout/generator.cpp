@@ -63,8 +63,16 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
       streams_(options.stream_weights && weights.sharded()),
       in_step_(streams_ || weights.expert_data_ranks() > 1) {
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
+    ensure(options.data_ranks >= 1, "a generator for {} data ranks", options.data_ranks);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
            options.prefill_tokens);
+}
+
+/// How many answers there may be at a time.
+std::int64_t Generator::slots_for(std::span<const Request> requests) const {
+    std::int64_t answers = 0;
+    for (const Request& request : requests) answers += request.samples;
+    return std::clamp(ceil_div(answers, options_.data_ranks), std::int64_t{1}, options_.slots);
 }
 
 void Generator::prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling) {
@@ -83,7 +91,8 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
         longest_prompt = std::max(longest_prompt, size_of_prompt(request));
     }
     // Every slot may grow to its longest, and its prompt's own last page is kept for other samples.
-    const std::int64_t pages = options_.slots * (pages_for(longest) + pages_for(longest_prompt));
+    const std::int64_t pages =
+        slots_for(requests) * (pages_for(longest) + pages_for(longest_prompt));
     if (!pool_ || pool_->capacity() < pages) {
         pool_.reset();  // before the new one is allocated
         pool_ = std::make_unique<KvPool>(compute_.device, weights_.pipeline_part().layer_count(),
@@ -95,11 +104,12 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
 /// many.
 void Generator::prepare_groups(std::span<const Request> requests) {
     const model::PipelinePart& part = weights_.pipeline_part();
-    const std::int64_t count = std::min<std::int64_t>(part.place.degree, options_.slots);
+    const std::int64_t slots = slots_for(requests);
+    const std::int64_t count = std::min<std::int64_t>(part.place.degree, slots);
     groups_.clear();
     groups_.resize(static_cast<std::size_t>(count));
     for (std::int64_t g = 0; g < count; ++g)
-        groups_[static_cast<std::size_t>(g)].capacity = split(options_.slots, count, g).size();
+        groups_[static_cast<std::size_t>(g)].capacity = split(slots, count, g).size();
     if (!part.split()) return;
     std::int64_t prompt_rows = 0;
     for (const Request& request : requests) prompt_rows += size_of_prompt(request);

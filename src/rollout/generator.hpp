@@ -22,12 +22,15 @@ namespace rankwise::rollout {
 
 /// All physical.
 struct GeneratorOptions {
-    std::int64_t slots = 64;               ///< answers generated at a time
+    std::int64_t slots = 64;               ///< most answers generated at a time
     std::int64_t prefill_tokens = 2048;    ///< most prompt rows in one pass
     std::int64_t logits_bytes = 32 << 20;  ///< most bytes of logits held at a time
     /// Weights whose rows are shared out over the data ranks are gathered in every pass instead of
     /// held: the data ranks go pass by pass together.
     bool stream_weights = false;
+    /// Data ranks that a run's requests are dealt to: none has more to generate at a time than its
+    /// share, to which pages and the groups of a pipeline are sized.
+    std::int64_t data_ranks = 1;
     bool break_order = false;  ///< for tests: log-probabilities of several answers at a time are
                                ///< summed in another order than those of one (breaks N6)
 };
@@ -124,6 +127,7 @@ class Generator {
         bool stops = false;
     };
 
+    [[nodiscard]] std::int64_t slots_for(std::span<const Request> requests) const;
     void prepare_pool(std::span<const Request> requests, const SamplingOptions& sampling);
     void prepare_groups(std::span<const Request> requests);
     [[nodiscard]] bool idle() const;

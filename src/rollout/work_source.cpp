@@ -76,6 +76,7 @@ std::vector<WorkUnit> DealtWork::poll(std::int64_t free_slots, bool idle) {
 }
 
 std::vector<WorkUnit> GroupWork::poll(std::int64_t free_slots, bool idle) {
+    if (exhausted_) return {};  // all have been told
     // Free slots are the same on every rank of the group, so that the message's size is known.
     Message message(static_cast<std::size_t>(2 + 2 * free_slots), 0);
     if (tensor_.rank() == 0 && (pipeline_ == nullptr || pipeline_->rank() == 0)) {

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
 
+#include "src/model/pipeline_part.hpp"
 #include "src/stages/answers.hpp"
 
 namespace rankwise::stages {
@@ -17,6 +19,50 @@ struct Chunk {
     Range bundles;                    ///< of the chunk
     std::int64_t tokens = 0;
     std::int64_t waves = 0;  ///< of the minibatch that has most
+};
+
+/// All work on this rank, with the messages that share it out: of each poll a round of dealing over
+/// the data ranks, and word to the ranks that generate together (DealtWork, GroupWork).
+class SharedOutWork final : public rollout::WorkSource {
+  public:
+    SharedOutWork(std::span<const rollout::Request> requests, const Environment& environment)
+        : local_(requests), environment_(environment) {}
+
+    std::vector<rollout::WorkUnit> poll(std::int64_t free_slots, bool idle) override {
+        if (exhausted()) return {};
+        parallel::Communicator& data = environment_.data();
+        if (data.size() > 1) {
+            std::vector<std::int64_t> all(static_cast<std::size_t>(data.size()));
+            data.all_gather("free slots", std::span<const std::int64_t>(&free_slots, 1), all);
+        }
+        std::vector<std::int64_t> message(static_cast<std::size_t>(2 + 2 * free_slots));
+        parallel::Communicator* const pipeline = environment_.pipeline().axis;
+        parallel::Communicator& tensor = environment_.mesh.axis(parallel::Axis::tensor);
+        if (pipeline != nullptr && tensor.rank() == 0) pass_on(*pipeline, message);
+        if (tensor.size() > 1) tensor.broadcast("work", message, 0);
+        return local_.poll(free_slots, idle);
+    }
+    [[nodiscard]] bool exhausted() const override { return local_.exhausted(); }
+
+  private:
+    struct Message {
+        std::vector<std::int64_t> words;
+        parallel::Request request;  ///< waits when it goes
+    };
+    void pass_on(parallel::Communicator& pipeline, std::vector<std::int64_t>& words) {
+        if (pipeline.rank() > 0) {
+            pipeline.start_receive("work", words, 0, model::kWorkChannel).wait();
+            return;
+        }
+        for (int to = 1; to < pipeline.size(); ++to) {
+            Message& message = sent_.emplace_back(words, parallel::Request());
+            message.request = pipeline.start_send("work", message.words, to, model::kWorkChannel);
+        }
+    }
+
+    rollout::LocalWork local_;
+    const Environment& environment_;
+    std::deque<Message> sent_;
 };
 
 void rehearsed(const Environment& environment, std::string_view phase, double times) {
@@ -52,18 +98,27 @@ void rehearse_generation(const Environment& environment, rollout::Generator& gen
     const std::int64_t prompts = std::min<std::int64_t>(
         std::ssize(problems), ceil_div(std::min(answers, environment.physical.slots), samples) + 1);
     const std::vector<rollout::Request> requests =
-        requests_of(environment, problems.first(static_cast<std::size_t>(prompts)),
-                    narrow<std::int32_t>(samples), 0);
-    rollout::LocalWork work(requests);
+        requests_of(environment, problems, narrow<std::int32_t>(samples), 0);
+    SharedOutWork work(
+        std::span<const rollout::Request>(requests).first(static_cast<std::size_t>(prompts)),
+        environment);
     // Rounds of answers that fill the slots, one after the other, each as long as it may become.
     const auto rounds = static_cast<double>(ceil_div(answers, environment.physical.slots));
     const auto steps = static_cast<double>(sampling.max_new_tokens);
-    int passes = 0;
+    // Of a pipeline each group of slots asks in turn.
+    const std::int64_t slots =
+        std::max<std::int64_t>(1, std::min(answers, environment.physical.slots));
+    const std::int64_t groups =
+        std::min<std::int64_t>(environment.mesh.degree(parallel::Axis::pipeline), slots);
+    std::int64_t turn = 0;
     const auto stop = [&] {
+        const std::int64_t now = turn++;
+        if (now % groups != 0) return false;
         // Asked before the first pass (weights were gathered), after it (prompts, one step), ….
+        const std::int64_t passes = now / groups;
         const std::array times{1.0, rounds, rounds * (steps - 1.0)};
         rehearsed(environment, phase, times.at(static_cast<std::size_t>(passes)));
-        return passes++ == kPasses;
+        return passes == kPasses;
     };
     (void)generator.run(requests, sampling, work, 0, {.finished = {}, .token = {}, .stop = stop});
 }

@@ -109,6 +109,7 @@ struct Environment {
                 .prefill_tokens = physical.prefill_tokens,
                 .logits_bytes = physical.head_bytes,
                 .stream_weights = physical.stream_weights,
+                .data_ranks = data().size(),
                 .break_order = faults.draw_order};
     }
 };

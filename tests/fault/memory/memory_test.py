@@ -117,7 +117,9 @@ class Memory(program.Case):
         self.assertIn("pipeline = 1, tensor = 1, zero = 1, expert = ", layouts((plain + shared) / 2000)[1])
 
     def test_a_recipe_that_needs_more_than_there_is_is_refused_with_the_table(self):
-        result = self.train("--generation.slots", 4_000_000, ranks=2)
+        result = self.train("--generation.slots", 4_000_000, "--stage.reinforce.num_generations", 2048,
+                            "--stage.reinforce.max_completion_length", 1_000_000,
+                            "--model.policy.max_position_embeddings", 1_000_100, ranks=2)
         message = self.assert_refused(result, 6, "MB for the 2 ranks of this node", "but they may take", "KV cache", "memory_check")
         self.assertIn("stage", message)
         self.assertFalse((self.run_directory / "metrics.jsonl").exists())
@@ -138,6 +140,44 @@ class Memory(program.Case):
                     self.assertLessEqual(line["memory/peak_bytes"], 1.1 * line["memory/planned_bytes"], line)
                 first = [line for line in self.log(directory) if "MB a rank at most" in line]
                 self.assertEqual(len(first), 1, "the table stands in the log")
+
+    def test_what_ranks_send_is_counted_beside_the_plan_which_it_keeps_to(self):
+        for settings, axes in ((("--parallel.tensor", 2, "--parallel.pipeline", 2), {"tensor", "pipeline"}),
+                               (("--parallel.zero", 3), {"data"})):
+            with self.subTest(settings):
+                directory = self.folder / settings[0]
+                self.done(*settings, ranks=4, recipe=CONFIGS / "matrix.ini", directory=directory)
+                lines = [json.loads(line) for line in (directory / "memory.jsonl").read_text().splitlines()]
+                kinds = {stage["stage"]: {key.split("/", 2)[2]: (stage[key], stage[key.replace("planned", "sent")])
+                                          for key in stage if key.startswith("traffic/planned_bytes")} for stage in lines}
+                for axis in axes:
+                    self.assertIn(f"update/{axis}", kinds["imitate"])
+                    self.assertIn(f"generate/{axis}", kinds["reinforce"])
+                    self.assertIn(f"reference/{axis}", kinds["reinforce"])
+                for stage, rows in kinds.items():
+                    for name, (planned, sent) in rows.items():
+                        if planned > 0:
+                            self.assertLessEqual(sent, planned, (stage, name))
+                            if name.startswith("update"):  # chunks are about as large as the largest
+                                self.assertGreater(sent, 0.3 * planned, (stage, name))
+                report = (directory / "report.html").read_text()
+                self.assertIn("<h2>Sent</h2>", report)
+
+    def test_the_plan_tells_kinds_of_memory_apart(self):
+        table = self.plan(CONFIGS / "matrix.ini").out.splitlines()
+        heading = next(line for line in table if "weights" in line)
+        self.assertEqual(heading.split(), "stage kind weights reference gradients optimizer KV cache activations buffers "
+                                          "saving in all".split())
+        row = next(line for line in table if line.split()[:1] == ["reinforce"]).split()
+        weights, reference, gradients, optimizer, cache, activations, buffers, saving, all_of_it = map(float, row[2:])
+        self.assertAlmostEqual(optimizer, 2 * gradients, delta=0.2)
+        self.assertGreater(weights, gradients)
+        self.assertGreater(reference, gradients)
+        self.assertGreater(activations, 0)
+        again = self.plan(CONFIGS / "matrix.ini", "--update.recompute", "layer").out.splitlines()
+        less = next(line for line in again if line.split()[:1] == ["reinforce"]).split()
+        self.assertLess(float(less[7]), activations)
+        self.assertAlmostEqual(float(less[3]) + float(less[4]), reference + gradients, delta=0.2)
 
     def log(self, directory):
         return (directory / "logs/rank_00000.log").read_text().splitlines()

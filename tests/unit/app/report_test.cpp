@@ -68,11 +68,14 @@ TEST_F(Report, HoldsEvaluationsCurvesAnswersAndNeedsNoNetwork) {
           R"({"stage":"zero","step":5,"prompt":"other","answer":"x","reward":1.2})"
           "\n");
     write(paths_.recipe(), "[run]\nstages = teacher, zero\n");
-    write(paths_.memory(),
-          R"({"stage":"teacher","memory/planned_bytes":200000000,"memory/peak_bytes":90000000})"
-          "\n"
-          R"({"stage":"teacher","memory/planned_bytes":200000000,"memory/peak_bytes":150000000})"
-          "\n");
+    write(
+        paths_.memory(),
+        R"({"stage":"teacher","memory/planned_bytes":200000000,"memory/peak_bytes":90000000})"
+        "\n"
+        R"({"stage":"teacher","memory/planned_bytes":200000000,"memory/peak_bytes":150000000,)"
+        R"("traffic/planned_bytes/update/tensor":4000000,"traffic/sent_bytes/update/tensor":3000000,)"
+        R"("traffic/planned_bytes/other/world":0,"traffic/sent_bytes/other/world":1500})"
+        "\n");
     EXPECT_EQ(write_report(*fs_, paths_), paths_.report());
     const std::string html = read(paths_.report());
     EXPECT_THAT(html, HasSubstr("<svg class=\"chain\""));
@@ -84,6 +87,9 @@ TEST_F(Report, HoldsEvaluationsCurvesAnswersAndNeedsNoNetwork) {
     EXPECT_THAT(html, HasSubstr("aria-label=\"loss\""));
     EXPECT_THAT(html, HasSubstr("forward 100 %"));
     EXPECT_THAT(html, HasSubstr("<td>200</td><td>150</td><td>75 %</td>"));
+    EXPECT_THAT(html, HasSubstr("<td>update</td><td>tensor</td><td>4.000</td><td>3.000</td>"
+                                "<td>75 %</td>"));
+    EXPECT_THAT(html, HasSubstr("<td>other</td><td>world</td><td>–</td><td>0.002</td><td></td>"));
     EXPECT_THAT(html, HasSubstr("The same problem, early and late"));
     EXPECT_THAT(html, HasSubstr("&lt;b&gt;7-3&lt;/b&gt;"));
     EXPECT_THAT(html, HasSubstr("stages = teacher, zero"));
