@@ -7,7 +7,7 @@
 namespace rankwise::test {
 
 /// Of each parameter this rank's part, from zero; those of the embedding's rows are added to it.
-class PassGradients final : public model::GradientSink {
+class PassGradients : public model::GradientSink {
   public:
     explicit PassGradients(SmallModel& rank) : rank_(rank) {
         for (const Shape shape : rank.weights.shapes()) {

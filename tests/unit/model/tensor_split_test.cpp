@@ -156,38 +156,5 @@ TEST(TensorSplit, DegreesAreThoseOfTheReductionListThatHoldWholeKvHeadsOrShareOn
     EXPECT_EQ(degrees(6, 3, {6}), (Degrees{1})) << "six ranks would add dk in another order";
 }
 
-TEST(TensorSplit, BytesSentAreThoseOfTheFormula) {
-    const SplitTexts texts;
-    const ModelConfig config = config_of(Family::llama, 8, 4, 144, 136);
-    const std::int64_t rows = texts.batch.rows();
-    const std::int64_t head_rows = std::ssize(texts.batch.head);
-    for (const std::int64_t degree : {2, 4, 8}) {
-        parallel::ThreadWorld world(narrow<int>(degree));
-        world.run([&](Communicator& axis) {
-            TensorRank rank(config, &axis);
-            test::PassGradients sink(rank);
-            test::run_backward(rank, {.ids = config.vocab_size}, texts.batch, false, sink);
-        });
-        std::int64_t sent = 0;
-        for (int rank = 0; rank < degree; ++rank) sent += world.instruments(rank).traffic->bytes();
-        // A turn of a sum by rows, all ranks together: everything to the others once.
-        const auto turn = [&](std::int64_t n) { return (degree - 1) * 4 * n; };
-        // Small sums go directly.
-        const auto direct = [&](std::int64_t n, std::int64_t members) {
-            return degree * (members - 1) * 4 * n;
-        };
-        const std::int64_t stream = rows * config.hidden;
-        const std::int64_t blocks = std::ssize(texts.batch.norm_blocks) - 1;
-        // Before and behind each of two linear layers, forward and backward; and the norms' blocks.
-        std::int64_t expected =
-            config.layers * (8 * turn(stream) + 2 * turn(blocks * config.hidden));
-        if (degree == 8) expected += config.layers * direct(rows * 2 * config.head_dim, 2);  // KV
-        expected += 3 * turn(stream);  // embedding, top, and the gradient of the embedding
-        expected += degree * (degree - 1) * 4 * head_rows * (3 * 8 / degree + 1);  // statistics
-        expected += direct(head_rows * config.hidden, degree);                     // head, backward
-        EXPECT_EQ(sent, expected) << degree;
-    }
-}
-
 }  // namespace
 }  // namespace rankwise::model

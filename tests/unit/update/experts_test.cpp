@@ -105,7 +105,7 @@ TEST(SharedOutExperts, BytesSentOverTheExpertAxisAreThoseOfTheFormula) {
         const std::int64_t moved = rows * config.experts.chosen * 4 *
                                    (turns * config.hidden + inner) * (experts - 1) / experts;
         const auto expected = static_cast<double>(2 * layers * (counts + moved));  // two updates
-        EXPECT_NEAR(static_cast<double>(sent_over(world, ranks, parallel::Axis::expert)), expected,
+        EXPECT_NEAR(static_cast<double>(test::sent(world, {.over = "expert"}).bytes), expected,
                     0.05 * expected)
             << to_string(layout.shape);
     }
@@ -151,9 +151,9 @@ TEST(SharedOutExperts, BytesSentOverTheDataAxisAreThoseOfTheFormula) {
         expected += others * ranks * 8 * static_cast<double>(plan.waves(ranks));
         if (layout.zero != 3) expected += others * rest + (groups - 1) * routed;
         expected *= 2;  // updates
-        constexpr std::string_view kGradients[] = {"gradients", "weights"};
-        const std::int64_t sent = sent_over(world, ranks, parallel::Axis::data,
-                                            std::span(kGradients).first(layout.zero == 3 ? 1 : 2));
+        test::Sent what{.over = "data", .kinds = {"gradients"}};
+        if (layout.zero != 3) what.kinds.emplace_back("weights");
+        const std::int64_t sent = test::sent(world, what).bytes;
         EXPECT_NEAR(static_cast<double>(sent), expected, 0.05 * expected)
             << to_string(layout.shape) << ", zero " << layout.zero;
     }

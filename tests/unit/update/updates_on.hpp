@@ -8,6 +8,7 @@
 #include "src/base/philox.hpp"
 #include "src/update/trainer.hpp"
 #include "tests/support/small_model.hpp"
+#include "tests/support/traffic.hpp"
 
 namespace rankwise::update::test_updates {
 
@@ -47,20 +48,6 @@ inline std::vector<model::Microbatch> batches_of(const MinibatchPlan& plan) {
         });
     }
     return batches;
-}
-
-/// Bytes that all ranks have sent over an axis, with labels of some kinds (none: of any).
-inline std::int64_t sent_over(parallel::ThreadWorld& world, int ranks, parallel::Axis axis,
-                              std::span<const std::string_view> kinds = {}) {
-    std::int64_t sent = 0;
-    for (int rank = 0; rank < ranks; ++rank) {
-        for (const auto& row : world.instruments(rank).traffic->rows()) {
-            if (row.communicator != name_of(axis)) continue;
-            if (kinds.empty() || std::ranges::find(kinds, row.kind) != kinds.end())
-                sent += row.bytes;
-        }
-    }
-    return sent;
 }
 
 /// Seven chunks, some of them empty: a last wave of which some data ranks have nothing.
