@@ -9,6 +9,7 @@
 #include "parallel/thread_world.hpp"
 #include "src/base/tree_sum.hpp"
 #include "tests/support/devices.hpp"
+#include "tests/support/traffic.hpp"
 
 namespace rankwise::sums {
 namespace {
@@ -197,6 +198,52 @@ TEST(AllReduce, GroupsOfTheAxisAddTheirOwn) {
             EXPECT_EQ(rank.values(to), added_by_hand(tree, parts, {true, true, true}));
         });
     }
+}
+
+/// What a rank sends for a sum over `ranks`, [rows, kCols] of fp32.
+test::SentCounts sent_for_a_sum(int ranks, std::int64_t rows, Route route) {
+    parallel::ThreadWorld world(ranks);
+    world.run([&](Communicator& axis) {
+        Rank rank;
+        const Values zeros(static_cast<std::size_t>(rows * kCols));
+        const Matrix to = rank.matrix(zeros, rows, kCols);
+        all_reduce(rank.tools(), axis, "sums:test", RankTree::all({{ranks}}, ranks),
+                   rank.matrix(zeros, rows, kCols), to, {}, route);
+    });
+    test::SentCounts counts = test::sent(world);
+    EXPECT_EQ(counts.calls % ranks, 0);
+    return {counts.calls / ranks, counts.bytes / ranks};
+}
+
+TEST(AllReduce, DirectSendsOneMessageToEachRankAndByRowsTwoOfAShare) {
+    for (const std::int64_t ranks : {2, 3, 5, 8}) {
+        const std::int64_t rows = 8 * ranks;
+        const std::int64_t size = rows * kCols * 4;
+        using test::SentCounts;
+        EXPECT_EQ(sent_for_a_sum(narrow<int>(ranks), rows, Route::direct),
+                  (SentCounts{1, (ranks - 1) * size}));
+        EXPECT_EQ(sent_for_a_sum(narrow<int>(ranks), rows, Route::by_rows),
+                  (SentCounts{2, 2 * (ranks - 1) * size / ranks}));
+    }
+}
+
+/// Up to 64 KiB of them, (n - 1)(n - 2) / n times the sum's size: a few rows of a decode step are
+/// far below, those of a training pass above.
+TEST(AllReduce, GoesDirectAsLongAsTheExtraBytesCostNoMoreThanATurn) {
+    for (const std::int64_t ranks : {3, 4, 8}) {
+        const std::int64_t extra = (ranks - 1) * (ranks - 2);  // of a sum's size, over `ranks`
+        const std::int64_t most = 65536 * ranks / (extra * 4 * kCols);
+        for (const auto& [rows, route] :
+             {std::pair(std::int64_t{1}, Route::direct), std::pair(most, Route::direct),
+              std::pair(most + 1, Route::by_rows)}) {
+            EXPECT_EQ(sent_for_a_sum(narrow<int>(ranks), rows, Route::automatic),
+                      sent_for_a_sum(narrow<int>(ranks), rows, route))
+                << rows << " rows on " << ranks << " ranks";
+        }
+    }
+    // Two ranks send as many bytes either way.
+    EXPECT_EQ(sent_for_a_sum(2, 20'000, Route::automatic),
+              sent_for_a_sum(2, 20'000, Route::direct));
 }
 
 TEST(ReduceScatter, GivesEachRankItsRowsAndAllGatherIsItsInverse) {
