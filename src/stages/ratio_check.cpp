@@ -97,9 +97,14 @@ void RatioCheck::require_exact(const Environment& environment, const model::Weig
 }
 
 void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy) {
+    require(copy == WeightCopy::master || !weights.sharded(),
+            "[faults] flip_weight_in = packed: with zero = 3 no rank has a packed copy of its own");
     const model::LayerIds& first = weights.parameters().layers.front();
     const ParameterId id = first.gate >= 0 ? first.gate : first.router;
-    if (weights.box(id).empty() || weights.box(id).rows.begin > 0) return;  // another rank's
+    if (weights.box(id).empty() || weights.box(id).rows.begin > 0) {  // another rank's
+        if (weights.sharded()) weights.pack(compute);                 // all gather anew, or none
+        return;
+    }
     const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
     const std::vector<float> before =
         compute.device.kernels::Memory::download<float>(one, compute.stream);

@@ -52,7 +52,8 @@ class RatioCheck {
 /// Which copy of a weight.
 enum class WeightCopy : std::uint8_t { master, packed };
 /// Changes one bit of one weight, of the master with all that is made from it or of the packed copy
-/// alone: a planted fault. Where tensor ranks split the model, on the first that holds any of it.
+/// alone: a planted fault. Where several ranks share the model, on the first that holds any of it;
+/// collective over the shards.
 void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy);
 
 }  // namespace rankwise::stages

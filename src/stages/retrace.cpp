@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -181,16 +180,37 @@ std::string name_of(const Trace::Place& place) {
     return fmt::format("layer {}, {}", place.layer, place.op);
 }
 
-/// The lowest place that any tensor rank found (below zero: none), so that all say the same.
-std::int64_t first_of_group(const Environment& environment, std::int64_t place) {
-    constexpr std::int64_t kNone = std::numeric_limits<std::int64_t>::max();
-    const std::int64_t first = environment.mesh.axis(parallel::Axis::tensor)
-                                   .all_reduce_min("retrace:tensor", place < 0 ? kNone : place);
-    return first == kNone ? -1 : first;
+/// Where tensor ranks found a difference: the lowest place of any (below zero: none), so that all
+/// say the same, and who found it there.
+struct Found {
+    std::int64_t place = -1;
+    std::vector<int> tensor_ranks;
+    bool by_all = false;
+};
+Found first_of_group(const Environment& environment, std::int64_t place) {
+    const std::vector<std::int64_t> mine{place};
+    const std::vector<std::int64_t> all =
+        environment.mesh.axis(parallel::Axis::tensor).all_gather_v("retrace:tensor", mine).values;
+    Found found;
+    for (const std::int64_t other : all) {
+        if (other >= 0 && (found.place < 0 || other < found.place)) found.place = other;
+    }
+    for (std::size_t rank = 0; found.place >= 0 && rank < all.size(); ++rank) {
+        if (all[rank] == found.place) found.tensor_ranks.push_back(static_cast<int>(rank));
+    }
+    found.by_all = found.tensor_ranks.size() == all.size();
+    return found;
+}
+
+/// ", on tensor rank 1" where some of several found it.
+std::string tensor_ranks_of(const Found& found) {
+    if (found.by_all) return {};
+    return fmt::format(", on tensor rank{} {}", found.tensor_ranks.size() > 1 ? "s" : "",
+                       fmt::join(found.tensor_ranks, ", "));
 }
 
 /// Ranks whose passes differ from those of most: data rank → first operation.
-std::map<int, std::size_t> odd_ranks(const Environment& environment, const AnswerTrace& trace) {
+std::map<int, Found> odd_ranks(const Environment& environment, const AnswerTrace& trace) {
     parallel::Communicator& data = environment.data();
     std::vector<UInt128> mine;
     for (const std::vector<UInt128>& rows : trace.rows)
@@ -213,13 +233,13 @@ std::map<int, std::size_t> odd_ranks(const Environment& environment, const Answe
             common = rank;
         }
     }
-    std::map<int, std::size_t> odd;
+    std::map<int, Found> odd;
     for (int rank = 0; rank < data.size(); ++rank) {
         const auto [here, there] =
             std::mismatch(of_rank(rank).begin(), of_rank(rank).end(), of_rank(common).begin());
-        const std::int64_t place = first_of_group(
+        const Found found = first_of_group(
             environment, here == of_rank(rank).end() ? -1 : here - of_rank(rank).begin());
-        if (place >= 0) odd[rank] = static_cast<std::size_t>(place);
+        if (found.place >= 0) odd[rank] = found;
     }
     return odd;
 }
@@ -236,7 +256,7 @@ std::string retrace(const Environment& environment, const model::Weights& weight
     data.broadcast("retrace:answer", answer.tokens, answer.computed_by);
 
     const AnswerTrace training = trained(environment, weights, head, answer);
-    const std::map<int, std::size_t> odd = odd_ranks(environment, training);
+    const std::map<int, Found> odd = odd_ranks(environment, training);
     const auto token = static_cast<std::size_t>(answer.token);
     // What each of the two ranks found: the first operation, and the value of the token.
     struct Finding {
@@ -247,7 +267,7 @@ std::string retrace(const Environment& environment, const model::Weights& weight
     const bool mine = data.rank() == answer.generated_by;
     if (mine || weights.shared_by_data()) {  // the others bring their part of the weights
         const AnswerTrace again = generated(environment, weights, head, sampling, answer);
-        generation[0].place = first_of_group(environment, first_difference(again, training));
+        generation[0].place = first_of_group(environment, first_difference(again, training)).place;
         if (token < again.logprobs.size()) generation[0].value = again.logprobs[token];
     }
     std::vector<Finding> update(1);
@@ -259,10 +279,21 @@ std::string retrace(const Environment& environment, const model::Weights& weight
         return std::bit_cast<std::uint32_t>(a) != std::bit_cast<std::uint32_t>(b);
     };
     if (!odd.empty()) {
-        const auto& [rank, place] = *odd.begin();
-        return fmt::format("computed again, data rank {} differs from {} first in {}", rank,
+        // Ranks that share out experts part from the others together, where one of them errs.
+        const auto before = [](const auto& a, const auto& b) {
+            return a.second.place < b.second.place;
+        };
+        const Found& first = std::ranges::min_element(odd, before)->second;
+        std::vector<int> ranks;
+        for (const auto& [rank, found] : odd) {
+            if (found.place == first.place) ranks.push_back(rank);
+        }
+        return fmt::format("computed again, data rank{} {} {} from {} first in {}{}",
+                           ranks.size() > 1 ? "s" : "", fmt::join(ranks, ", "),
+                           ranks.size() > 1 ? "differ" : "differs",
                            data.size() == 2 ? "the other" : "most",
-                           name_of(training.places[place]));
+                           name_of(training.places[static_cast<std::size_t>(first.place)]),
+                           tensor_ranks_of(first));
     }
     if (generation[0].place >= 0) {
         const auto place = static_cast<std::size_t>(generation[0].place);

@@ -27,15 +27,15 @@ class Traces(unittest.TestCase):
         cls.plain = cls.train("plain")
 
     @classmethod
-    def train(cls, name, *options, ranks=1):
+    def train(cls, name, *options, ranks=1, recipe="matrix.ini"):
         directory = os.path.join(cls.folder.name, name)
-        done = run("train", str(SOURCE / "configs/matrix.ini"), "--run.directory", directory, "--run.trace", STEPS,
+        done = run("train", str(SOURCE / "configs" / recipe), "--run.directory", directory, "--run.trace", STEPS,
                    "--run.stop_after_steps", "4", *options, ranks=ranks)
         assert done.returncode == 3, done.stdout + done.stderr
         return directory
 
-    def compared(self, other):
-        done = run("compare", self.plain, other)
+    def compared(self, other, plain=None):
+        done = run("compare", plain or self.plain, other)
         return done.returncode, done.stdout
 
     def test_are_the_same_in_other_layouts(self):
@@ -60,6 +60,22 @@ class Traces(unittest.TestCase):
         self.assertEqual(done.returncode, 3)
         done = run("compare", again, first)
         self.assertRegex(done.stdout, r"imitate, step 1, minibatch 1, gradient of \S+\n +A  \w{32} on rank 0\n +B  \w{32} on ranks? [01]")
+
+    def test_are_the_same_where_experts_are_shared_out_and_name_a_broken_rule_there(self):
+        plain = self.train("all experts", recipe="tiny_moe.ini")
+        for name, ranks, options in (("over data", 2, ["--parallel.zero", "3"]),
+                                     ("over tensor", 4, ["--parallel.tensor", "2", "--parallel.pipeline", "2"])):
+            with self.subTest(name):
+                shared = self.train(name, "--parallel.expert", "2", *options, ranks=ranks, recipe="tiny_moe.ini")
+                code, text = self.compared(shared, plain)
+                self.assertIn("traces      equal (2 steps that both have)", text)
+                self.assertEqual(code, 0, text)
+        broken = self.train("broken", "--parallel.expert", "2", "--faults.break_rule", "chunk_order", "--run.trace", "imitate:1",
+                            ranks=4, recipe="tiny_moe.ini")
+        first = self.train("first of all experts", "--run.trace", "imitate:1", recipe="tiny_moe.ini")
+        code, text = self.compared(broken, first)
+        self.assertEqual(code, 5)
+        self.assertRegex(text, r"imitate, step 1, minibatch 1, gradient of \S+\n +A  \w{32} on rank 0\n +B  \w{32} on ranks? [0-3]")
 
     def test_a_step_of_no_stage_is_refused(self):
         for text in ("imitate", "imitate:0", "imitat:1", "imitate:x"):
