@@ -149,8 +149,9 @@ OptionList FaultOptions::options() {
     list.logical(
             "break_rule", &break_rule,
             "for tests: breaks a rule of the exact order, so that layouts differ: gradients of "
-            "chunks added in the order of ranks, leaves added without their tree by ranks of "
-            "several threads, log-probabilities of several answers at a time summed otherwise "
+            "chunks added in the order of ranks, leaves added without their tree by several "
+            "threads or tensor ranks, log-probabilities of several answers at a time summed "
+            "otherwise "
             "than those of one")
         .one_of({"none", "chunk_order", "leaf_order", "sampling_order"});
     list.logical("flip_weight_at", &flip_weight_at,

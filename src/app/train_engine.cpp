@@ -102,9 +102,14 @@ model::ModelConfig TrainEngine::config_of(const std::string& name,
                                           const std::optional<stages::ModelSource>& source) const {
     model::ModelConfig config =
         recipe_.model_of(name).config(task_->tokenizer, source ? &*source : nullptr);
-    if (recipe_.faults.break_rule == "leaf_order" && recipe_.device.threads > 1)
-        config.reduction = {config.tree().leaves()};  // planted: left to right, without the tree
     require_fits(name, config, {shape_, recipe_.parallel.zero});
+    if (recipe_.faults.break_rule == "leaf_order") {  // planted
+        if (shape_.tensor > 1) {
+            config.reduction = config.tree().above(shape_.tensor).radices;  // a rank: one leaf
+        } else if (recipe_.device.threads > 1) {
+            config.reduction = {config.tree().leaves()};  // left to right, without the tree
+        }
+    }
     return config;
 }
 
