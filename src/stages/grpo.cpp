@@ -345,6 +345,7 @@ class Grpo final : public Stage {
                                                .chunk_multiple = options_.optimizer.chunk_multiple};
         const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
         totals.counts.add(sizes, plan);
+        idle_ranks_.look_at(environment_, plan);
         const std::vector<AnswerTokens> mine =
             redistribute(environment_.data(), answers, members, plan);
         std::vector<std::vector<TokenId>>
@@ -472,6 +473,7 @@ class Grpo final : public Stage {
     update::Trainer trainer_;
     update::Schedule schedule_;
     EpochOrder order_;
+    IdleRanks idle_ranks_;
     std::vector<double> advantages_;
     bool nan_planted_ = false;
     std::int64_t cursor_ = options_.first_prompt;

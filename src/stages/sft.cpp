@@ -131,6 +131,7 @@ class Sft final : public Stage {
         const update::MinibatchPlan plan = update::plan_minibatch(sizes, plan_options);
         UpdateCounts counts;
         counts.add(sizes, plan);
+        idle_ranks_.look_at(environment_, plan);
 
         timer.enter("update");
         const double weight = 1.0 / static_cast<double>(counted);
@@ -270,6 +271,7 @@ class Sft final : public Stage {
     std::optional<std::int64_t> size_;
     std::int64_t steps_ = 0;
     std::int64_t tokens_seen_ = 0;
+    IdleRanks idle_ranks_;
     mutable EpochOrder order_;
     std::vector<TokenId> joined_;
 };

@@ -33,4 +33,17 @@ void UpdateCounts::append(parallel::Communicator& data, const update::TokenCount
     metrics.emplace_back("update/tokens_shared", shared);
 }
 
+void IdleRanks::look_at(const Environment& environment, const update::MinibatchPlan& plan) {
+    const std::int64_t ranks = environment.data().size();
+    const std::int64_t chunks = std::ssize(plan.chunks);
+    if (said_ || chunks == 0 || chunks >= ranks) return;
+    said_ = true;
+    if (environment.mesh.world().rank() > 0) return;
+    environment.log.warning(
+        "stage {}: an update is cut into {} micro-batches for {} data ranks, so that {} of them "
+        "have nothing to compute. As few ranks as micro-batches are as fast; a higher "
+        "chunk_multiple gives all of them work, but is another computation",
+        environment.stage, chunks, ranks, ranks - chunks);
+}
+
 }  // namespace rankwise::stages

@@ -6,7 +6,7 @@
 #include <span>
 
 #include "io/metrics.hpp"
-#include "parallel/communicator.hpp"
+#include "src/stages/stage.hpp"
 #include "src/update/trainer.hpp"
 
 namespace rankwise::stages {
@@ -32,6 +32,16 @@ class UpdateCounts {
     std::int64_t chunks_ = 0;
     std::int64_t bundles_ = 0;
     std::int64_t groups_cut_ = 0;
+};
+
+/// Says once, in the log of the run's first rank, that an update has fewer micro-batches than there
+/// are data ranks (N3), of which some then have nothing to compute.
+class IdleRanks {
+  public:
+    void look_at(const Environment& environment, const update::MinibatchPlan& plan);
+
+  private:
+    bool said_ = false;
 };
 
 }  // namespace rankwise::stages

@@ -5,6 +5,7 @@
 
 #include "src/update/advantages.hpp"
 #include "tests/support/throws.hpp"
+#include "tests/unit/io/scratch.hpp"
 #include "tests/unit/stages/toy_run.hpp"
 
 namespace rankwise::stages {
@@ -316,6 +317,37 @@ TEST(Grpo, MetricsRolloutsAndWeightsAreTheSameOnAnyNumberOfRanks) {
             EXPECT_EQ(found, expected);
             EXPECT_EQ(digest, rollouts);
             EXPECT_EQ(run.digest("policy"), weights);
+        });
+    }
+}
+
+/// Five prompts in two micro-batches: no number of ranks but one has as much to do on each.
+TEST(Grpo, RanksWithUnequalWorkOrNoneGiveTheSameAndTheLogSaysOnceThatSomeIdle) {
+    GrpoOptions some = options_of_grpo();
+    some.num_prompts_per_step = 5;
+    some.optimizer.chunk_tokens = 400;
+    some.optimizer.chunk_multiple = 2;
+    UInt128 weights;
+    const io::test::Scratch scratch;
+    for (const int ranks : {1, 2, 3, 6}) {
+        parallel::ThreadWorld(ranks).run([&](parallel::Communicator& world) {
+            ToyRun run(world, {.slots = 3, .zero = 3});
+            const auto file = scratch / fmt::format("{} {}.log", ranks, world.rank());
+            run.log = Log(file.string(), world.rank(), LogLevel::warning);
+            const auto stage = make_grpo(run.environment, some);
+            for (std::int64_t step = 0; step < 3; ++step) (void)stage->step(step);
+            const UInt128 digest = run.digest("policy");
+            if (ranks == 1) weights = digest;
+            EXPECT_EQ(digest, weights);
+            run.log.flush();
+            const std::string said = io::test::get(file);
+            const std::string expected = fmt::format(
+                "an update is cut into 2 micro-batches for {} data ranks, so that {} of them have "
+                "nothing to compute",
+                ranks, ranks - 2);
+            const bool says = ranks > 2 && world.rank() == 0;
+            EXPECT_EQ(said.find(expected) != std::string::npos, says) << said;
+            EXPECT_EQ(std::ranges::count(said, '\n'), says ? 1 : 0);
         });
     }
 }
