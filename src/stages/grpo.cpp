@@ -306,7 +306,7 @@ class Grpo final : public Stage {
             {"clip_ratio/region_mean", (totals.values[kLow] + totals.values[kHigh]) / tokens},
             {"sampling/sampling_logp_difference/max", totals.logp_difference}};
         if (reference_ != nullptr) metrics.emplace_back("kl", totals.values[kK3] / tokens);
-        totals.counts.append(environment_.data(), before, trainer_.counts(), metrics);
+        totals.counts.append(environment_, before, trainer_.counts(), metrics);
         return metrics;
     }
 
@@ -423,6 +423,7 @@ class Grpo final : public Stage {
                                 options_.sampling.sampling(environment_), answer_text);
         };
         totals.norm += trainer_.step(plan, plan_options, callbacks, totals.lr, before_update);
+        totals.counts.add_experts(environment_, trainer_.chunk_loads());
         for (const SampleValues<kValues>& sums : gather_by_sample(environment_.mesh, values)) {
             for (std::size_t v = 0; v < kValues; ++v) totals.values[v] += sums.values[v];
         }

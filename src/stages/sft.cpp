@@ -190,7 +190,8 @@ class Sft final : public Stage {
                 mtp_loss += sum.values[0];
             result.metrics.emplace_back("mtp_loss", mtp_loss * weight);
         }
-        counts.append(environment_.data(), before, trainer_.counts(), result.metrics);
+        counts.add_experts(environment_, trainer_.chunk_loads());
+        counts.append(environment_, before, trainer_.counts(), result.metrics);
         const bool last = index + 1 == steps_;
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last)) {
             EvaluationResult measured =

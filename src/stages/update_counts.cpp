@@ -1,6 +1,7 @@
 #include "src/stages/update_counts.hpp"
 
 #include <algorithm>
+#include <vector>
 
 namespace rankwise::stages {
 
@@ -21,8 +22,21 @@ void UpdateCounts::add(std::span<const update::SampleSize> samples,
     }
 }
 
-void UpdateCounts::append(parallel::Communicator& data, const update::TokenCounts& before,
+void UpdateCounts::add_experts(const Environment& environment,
+                               std::span<const std::int64_t> chunk_loads) {
+    if (chunk_loads.empty()) return;
+    std::vector<std::int64_t> loads(chunk_loads.begin(), chunk_loads.end());
+    // Each tensor rank has routed its own tokens of the same chunks.
+    environment.mesh.axis(parallel::Axis::tensor).all_reduce_sum("experts", loads);
+    for (const std::int64_t load : loads) {
+        empty_experts_ += load == 0 ? 1 : 0;
+        most_tokens_ = std::max(most_tokens_, load);
+    }
+}
+
+void UpdateCounts::append(const Environment& environment, const update::TokenCounts& before,
                           const update::TokenCounts& after, io::MetricLine& metrics) const {
+    parallel::Communicator& data = environment.data();
     const std::int64_t rows = data.all_reduce_sum("update tokens", after.rows - before.rows);
     const std::int64_t shared =
         data.all_reduce_sum("update tokens shared", after.shared_rows - before.shared_rows);
@@ -31,6 +45,14 @@ void UpdateCounts::append(parallel::Communicator& data, const update::TokenCount
     metrics.emplace_back("update/groups_cut", groups_cut_);
     metrics.emplace_back("update/tokens", rows);
     metrics.emplace_back("update/tokens_shared", shared);
+    if (environment.models.at("policy").config().experts.routed == 0) return;
+    parallel::Communicator& pipeline = environment.mesh.axis(parallel::Axis::pipeline);
+    metrics.emplace_back(
+        "experts/empty",
+        pipeline.all_reduce_sum("experts", data.all_reduce_sum("experts", empty_experts_)));
+    metrics.emplace_back(
+        "experts/most_tokens",
+        pipeline.all_reduce_max("experts", data.all_reduce_max("experts", most_tokens_)));
 }
 
 void IdleRanks::look_at(const Environment& environment, const update::MinibatchPlan& plan) {

@@ -33,6 +33,7 @@ MinibatchGradients::MinibatchGradients(model::Compute& compute, const model::Wei
 void MinibatchGradients::begin() {
     owners_.reset();
     loads_.clear();
+    chunk_loads_.clear();
     const model::DecoderParameters& parameters = weights_.parameters();
     for (std::int64_t layer = 0; layer < std::ssize(layer_groups_); ++layer)
         loads_.emplace_back(parameters.layer(layer).experts.size(), 0);
@@ -98,8 +99,10 @@ model::GradientSlot MinibatchGradients::expert_slot(ParameterId id, int chunk) {
 
 void MinibatchGradients::expert_load(std::int64_t layer, std::span<const Range> rows) {
     std::vector<std::int64_t>& load = loads_[static_cast<std::size_t>(layer)];
-    for (std::size_t expert = 0; expert < rows.size(); ++expert)
+    for (std::size_t expert = 0; expert < rows.size(); ++expert) {
         load[expert] += rows[expert].size();
+        chunk_loads_.push_back(rows[expert].size());
+    }
 }
 
 sums::GradientOwners::Lookup MinibatchGradients::slots() const {

@@ -2,6 +2,7 @@
 // owners on several.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "src/model/gradients.hpp"
@@ -25,6 +26,9 @@ class MinibatchGradients final : public model::GradientSink {
 
     /// Of this rank's chunks of the minibatch.
     [[nodiscard]] const ExpertLoads& expert_loads() const { return loads_; }
+    /// The same of each chunk and layer by itself, one after another; alike in length and order on
+    /// all tensor ranks.
+    [[nodiscard]] std::span<const std::int64_t> chunk_loads() const { return chunk_loads_; }
 
     model::GradientSlot slot(ParameterId id) override;
     model::GradientSlot expert_slot(ParameterId id, int chunk) override;
@@ -50,6 +54,7 @@ class MinibatchGradients final : public model::GradientSink {
     std::vector<ParameterId> mtp_group_;  // of a module that is trained, with the final norm
     std::vector<bool> contributes_;
     ExpertLoads loads_;
+    std::vector<std::int64_t> chunk_loads_;
     std::unordered_map<ParameterId, kernels::Matrix>
         slots_;  // of the group under way, several ranks
     std::unordered_map<ParameterId, std::vector<kernels::Matrix>>

@@ -83,6 +83,9 @@ class Trainer {
     [[nodiscard]] sums::GradientOwners& gradient_owners() { return owners_; }
     /// Of the last minibatch, on this rank.
     [[nodiscard]] const ExpertLoads& expert_loads() const { return gradients_.expert_loads(); }
+    [[nodiscard]] std::span<const std::int64_t> chunk_loads() const {
+        return gradients_.chunk_loads();
+    }
     [[nodiscard]] const TokenCounts& counts() const { return counts_; }
 
   private:
