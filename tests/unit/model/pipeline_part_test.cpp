@@ -7,6 +7,7 @@
 #include "parallel/thread_world.hpp"
 #include "src/model/decoder.hpp"
 #include "tests/support/small_model.hpp"
+#include "tests/support/traffic.hpp"
 
 namespace rankwise::model {
 namespace {
@@ -153,6 +154,32 @@ TEST(PipelinePart, TheLastRankScoresAsOneRankBitForBitAndTheOthersKnowNothing) {
             EXPECT_EQ(scored[i].entropy, knows ? expected.entropy : std::vector<float>());
         }
     });
+}
+
+/// parallel/README.md: streams from stage to stage, and to the first rows of a tied embedding.
+TEST(PipelinePart, BytesSentForScoringAreThoseOfTheFormula) {
+    const std::vector<Microbatch> batches = batches_of(7);
+    std::int64_t rows = 0;
+    for (const Microbatch& batch : batches) rows += batch.rows();
+    for (const Family family : {Family::llama, Family::qwen2}) {
+        for (const bool bf16 : {false, true}) {
+            for (const Place& place : kPlaces) {
+                const ModelConfig config =
+                    bf16 ? test::in_bf16(config_of(family, 5)) : config_of(family, 5);
+                parallel::ThreadWorld world(place.ranks);
+                world.run([&](Communicator& axis) {
+                    test::SmallModel rank(config, test::plain_device(), 1, 0.4,
+                                          {.pipeline = {&axis, place.virtual_stages}});
+                    (void)score(rank.compute, rank.weights, {.ids = config.vocab_size}, batches);
+                });
+                const std::int64_t hops = std::int64_t{place.ranks} * place.virtual_stages - 1;
+                EXPECT_EQ(test::sent(world).bytes, (hops + (config.tied ? 1 : 0)) * rows *
+                                                       config.hidden * size_of(config.dtype))
+                    << name_of(family) << " in " << rankwise::name_of(config.dtype) << " on "
+                    << place.ranks << " ranks";
+            }
+        }
+    }
 }
 
 }  // namespace

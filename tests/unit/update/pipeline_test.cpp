@@ -116,12 +116,13 @@ TEST(PipelineUpdate, BytesSentAreThoseOfTheFormula) {
         rows += batch.rows();
         ids.insert(batch.ids.begin(), batch.ids.end());
     }
-    for (const bool tied : {false, true}) {
+    ModelConfig apart = config_of(model::Family::llama, 8);
+    ModelConfig tied = apart;
+    tied.tied = true;
+    for (const ModelConfig& config : {apart, tied, test::in_bf16(apart), test::in_bf16(tied)}) {
         for (const int ranks : {2, 4}) {
             for (const Schedule schedule : {Schedule::one_forward_one_backward,
                                             Schedule::interleaved, Schedule::zero_bubble}) {
-                ModelConfig config = config_of(model::Family::llama, 8);
-                config.tied = tied;
                 parallel::ThreadWorld world(ranks);
                 world.run([&](Communicator& axis) {
                     (void)updates_on(axis, config, {{.pipeline = ranks}, schedule});
@@ -134,13 +135,15 @@ TEST(PipelineUpdate, BytesSentAreThoseOfTheFormula) {
                 }
                 const std::int64_t stages =
                     std::int64_t{ranks} * parallel::virtual_stages_of(schedule);
-                std::int64_t expected = 2 * (stages - 1) * 4 * rows * config.hidden;
-                if (tied) {
-                    expected += 4 * rows * config.hidden;
+                const std::int64_t stream = size_of(config.dtype) * rows * config.hidden;
+                std::int64_t expected = 2 * (stages - 1) * stream;
+                if (config.tied) {
+                    expected += stream;
                     expected += 4 * std::ssize(ids) * (config.hidden + 1) + 8;
                 }
                 EXPECT_EQ(sent, 2 * expected)  // two updates
-                    << parallel::name_of(schedule) << ", " << ranks << " ranks, tied " << tied;
+                    << parallel::name_of(schedule) << ", " << ranks << " ranks, tied "
+                    << config.tied << ", " << name_of(config.dtype);
             }
         }
     }

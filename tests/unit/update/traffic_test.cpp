@@ -39,15 +39,21 @@ std::vector<ModelConfig> data_configs() {
             test::in_bf16(config_of(model::Family::qwen2, 6))};
 }
 
-/// A layer is asked for once forward and once backward, in the order of the steps. The two asked
-/// for last are still there: a turn from forward to backward or from backward to forward begins
-/// with them.
-std::int64_t layer_gathers(const ParameterBytes& bytes, const model::LayerStage& stage,
+/// A layer is asked for once forward and once backward, in the order of the steps, and where
+/// gradients of weights are put off once more if its experts are shared out. The two asked for last
+/// are still there: a turn from forward to backward or from backward to forward begins with them.
+std::int64_t layer_gathers(const ModelConfig& config, const ParameterBytes& bytes,
+                           const model::LayerStage& stage, bool shares_experts,
                            const std::vector<parallel::PipelineStep>& steps) {
     std::vector<std::int64_t> asked;
     for (const parallel::PipelineStep& step : steps) {
-        if (step.kind == parallel::StepKind::backward_weight) continue;  // reads what is kept
         const std::int64_t count = stage.layers.size();
+        if (step.kind == parallel::StepKind::backward_weight) {  // others read what is kept
+            for (std::int64_t layer = stage.layers.end; layer-- > stage.layers.begin;) {
+                if (shares_experts && config.has_experts(layer)) asked.push_back(layer);
+            }
+            continue;
+        }
         for (std::int64_t i = 0; i < count; ++i) {
             asked.push_back(step.kind == parallel::StepKind::forward ? stage.layers.begin + i
                                                                      : stage.layers.end - 1 - i);
@@ -121,11 +127,40 @@ TEST(ShardedTraffic, InAPipelineEachRankGathersItsOwnLayersAndItsTableOnceAStep)
             for (int rank = 0; rank < kPipeline; ++rank) {
                 const auto part = model::pipeline_part(config, {kPipeline, rank, 1});
                 expected +=
-                    layer_gathers(bytes, part.stages.front(),
+                    layer_gathers(config, bytes, part.stages.front(), false,
                                   parallel::pipeline_steps(schedule, kPipeline, rank, waves, 1));
             }
             EXPECT_EQ(test::sent(world, {.over = "data", .kinds = {"weights"}}).bytes,
                       kUpdates * (kData - 1) * expected);
+        }
+    }
+}
+
+/// Rows of all experts go to all data ranks, whichever compute with them.
+TEST(ShardedTraffic, ALayerWhoseExpertsAreSharedOutTravelsAThirdTimeWhereItsGradientsArePutOff) {
+    const ModelConfig config = config_of(model::Family::deepseek_v3, 8);
+    const ParameterBytes bytes(config);
+    const model::DecoderParameters& ids = bytes.parameters;
+    for (const Schedule schedule : {kOneForwardOneBack, Schedule::zero_bubble}) {
+        for (const int data : {2, 4}) {
+            constexpr int kPipeline = 2;
+            const parallel::MeshShape shape{.data = data, .pipeline = kPipeline, .expert = 2};
+            parallel::ThreadWorld world(narrow<int>(shape.ranks()));
+            world.run([&](parallel::Communicator& axis) {
+                (void)updates_on(axis, config, {shape, schedule, 0, 3});
+            });
+            const std::int64_t waves = plan_minibatch(Data().sizes, kPlan).waves(data);
+            std::int64_t expected =
+                bytes.of(ids.head) + bytes.of(ids.final_norm) + bytes.of(ids.embedding);
+            for (int rank = 0; rank < kPipeline; ++rank) {
+                const auto part = model::pipeline_part(config, {kPipeline, rank, 1});
+                expected +=
+                    layer_gathers(config, bytes, part.stages.front(), true,
+                                  parallel::pipeline_steps(schedule, kPipeline, rank, waves, 1));
+            }
+            EXPECT_EQ(test::sent(world, {.over = "data", .kinds = {"weights"}}).bytes,
+                      kUpdates * (data - 1) * expected)
+                << parallel::name_of(schedule) << " on " << data << " data ranks";
         }
     }
 }
