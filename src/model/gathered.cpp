@@ -25,30 +25,41 @@ std::int64_t size_of(std::span<const Shape> shapes, ParameterId id) {
 
 }  // namespace
 
-Gathered::Group::Group(const parallel::ShardMap& owners, Range parameters, int rank)
+Gathered::Group::Group(const parallel::ShardMap& owners,
+                       std::span<const parallel::DataRanks> data_ranks, Range parameters, int rank)
     : ids(parameters) {
+    sent.assign(static_cast<std::size_t>(owners.ranks()), 0);
     for (int r = 0; r < owners.ranks(); ++r) {
         std::int64_t& count = counts.emplace_back(0);
         for (std::int64_t id = ids.begin; id < ids.end; ++id) {
+            const parallel::DataRanks& readers = data_ranks[static_cast<std::size_t>(id)];
+            if (const auto own_piece = owners.piece(rank, narrow<ParameterId>(id))) {
+                if (readers.contains(r)) sent[static_cast<std::size_t>(r)] += own_piece->size;
+            }
             const auto piece = owners.piece(r, narrow<ParameterId>(id));
-            if (!piece) continue;
+            if (!piece || !readers.contains(rank)) continue;
             if (r == rank && count == 0) own = {piece->offset, piece->offset};
             count += piece->size;
         }
         if (r == rank) own.end = own.begin + count;
         size += count;
     }
+    const auto of_group = data_ranks.subspan(static_cast<std::size_t>(ids.begin),
+                                             static_cast<std::size_t>(ids.size()));
+    if (std::ranges::all_of(of_group, [](const auto& readers) { return readers.stride == 1; }))
+        sent.clear();
 }
 
 Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
                    const PipelinePart& part, const parallel::ShardMap& owners,
-                   std::span<const Shape> shapes, const LayerSpecs& specs,
-                   const kernels::PackSpec& head, Passes passes, parallel::Communicator& data,
-                   DeviceSpan<const float> masters, bool mtp)
+                   std::span<const parallel::DataRanks> data_ranks, std::span<const Shape> shapes,
+                   const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
+                   parallel::Communicator& data, DeviceSpan<const float> masters, bool mtp)
     : device_(device),
       parameters_(parameters),
       part_(part),
       owners_(owners),
+      data_ranks_(data_ranks),
       shapes_(shapes),
       specs_(specs),
       data_(data),
@@ -57,22 +68,27 @@ Gathered::Gathered(kernels::Device& device, const DecoderParameters& parameters,
              std::max(size_of(shapes, parameters.embedding), size_of(shapes, parameters.head))),
       final_norm_(device, size_of(shapes, parameters.final_norm)) {
     if (part.has_head) head_ = PackedCopy(device, head, take_from_device(head_memory_));
-    std::int64_t largest = 0;
+    std::int64_t largest = 0, most_sent = 0;
+    const auto add_layer = [&](std::int64_t layer) {
+        const Group& group = layers_.emplace_back(
+            owners, data_ranks, ids_of_layer(parameters.table, layer), data.rank());
+        largest = std::max(largest, group.size);
+        most_sent = std::max(most_sent, sums::total_of(group.sent));
+    };
     std::array<std::int64_t, 2> copies{};  // bytes of a dense layer's, and of one with experts
     for (std::int64_t l = 0; l < std::ssize(parameters.layers); ++l) {
-        const Range ids = ids_of_layer(parameters.table, l);
-        largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
+        add_layer(l);
         std::int64_t& bytes = copies[has_experts(l) ? 1 : 0];
         if (bytes == 0 && part.holds_layer(l)) bytes = packed_bytes(has_experts(l), passes);
     }
     if (mtp && part.has_head) {
         const std::int64_t module = std::ssize(parameters.layers);
-        const Range ids = ids_of_layer(parameters.table, module);
-        largest = std::max(largest, layers_.emplace_back(owners, ids, data.rank()).size);
+        add_layer(module);
         mtp_ = std::make_unique<MtpCopies>(device, specs, shapes[0].cols, has_experts(module),
                                            take_from_device(mtp_memory_));
     }
     for (Slot& slot : slots_) {
+        slot.sent = kernels::DeviceBuffer<float>(device, most_sent);
         slot.rows = kernels::DeviceBuffer<float>(device, largest);
         slot.memory =
             kernels::DeviceBuffer<std::byte>(device, std::max(copies.front(), copies.back()));
@@ -137,18 +153,41 @@ Gathered::Slot& Gathered::start(Compute& compute, std::int64_t layer) {
     for (int rank = 0; rank < owners_.ranks(); ++rank) {
         for (std::int64_t id = group.ids.begin; id < group.ids.end; ++id) {
             const auto piece = owners_.piece(rank, narrow<ParameterId>(id));
-            if (!piece) continue;
+            if (!piece || !reads(data_.rank(), id)) continue;
             slot.pieces[static_cast<std::size_t>(id - group.ids.begin)].push_back(
                 Matrix(rows.subspan(at, piece->size), piece->rows.size(),
                        shapes_[static_cast<std::size_t>(id)].cols));
             at += piece->size;
         }
     }
-    slot.arrival = data_.start_all_gather_v(
-        "weights:layer",
-        sums::wire(compute.tools(), masters_.subspan(group.own.begin, group.own.size())),
-        sums::wire(compute.tools(), rows), group.counts);
+    const DeviceSpan<const float> own = masters_.subspan(group.own.begin, group.own.size());
+    if (group.sent.empty()) {
+        slot.arrival = data_.start_all_gather_v("weights:layer", sums::wire(compute.tools(), own),
+                                                sums::wire(compute.tools(), rows), group.counts);
+        return slot;
+    }
+    const DeviceSpan<float> sent = fill(compute, slot, group);
+    slot.arrival =
+        data_.start_all_to_all_v("weights:layer", sums::wire(compute.tools(), sent), group.sent,
+                                 sums::wire(compute.tools(), rows), group.counts);
     return slot;
+}
+
+/// For each rank what it reads of this rank's rows.
+DeviceSpan<float> Gathered::fill(Compute& compute, Slot& slot, const Group& group) {
+    const DeviceSpan<float> sent = slot.sent.span().subspan(0, sums::total_of(group.sent));
+    std::int64_t at = 0;
+    for (int rank = 0; rank < owners_.ranks(); ++rank) {
+        for (std::int64_t id = group.ids.begin; id < group.ids.end; ++id) {
+            const auto piece = owners_.piece(data_.rank(), narrow<ParameterId>(id));
+            if (!piece || !reads(rank, id)) continue;
+            compute.device.copy(
+                cast_span<const std::byte>(masters_.subspan(piece->offset, piece->size)),
+                cast_span<std::byte>(sent.subspan(at, piece->size)), compute.stream);
+            at += piece->size;
+        }
+    }
+    return sent;
 }
 
 ParameterRows Gathered::rows_of(const Slot& slot) const {
@@ -197,7 +236,7 @@ const LayerWeights& Gathered::view(std::int64_t layer) const {
 
 void Gathered::gather(Compute& compute, ParameterId id, DeviceSpan<float> to) {
     // Rows ascend with the ranks: what arrives is the parameter.
-    const Group group(owners_, {id, id + 1}, data_.rank());
+    const Group group(owners_, data_ranks_, {id, id + 1}, data_.rank());
     data_.all_gather_v(
         "weights:table",
         sums::wire(compute.tools(), masters_.subspan(group.own.begin, group.own.size())),

@@ -24,13 +24,16 @@ enum class Copies : std::uint8_t { forward, backward };
 /// use by several threads.
 class Gathered {
   public:
+    /// @param data_ranks  by parameter: those that read it (experts that are shared out over data
+    /// ranks: some of them)
     /// @param masters  this rank's rows in the order of `owners`; with the other arguments it
     /// outlives this
     /// @param mtp  the module behind the last layer is gathered too, as a layer after it
     Gathered(kernels::Device& device, const DecoderParameters& parameters, const PipelinePart& part,
-             const parallel::ShardMap& owners, std::span<const Shape> shapes,
-             const LayerSpecs& specs, const kernels::PackSpec& head, Passes passes,
-             parallel::Communicator& data, DeviceSpan<const float> masters, bool mtp = false);
+             const parallel::ShardMap& owners, std::span<const parallel::DataRanks> data_ranks,
+             std::span<const Shape> shapes, const LayerSpecs& specs, const kernels::PackSpec& head,
+             Passes passes, parallel::Communicator& data, DeviceSpan<const float> masters,
+             bool mtp = false);
     ~Gathered();
 
     /// The masters have changed: nothing that was gathered counts.
@@ -66,18 +69,21 @@ class Gathered {
     /// Parameters that travel together: consecutive in the table, so that each rank's rows of them
     /// are one piece of its shard.
     struct Group {
-        Group(const parallel::ShardMap& owners, Range parameters, int rank);
+        Group(const parallel::ShardMap& owners, std::span<const parallel::DataRanks> data_ranks,
+              Range parameters, int rank);
         Range ids;
-        Range own;  ///< in this rank's shard
-        std::vector<std::int64_t> counts;
+        Range own;                         ///< in this rank's shard
+        std::vector<std::int64_t> counts;  ///< by rank that sends
         std::int64_t size = 0;
+        std::vector<std::int64_t> sent;  ///< by rank that receives; empty: all receive all
     };
     struct Slot {
         std::int64_t layer = -1;
         bool forward = false, backward = false;  ///< copies that are made
         std::int64_t used = 0;                   ///< when it was asked for
         parallel::Request arrival;
-        kernels::DeviceBuffer<float> rows;                      ///< of all ranks, in rank order
+        kernels::DeviceBuffer<float> sent;  ///< where ranks receive different rows
+        kernels::DeviceBuffer<float> rows;  ///< of all ranks, in rank order
         std::vector<std::vector<kernels::ConstMatrix>> pieces;  ///< of each parameter of the group
         kernels::DeviceBuffer<std::byte> memory;                ///< of the copies
         /// A dense layer's, and those of one with experts, in the same memory.
@@ -96,8 +102,12 @@ class Gathered {
     [[nodiscard]] PackedLayer& packed(Slot& slot) const {
         return *slot.packed[has_experts(slot.layer) ? 1 : 0];
     }
+    [[nodiscard]] bool reads(int rank, std::int64_t id) const {
+        return data_ranks_[static_cast<std::size_t>(id)].contains(rank);
+    }
     [[nodiscard]] Slot* find(std::int64_t layer);
     Slot& start(Compute& compute, std::int64_t layer);
+    [[nodiscard]] DeviceSpan<float> fill(Compute& compute, Slot& slot, const Group& group);
     Slot& arrived(Compute& compute, std::int64_t layer);
     [[nodiscard]] ParameterRows rows_of(const Slot& slot) const;
     void gather(Compute& compute, ParameterId id, DeviceSpan<float> to);
@@ -106,6 +116,7 @@ class Gathered {
     const DecoderParameters& parameters_;
     const PipelinePart& part_;
     const parallel::ShardMap& owners_;
+    std::span<const parallel::DataRanks> data_ranks_;
     std::span<const Shape> shapes_;
     const LayerSpecs& specs_;
     parallel::Communicator& data_;

@@ -129,9 +129,9 @@ void Weights::make_room(const Take& take) {
 }
 
 std::unique_ptr<Gathered> Weights::make_gathered() const {
-    return std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, shapes(),
-                                      *specs_, *head_spec_, passes_, *axes_.shards, masters_,
-                                      uses_mtp_);
+    return std::make_unique<Gathered>(*device_, parameters_, pipeline_part_, *owners_, data_ranks(),
+                                      shapes(), *specs_, *head_spec_, passes_, *axes_.shards,
+                                      masters_, uses_mtp_);
 }
 
 void Weights::use_mtp(Compute& compute, bool on) {

@@ -22,6 +22,7 @@ struct ParameterBytes {
         const ParameterTable& table = parameters.table;
         for (ParameterId id = 0; id < table.count(); ++id) {
             if (table[id].layer >= 0) layer[table[id].layer] += of(id);
+            if (table[id].expert >= 0) experts[table[id].layer] += of(id);
             all += of(id);
         }
     }
@@ -29,7 +30,7 @@ struct ParameterBytes {
         return 4 * parameters.table[id].shape.size();
     }
     model::DecoderParameters parameters;
-    std::map<std::int64_t, std::int64_t> layer;
+    std::map<std::int64_t, std::int64_t> layer, experts;
     std::int64_t all = 0;
 };
 
@@ -136,22 +137,27 @@ TEST(ShardedTraffic, InAPipelineEachRankGathersItsOwnLayersAndItsTableOnceAStep)
     }
 }
 
-/// Rows of all experts go to all data ranks, whichever compute with them.
+/// Rows of experts go to those data ranks alone that compute with them.
 TEST(ShardedTraffic, ALayerWhoseExpertsAreSharedOutTravelsAThirdTimeWhereItsGradientsArePutOff) {
     const ModelConfig config = config_of(model::Family::deepseek_v3, 8);
-    const ParameterBytes bytes(config);
-    const model::DecoderParameters& ids = bytes.parameters;
     for (const Schedule schedule : {kOneForwardOneBack, Schedule::zero_bubble}) {
         for (const int data : {2, 4}) {
             constexpr int kPipeline = 2;
-            const parallel::MeshShape shape{.data = data, .pipeline = kPipeline, .expert = 2};
+            constexpr int kExpert = 2;
+            ParameterBytes bytes(config);
+            for (auto& [layer, size] : bytes.layer) {  // sent by all ranks together
+                const std::int64_t rest = size - bytes.experts[layer];
+                size = (data - 1) * rest + (data / kExpert - 1) * bytes.experts[layer];
+            }
+            const parallel::MeshShape shape{.data = data, .pipeline = kPipeline, .expert = kExpert};
             parallel::ThreadWorld world(narrow<int>(shape.ranks()));
             world.run([&](parallel::Communicator& axis) {
                 (void)updates_on(axis, config, {shape, schedule, 0, 3});
             });
             const std::int64_t waves = plan_minibatch(Data().sizes, kPlan).waves(data);
-            std::int64_t expected =
-                bytes.of(ids.head) + bytes.of(ids.final_norm) + bytes.of(ids.embedding);
+            const model::DecoderParameters& ids = bytes.parameters;
+            std::int64_t expected = (data - 1) * (bytes.of(ids.head) + bytes.of(ids.final_norm) +
+                                                  bytes.of(ids.embedding));
             for (int rank = 0; rank < kPipeline; ++rank) {
                 const auto part = model::pipeline_part(config, {kPipeline, rank, 1});
                 expected +=
@@ -159,7 +165,7 @@ TEST(ShardedTraffic, ALayerWhoseExpertsAreSharedOutTravelsAThirdTimeWhereItsGrad
                                   parallel::pipeline_steps(schedule, kPipeline, rank, waves, 1));
             }
             EXPECT_EQ(test::sent(world, {.over = "data", .kinds = {"weights"}}).bytes,
-                      kUpdates * (data - 1) * expected)
+                      kUpdates * expected)
                 << parallel::name_of(schedule) << " on " << data << " data ranks";
         }
     }
