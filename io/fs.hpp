@@ -32,6 +32,9 @@ class File {
     /// Writes all of `bytes` at `offset` with one system call where the system allows it; the file
     /// grows as needed.
     virtual void write_at(std::int64_t offset, std::span<const std::byte> bytes) = 0;
+    /// Asks the system to begin bringing these bytes, which were written, to the disk, so that
+    /// sync() finds less to do. A wish: it fails silently.
+    virtual void start_sync(std::int64_t /*offset*/, std::int64_t /*size*/) {}
     virtual void truncate(std::int64_t size) = 0;
     [[nodiscard]] virtual std::int64_t size() = 0;
     /// Returns when what was written is on the disk (fsync).

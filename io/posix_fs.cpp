@@ -58,6 +58,13 @@ class PosixFile final : public File {
         }
     }
 
+    void start_sync([[maybe_unused]] std::int64_t offset,
+                    [[maybe_unused]] std::int64_t size) override {
+#ifdef __linux__
+        (void)::sync_file_range(descriptor_.get(), offset, size, SYNC_FILE_RANGE_WRITE);
+#endif
+    }
+
     void truncate(std::int64_t size) override {
         if (::ftruncate(descriptor_.get(), size) != 0) throw file_error("resize", path_, errno);
     }

@@ -254,9 +254,9 @@ class Loader {
     std::vector<float> values_;
 };
 
-}  // namespace
-
-void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
+/// Without a word on whether the files are whole: reader.finish() says that, once all has been read
+/// that is wanted, and reads what was not.
+void read_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
     reader.require_same_model(name, weights.table());
     const model::OnDevice here(compute, weights);
@@ -266,13 +266,20 @@ void load_weights(io::CheckpointReader& reader, const std::string& name, model::
         if (box.empty()) continue;
         loader.load(name, kWeightsKind, id, box, weights.master_span(id));
     }
-    reader.finish();
     weights.pack(compute);
+}
+
+}  // namespace
+
+void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
+                  model::Compute& compute) {
+    read_weights(reader, name, weights, compute);
+    reader.finish();
 }
 
 void restore_stage(io::CheckpointReader& reader, const Environment& environment, Stage& stage) {
     for (const std::string& name : models_of(stage)) {
-        load_weights(reader, name, environment.models.at(name), environment.compute);
+        read_weights(reader, name, environment.models.at(name), environment.compute);
     }
     const auto& saved = reader.state().values;
     for (const OptimizerState& state : stage.optimizers()) {

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "io/checksum.hpp"
+#include "tests/fault/io/faulty_fs.hpp"
 #include "tests/unit/io/scratch.hpp"
 
 namespace rankwise::io {
@@ -61,6 +62,27 @@ TEST_F(Hdf5, PartsAreWrittenAndReadAnywhere) {
     file.read_part("d", 2, Element::f32, std::as_writable_bytes(std::span(middle)));
     EXPECT_EQ(middle, (std::vector<float>{3, 4, 5, 6}));
     EXPECT_EQ(file.size("d"), 10);
+}
+
+TEST_F(Hdf5, PartsOneAfterTheOtherReachTheFileInLargePieces) {
+    constexpr std::int64_t kSize = 7 << 20;  // floats: 28 MiB
+    std::vector<float> values(static_cast<std::size_t>(kSize));
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 1001);
+    test::FaultyFileSystem counting(*fs_);
+    Hdf5File file = Hdf5File::create(counting, scratch_ / "a.h5");
+    file.create_dataset("d", Element::f32, kSize);
+    const std::int64_t before = counting.operations();
+    std::int64_t at = 0;
+    for (std::int64_t part = 1; at < kSize; part = part % 70'001 * 3 + 5) {  // small ones and large
+        const auto some = std::span(values).subspan(
+            static_cast<std::size_t>(at), static_cast<std::size_t>(std::min(part, kSize - at)));
+        file.write_part("d", at, Element::f32, std::as_bytes(some));
+        at += std::ssize(some);
+    }
+    EXPECT_LE(counting.operations() - before, 5);
+    const auto written = file.close();
+    EXPECT_EQ(written.checksum, checksum_of(*fs_->open(scratch_ / "a.h5", OpenMode::read)));
+    EXPECT_EQ(Hdf5File::open(*fs_, scratch_ / "a.h5").read<float>("d"), values);
 }
 
 TEST_F(Hdf5, StringsKeepAnyBytesIncludingNulsAtTheEnd) {
