@@ -11,6 +11,9 @@ namespace rankwise::io {
 namespace {
 
 constexpr std::int64_t kBufferBytes = std::int64_t{8} << 20U;
+/// Files that are read ahead, so many blocks at a time: of more, memory would be held for each.
+constexpr std::int64_t kReadAhead = 4;
+constexpr std::int64_t kAheadBlocks = 4;
 
 std::string list_of_saved(const Manifest& manifest) {
     std::set<std::string> saved;
@@ -154,7 +157,8 @@ VerifiedFile& CheckpointReader::open(std::int64_t index) {
     const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
     const Path path = path_ / entry.file;
     if (!fs_.exists(path)) corrupt(entry.file, "the file is missing");
-    auto file = std::make_unique<VerifiedFile>(fs_.open(path, OpenMode::read));
+    auto file = std::make_unique<VerifiedFile>(fs_.open(path, OpenMode::read),
+                                               files_opened() < kReadAhead ? kAheadBlocks : 1);
     if (const std::int64_t size = file->size(); size != entry.bytes) {
         refuse_anothers(entry);
         corrupt(entry.file, fmt::format("{} bytes were written, {} are there", entry.bytes, size));

@@ -1,6 +1,7 @@
 #include "io/verified_file.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "src/base/checked.hpp"
 
@@ -13,11 +14,10 @@ namespace {
 
 }  // namespace
 
-VerifiedFile::VerifiedFile(std::unique_ptr<File> file)
-    : file_(std::move(file)), size_(file_->size()) {
-    const auto blocks = static_cast<std::size_t>(ceil_div(size_, kChecksumBlock));
-    hashes_.resize(blocks);
-    known_.resize(blocks);
+VerifiedFile::VerifiedFile(std::unique_ptr<File> file, std::int64_t blocks)
+    : file_(std::move(file)), size_(file_->size()), stretch_(blocks * kChecksumBlock) {
+    hashes_.resize(static_cast<std::size_t>(ceil_div(size_, kChecksumBlock)));
+    known_.resize(static_cast<std::size_t>(ceil_div(size_, stretch_)));
 }
 
 void VerifiedFile::write_at(std::int64_t /*offset*/, std::span<const std::byte> /*bytes*/) {
@@ -30,55 +30,66 @@ void VerifiedFile::sync() {
     refuse();
 }
 
-std::int64_t VerifiedFile::block_size(std::int64_t index) const {
-    return std::min(kChecksumBlock, size_ - index * kChecksumBlock);
-}
-
-void VerifiedFile::note(std::int64_t index, std::span<const std::byte> block) {
-    const auto i = static_cast<std::size_t>(index);
-    if (known_[i]) return;
-    hashes_[i] = checksum_of_block(block);
-    known_[i] = true;
+VerifiedFile::Stretch VerifiedFile::fetch(Stretch room, std::int64_t index) const {
+    Stretch read = std::move(room);
+    read.bytes.resize(static_cast<std::size_t>(std::min(stretch_, size_ - index * stretch_)));
+    read.bytes.resize(static_cast<std::size_t>(file_->read_at(index * stretch_, read.bytes)));
+    read.hashes.clear();
+    for (std::int64_t at = 0; at < std::ssize(read.bytes); at += kChecksumBlock) {
+        read.hashes.push_back(
+            checksum_of_block(std::span(read.bytes)
+                                  .subspan(static_cast<std::size_t>(at),
+                                           static_cast<std::size_t>(std::min(
+                                               kChecksumBlock, std::ssize(read.bytes) - at)))));
+    }
+    read.index = index;
+    return read;
 }
 
 const std::vector<std::byte>& VerifiedFile::hold(std::int64_t index) {
-    for (const Held& held : held_) {
+    for (const Stretch& held : held_) {
         if (held.index == index) return held.bytes;
     }
-    Held& held = held_[next_held_];
-    next_held_ = (next_held_ + 1) % held_.size();
+    const bool expected = ahead_index_ == index;
+    const bool follows = expected || held_[1 - next_held_].index == index - 1;
+    Stretch& held = held_[next_held_];
+    next_held_ = 1 - next_held_;
     held.index = -1;  // should reading fail
-    held.bytes.resize(static_cast<std::size_t>(block_size(index)));
-    const std::int64_t read = file_->read_at(index * kChecksumBlock, held.bytes);
-    held.bytes.resize(static_cast<std::size_t>(read));  // cut short meanwhile: the hash will tell
-    held.index = index;
-    note(index, held.bytes);
+    if (expected) {
+        ahead_index_ = -1;
+        spare_ = std::exchange(held, ahead_.get());
+    } else {
+        held = fetch(std::move(held), index);
+    }
+    // Of a file that was cut short meanwhile hashes are missing: it will not pass.
+    if (!known_[static_cast<std::size_t>(index)]) {
+        std::ranges::copy(held.hashes, hashes_.begin() + index * (stretch_ / kChecksumBlock));
+        known_[static_cast<std::size_t>(index)] = true;
+    }
+    const std::int64_t next = index + 1;
+    if (stretch_ > kChecksumBlock && follows && ahead_index_ < 0 && next < std::ssize(known_) &&
+        !known_[static_cast<std::size_t>(next)]) {
+        ahead_index_ = next;
+        ahead_ =
+            std::async(std::launch::async, [this, next] { return fetch(std::move(spare_), next); });
+    }
     return held.bytes;
 }
 
 std::int64_t VerifiedFile::read_at(std::int64_t offset, std::span<std::byte> bytes) {
-    const std::int64_t end = std::min(offset + static_cast<std::int64_t>(bytes.size()), size_);
+    const std::int64_t end = std::min(offset + std::ssize(bytes), size_);
     std::int64_t at = offset;
     while (at < end) {
-        const std::int64_t index = at / kChecksumBlock;
-        const std::int64_t begin = index * kChecksumBlock;
-        const std::int64_t piece_end = std::min(end, begin + kChecksumBlock);
-        const auto piece = bytes.subspan(static_cast<std::size_t>(at - offset),
-                                         static_cast<std::size_t>(piece_end - at));
-        std::int64_t read = 0;
-        if (piece_end - at == block_size(index)) {  // hashed where it is wanted
-            read = file_->read_at(at, piece);
-            note(index, piece.first(static_cast<std::size_t>(read)));
-        } else {
-            const auto block = std::span(hold(index));
-            const auto rest =
-                block.subspan(std::min(block.size(), static_cast<std::size_t>(at - begin)));
-            const auto part = rest.first(std::min(rest.size(), piece.size()));
-            std::copy(part.begin(), part.end(), piece.begin());
-            read = static_cast<std::int64_t>(part.size());
-        }
-        at += read;
-        if (read < piece_end - (at - read)) break;
+        const std::int64_t index = at / stretch_;
+        const std::int64_t begin = index * stretch_;
+        const auto wanted = static_cast<std::size_t>(std::min(end, begin + stretch_) - at);
+        const auto stretch = std::span(hold(index));
+        const auto rest =
+            stretch.subspan(std::min(stretch.size(), static_cast<std::size_t>(at - begin)));
+        const auto part = rest.first(std::min(rest.size(), wanted));
+        std::ranges::copy(part, bytes.begin() + (at - offset));
+        at += std::ssize(part);
+        if (part.size() < wanted) break;
     }
     return std::max<std::int64_t>(0, at - offset);
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <future>
 #include <memory>
 #include <span>
 #include <vector>
@@ -15,10 +16,12 @@ namespace rankwise::io {
 
 /// Reads another file and hashes what passes, block by block (io/checksum.hpp); what was never
 /// asked for is read by finish(). Until finish() says that the checksum is right, nothing that was
-/// read may be trusted. For reading only; one thread.
+/// read may be trusted. For reading only; one thread. Where a stretch of several blocks is read at
+/// a time, another thread helps it: while it uses one, the one behind is read and hashed.
 class VerifiedFile final : public File {
   public:
-    explicit VerifiedFile(std::unique_ptr<File> file);
+    /// @param blocks  of a stretch; three stretches are held, of one block each two
+    explicit VerifiedFile(std::unique_ptr<File> file, std::int64_t blocks = 1);
 
     std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override;
     [[nodiscard]] std::int64_t size() override { return size_; }
@@ -31,21 +34,25 @@ class VerifiedFile final : public File {
     [[nodiscard]] UInt128 finish();
 
   private:
-    /// A block that was read for a part of it. Data and the tables between them take turns.
-    struct Held {
+    /// So many blocks, of which the last stretch may have fewer, and their hashes.
+    struct Stretch {
         std::int64_t index = -1;
-        std::vector<std::byte> bytes;
+        std::vector<std::byte> bytes;  ///< fewer if the file was cut short meanwhile
+        std::vector<UInt128> hashes;
     };
-    [[nodiscard]] std::int64_t block_size(std::int64_t index) const;
+    [[nodiscard]] Stretch fetch(Stretch room, std::int64_t index) const;
     const std::vector<std::byte>& hold(std::int64_t index);
-    void note(std::int64_t index, std::span<const std::byte> block);
 
     std::unique_ptr<File> file_;
     std::int64_t size_;
+    std::int64_t stretch_;  ///< bytes
     std::vector<UInt128> hashes_;
-    std::vector<bool> known_;
-    std::array<Held, 2> held_;
+    std::vector<bool> known_;      ///< by stretch
+    std::array<Stretch, 2> held_;  ///< data and the tables between them take turns
     std::size_t next_held_ = 0;
+    Stretch spare_;
+    std::int64_t ahead_index_ = -1;
+    std::future<Stretch> ahead_;  ///< last: waits before the file goes
 };
 
 }  // namespace rankwise::io

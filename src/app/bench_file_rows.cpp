@@ -63,7 +63,9 @@ class Files {
           stage_(environment_, policy_),
           folder_(context.options().folder),
           saver_(context.files(), folder_ / "checkpoints", environment_, {.keep_last = kKept},
-                 false, [this](const io::Path& path) { checkpoint_ = path; }),
+                 false, [](const io::Path&) {}),
+          background_(context.files(), folder_ / "checkpoints", environment_, {.keep_last = kKept},
+                      true, [](const io::Path&) {}),
           plain_(folder_ / fmt::format("plain_{:05}", context.world().rank())),
           bytes_(3 * policy_.bytes()) {
         context.files().create_directories(folder_);
@@ -79,17 +81,12 @@ class Files {
     /// Of all ranks.
     [[nodiscard]] std::int64_t bytes() const { return bytes_; }
 
-    double save() {
-        // As with the plain file: what is not needed any more goes before the clock starts.
-        if (context_.world().rank() == 0)
-            (void)io::prune(context_.files(), folder_ / "checkpoints", 1, 0);
-        return timed([&] {
-            saver_.save(stage_, {.stage = "bench",
-                                 .step = ++step_,
-                                 .seed = 1,
-                                 .numerics_version = kNumericsVersion,
-                                 .mesh = {{"data", environment_.data().size()}}});
-        });
+    double save() { return saved_by(saver_); }
+    /// Until the run may go on, while the files are written.
+    double save_in_background() {
+        const double stall_s = saved_by(background_);
+        background_.finish();
+        return stall_s;
     }
     double write_plain() {
         context_.files().remove_tree(plain_);  // as a checkpoint, it is written anew
@@ -118,6 +115,18 @@ class Files {
     }
 
   private:
+    double saved_by(stages::Checkpointer& saver) {
+        // As with the plain file: what is not needed any more goes before the clock starts.
+        if (context_.world().rank() == 0)
+            (void)io::prune(context_.files(), folder_ / "checkpoints", 1, 0);
+        return timed([&] {
+            saver.save(stage_, {.stage = "bench",
+                                .step = ++step_,
+                                .seed = 1,
+                                .numerics_version = kNumericsVersion,
+                                .mesh = {{"data", environment_.data().size()}}});
+        });
+    }
     [[nodiscard]] std::int64_t mine() const { return bytes_ / context_.world().size(); }
     [[nodiscard]] std::size_t piece(std::int64_t at) const {
         return static_cast<std::size_t>(std::min(kPlainBlock, mine() - at));
@@ -145,9 +154,8 @@ class Files {
     stages::Environment environment_;
     Trained stage_;
     io::Path folder_;
-    stages::Checkpointer saver_;
+    stages::Checkpointer saver_, background_;
     io::Path plain_;
-    io::Path checkpoint_;
     std::int64_t bytes_;
     std::int64_t step_ = 0;
     std::vector<std::byte> block_;
@@ -175,12 +183,26 @@ BenchRow file_row(const BenchModel& model, bool reading) {
             }};
 }
 
+BenchRow stall_row(const BenchModel& model) {
+    return {.name = fmt::format("checkpoint/stall/{}", model.name),
+            .what = "weights and moments copied, to be written while the run goes on",
+            .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
+                Files files(context, model);
+                const RowFacts facts = facts_of(files);
+                meter.expect({{.bytes = 2.0 * facts.work.bytes}});  // read and written
+                (void)files.save_in_background();
+                while (meter.more()) meter.sample(files.save_in_background());
+                return facts;
+            }};
+}
+
 }  // namespace
 
 void append_file_rows(const BenchSizes& sizes, std::vector<BenchRow>& rows) {
     for (const BenchModel& model : sizes.models) {
         rows.push_back(file_row(model, false));
         rows.push_back(file_row(model, true));
+        rows.push_back(stall_row(model));
     }
 }
 

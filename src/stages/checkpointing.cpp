@@ -4,13 +4,17 @@
 #include <utility>
 
 #include "parallel/shard_map.hpp"
-#include "src/base/host_buffer.hpp"
 
 namespace rankwise::stages {
 
 /// What this rank saves: host copies, or where it lies on the device; items refer to them.
 class Collected {
   public:
+    Collected() = default;
+    /// @param spare  copies of a save that is done: those of the same sizes are used again, since
+    /// the system takes longer to clear new memory than it takes to fill
+    explicit Collected(std::vector<HostBuffer> spare) : spare_(std::move(spare)) {}
+
     /// @param copied  the values may change before they are written
     void add(model::Compute& compute, const std::string& model, const char* kind, ParameterId id,
              const Box& box, DeviceSpan<const float> values, bool copied) {
@@ -21,7 +25,7 @@ class Collected {
         item.box = box;
         const auto bytes = cast_span<const std::byte>(values);
         if (copied) {
-            const HostBuffer& copy = copies_.emplace_back(bytes.size());
+            const HostBuffer& copy = copies_.emplace_back(room(bytes.size()));
             compute.device.download(bytes, copy.bytes(), compute.stream);
             item.bytes = copy.bytes();
         } else {
@@ -31,10 +35,24 @@ class Collected {
         }
     }
     [[nodiscard]] std::span<const io::ShardItem> items() const { return items_; }
+    /// Its copies, for a save to come.
+    [[nodiscard]] std::vector<HostBuffer> take_copies() {
+        items_.clear();
+        return std::move(copies_);
+    }
 
   private:
+    HostBuffer room(std::int64_t bytes) {
+        const std::size_t next = copies_.size();
+        if (next < spare_.size() && std::ssize(spare_[next].bytes()) == bytes)
+            return std::move(spare_[next]);
+        spare_.clear();  // of another stage
+        return HostBuffer(bytes);
+    }
+
     std::vector<io::ShardItem> items_;
     std::vector<HostBuffer> copies_;  // what they hold stays where it is
+    std::vector<HostBuffer> spare_;
 };
 
 namespace {
@@ -78,8 +96,9 @@ std::vector<std::string> models_of(const Stage& stage) {
 }
 
 /// @param copied  what is collected is written while the run goes on
-Collected collect(const Environment& environment, Stage& stage, bool copied) {
-    Collected collected;
+Collected collect(const Environment& environment, Stage& stage, bool copied,
+                  std::vector<HostBuffer> spare) {
+    Collected collected(std::move(spare));
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
         const model::OnDevice here(environment.compute, weights);
@@ -173,11 +192,10 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     if (world.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
     world.barrier("checkpoint:begin");
 
-    pending->parts = collect(environment_, stage, background_);
+    pending->parts = collect(environment_, stage, background_, std::exchange(spare_, {}));
     const auto write = [&fs = fs_, rank = world.rank(), pending] {
         pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
                                          pending->parts.items());
-        pending->parts = {};
     };
     if (background_) {
         writer_.start(write);
@@ -199,6 +217,7 @@ void Checkpointer::finish() {
     // What could not be written is forgotten before that is thrown: nobody may commit it later.
     const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
     writer_.join();
+    spare_ = pending->parts.take_copies();
     commit(pending);
 }
 

@@ -6,10 +6,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "io/async_writer.hpp"
 #include "io/checkpoint.hpp"
 #include "io/checkpoint_reader.hpp"
+#include "src/base/host_buffer.hpp"
 #include "src/stages/stage.hpp"
 
 namespace rankwise::stages {
@@ -40,8 +42,9 @@ struct Retention {
 };
 
 /// Writes a run's checkpoints, while the next steps compute if `background`: what a rank saves is
-/// copied, and one I/O thread writes the copy. Every data rank writes the rows that it owns (the
-/// same whatever `zero` is); data rank 0 commits. Members are collective over the data axis.
+/// copied, and one I/O thread writes the copy, whose memory is kept for the next. Every data rank
+/// writes the rows that it owns (the same whatever `zero` is); data rank 0 commits. Members are
+/// collective over the data axis.
 class Checkpointer {
   public:
     /// @param saved  told on data rank 0 of each checkpoint that has become whole
@@ -72,6 +75,7 @@ class Checkpointer {
     bool background_;
     std::function<void(const io::Path&)> saved_;
     std::shared_ptr<Pending> pending_;  ///< shared with the job
+    std::vector<HostBuffer> spare_;     ///< copies of the last save
     io::AsyncWriter writer_;            ///< last: its thread ends before what it uses
 };
 

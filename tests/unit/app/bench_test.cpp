@@ -132,7 +132,8 @@ TEST(Bench, EveryRowOfTheTableRunsOnTinySizes) {
                                               "decode_bf16/tiny/2",
                                               "grpo/tiny",
                                               "checkpoint/write/tiny",
-                                              "checkpoint/read/tiny"}));
+                                              "checkpoint/read/tiny",
+                                              "checkpoint/stall/tiny"}));
     EXPECT_FALSE(std::filesystem::exists(options.folder));
 }
 

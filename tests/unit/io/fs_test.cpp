@@ -204,21 +204,25 @@ TEST_F(Files, AFileThatIsVerifiedIsReadOnceWhateverIsAskedFor) {
     test::put(path, whole);
     const auto file = fs_->open(path, OpenMode::read);
     const UInt128 expected = checksum_of(*file);
-    auto counting = std::make_unique<CountedFile>(*file);
-    const CountedFile& counted = *counting;
-    VerifiedFile verified(std::move(counting));
-    std::string part(static_cast<std::size_t>(3 * kChecksumBlock), 0);
-    for (const std::int64_t from : {std::int64_t{7}, kChecksumBlock / 2, 2 * kChecksumBlock}) {
-        const std::int64_t read = verified.read_at(from, std::as_writable_bytes(std::span(part)));
-        EXPECT_EQ(read, static_cast<std::int64_t>(part.size()));
-        EXPECT_EQ(part, whole.substr(static_cast<std::size_t>(from), part.size()));
+    for (const std::int64_t blocks :
+         {1, 2, 4, 9}) {  // of a stretch; of several the next is read ahead
+        auto counting = std::make_unique<CountedFile>(*file);
+        const CountedFile& counted = *counting;
+        VerifiedFile verified(std::move(counting), blocks);
+        std::string part(static_cast<std::size_t>(3 * kChecksumBlock), 0);
+        for (const std::int64_t from : {std::int64_t{7}, kChecksumBlock / 2, 2 * kChecksumBlock}) {
+            const std::int64_t read =
+                verified.read_at(from, std::as_writable_bytes(std::span(part)));
+            EXPECT_EQ(read, static_cast<std::int64_t>(part.size()));
+            EXPECT_EQ(part, whole.substr(static_cast<std::size_t>(from), part.size()));
+        }
+        // Beyond the end there is nothing.
+        EXPECT_EQ(verified.read_at(size - 4, std::as_writable_bytes(std::span(part))), 4);
+        EXPECT_EQ(verified.read_at(size + 4, std::as_writable_bytes(std::span(part))), 0);
+        const std::int64_t before = counted.bytes_read();
+        EXPECT_EQ(verified.finish(), expected);
+        EXPECT_EQ(counted.bytes_read(), before);  // all had passed already
     }
-    // Beyond the end there is nothing.
-    EXPECT_EQ(verified.read_at(size - 4, std::as_writable_bytes(std::span(part))), 4);
-    EXPECT_EQ(verified.read_at(size + 4, std::as_writable_bytes(std::span(part))), 0);
-    const std::int64_t before = counted.bytes_read();
-    EXPECT_EQ(verified.finish(), expected);
-    EXPECT_EQ(counted.bytes_read(), before);  // all had passed already
 }
 
 }  // namespace
