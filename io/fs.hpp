@@ -27,7 +27,7 @@ class File {
     virtual ~File() = default;
 
     /// Fills `bytes` from `offset`. @return bytes read; fewer than asked for only at the end of the
-    /// file.
+    /// file. Two threads may read at the same time.
     virtual std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) = 0;
     /// Writes all of `bytes` at `offset` with one system call where the system allows it; the file
     /// grows as needed.

@@ -1,6 +1,7 @@
 #include "io/verified_file.hpp"
 
 #include <algorithm>
+#include <system_error>
 #include <utility>
 
 #include "src/base/checked.hpp"
@@ -46,33 +47,44 @@ VerifiedFile::Stretch VerifiedFile::fetch(Stretch room, std::int64_t index) cons
     return read;
 }
 
+/// Of a file that was cut short meanwhile hashes are missing: it will not pass.
+void VerifiedFile::note(const Stretch& stretch) {
+    const auto i = static_cast<std::size_t>(stretch.index);
+    if (known_[i]) return;
+    std::ranges::copy(stretch.hashes,
+                      hashes_.begin() + stretch.index * (stretch_ / kChecksumBlock));
+    known_[i] = true;
+}
+
+void VerifiedFile::start_ahead(std::int64_t index) {
+    if (index >= std::ssize(known_) || known_[static_cast<std::size_t>(index)]) return;
+    try {
+        ahead_ = std::async(std::launch::async,
+                            [this, index] { return fetch(std::move(spare_), index); });
+        ahead_index_ = index;
+    } catch (const std::system_error&) {
+        // No thread to be had: it is read when it is wanted.
+    }
+}
+
 const std::vector<std::byte>& VerifiedFile::hold(std::int64_t index) {
     for (const Stretch& held : held_) {
         if (held.index == index) return held.bytes;
     }
-    const bool expected = ahead_index_ == index;
-    const bool follows = expected || held_[1 - next_held_].index == index - 1;
+    const bool follows = held_[1 - next_held_].index == index - 1;
     Stretch& held = held_[next_held_];
     next_held_ = 1 - next_held_;
     held.index = -1;  // should reading fail
-    if (expected) {
-        ahead_index_ = -1;
-        spare_ = std::exchange(held, ahead_.get());
-    } else {
-        held = fetch(std::move(held), index);
+    const bool ahead = ahead_.valid();
+    if (ahead) {
+        Stretch arrived = ahead_.get();
+        note(arrived);
+        spare_ = ahead_index_ == index ? std::exchange(held, std::move(arrived))
+                                       : std::move(arrived);  // the reader has gone elsewhere
     }
-    // Of a file that was cut short meanwhile hashes are missing: it will not pass.
-    if (!known_[static_cast<std::size_t>(index)]) {
-        std::ranges::copy(held.hashes, hashes_.begin() + index * (stretch_ / kChecksumBlock));
-        known_[static_cast<std::size_t>(index)] = true;
-    }
-    const std::int64_t next = index + 1;
-    if (stretch_ > kChecksumBlock && follows && ahead_index_ < 0 && next < std::ssize(known_) &&
-        !known_[static_cast<std::size_t>(next)]) {
-        ahead_index_ = next;
-        ahead_ =
-            std::async(std::launch::async, [this, next] { return fetch(std::move(spare_), next); });
-    }
+    if (held.index != index) held = fetch(std::move(held), index);
+    note(held);
+    if (stretch_ > kChecksumBlock && (follows || ahead)) start_ahead(index + 1);
     return held.bytes;
 }
 
@@ -98,6 +110,8 @@ UInt128 VerifiedFile::finish() {
     for (std::size_t i = 0; i < known_.size(); ++i) {
         if (!known_[i]) (void)hold(static_cast<std::int64_t>(i));
     }
+    held_ = {};  // it may stay open for long
+    spare_ = {};
     return checksum_of_blocks(hashes_);
 }
 

@@ -1,4 +1,4 @@
-// A file that is verified while it is read: the check fetches nothing that was asked for.
+// A file that is verified while it is read: the check fetches nothing twice.
 #pragma once
 
 #include <array>
@@ -41,6 +41,8 @@ class VerifiedFile final : public File {
         std::vector<UInt128> hashes;
     };
     [[nodiscard]] Stretch fetch(Stretch room, std::int64_t index) const;
+    void note(const Stretch& stretch);
+    void start_ahead(std::int64_t index);
     const std::vector<std::byte>& hold(std::int64_t index);
 
     std::unique_ptr<File> file_;

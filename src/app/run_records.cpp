@@ -144,9 +144,10 @@ std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path) 
             const std::string name = key.substr(kPlannedTraffic.size());
             const std::size_t slash = name.find('/');
             if (slash == std::string::npos) continue;
+            const auto sent = json.find(kSentTraffic + name);
+            if (sent == json.end() || !sent->is_number_integer()) continue;
             record.sent.push_back({name.substr(0, slash), name.substr(slash + 1),
-                                   value.get<std::int64_t>(),
-                                   json.value(kSentTraffic + name, std::int64_t{0})});
+                                   value.get<std::int64_t>(), sent->get<std::int64_t>()});
         }
         const auto same = std::ranges::find(records, record.stage, &MemoryRecord::stage);
         if (same == records.end()) {
@@ -154,7 +155,17 @@ std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path) 
         } else {  // the run was stopped in this stage
             same->planned = std::max(same->planned, record.planned);
             same->peak = std::max(same->peak, record.peak);
-            same->sent = std::move(record.sent);
+            for (const TrafficRecord& row : record.sent) {
+                const auto before = std::ranges::find_if(same->sent, [&](const TrafficRecord& r) {
+                    return r.phase == row.phase && r.axis == row.axis;
+                });
+                if (before == same->sent.end()) {
+                    same->sent.push_back(row);
+                    continue;
+                }
+                before->planned = std::max(before->planned, row.planned);
+                before->sent = std::max(before->sent, row.sent);
+            }
         }
     };
     for_each_line(fs, path, {"stage", kPlannedMemory, kPeakMemory}, read);

@@ -116,13 +116,10 @@ class TrainRun {
     /// Bytes that the ranks of this node may take beside what they hold already: of all nodes' the
     /// least for a rank, so that all ranks plan, and say, the same.
     [[nodiscard]] std::int64_t memory_to_plan_for() const {
-        if (options_.run.memory_gb == 0.0) {
-            const std::int64_t each = session_.world().all_reduce_min(
-                "memory:available", available_bytes() / session_.ranks_here());
-            return each * session_.ranks_here();
-        }
         const auto limit = static_cast<std::int64_t>(options_.run.memory_gb * 1e9);
-        return std::max(std::int64_t{0}, limit - program_bytes_) * session_.ranks_here();
+        const std::int64_t each = limit == 0 ? available_bytes() / session_.ranks_here()
+                                             : std::max(std::int64_t{0}, limit - program_bytes_);
+        return session_.world().all_reduce_min("memory:available", each) * session_.ranks_here();
     }
 
     /// Chooses the layers that are computed again: of all ranks' needs the greatest.
@@ -141,17 +138,17 @@ class TrainRun {
     /// Planned against measured, for the log and the report.
     void record_resources(const StageMemory& planned) {
         const std::vector<TrafficRecord> sent = traffic_.compare(planned.sent, session_.world());
-        if (!session_.owns_process()) return;  // the process is of several ranks
-        const std::int64_t peak =
-            session_.world().all_reduce_max("memory:peak", peak_resident_bytes());
-        log_.info("stage {}: {} MB at the peak, {} planned", planned.stage, megabytes(peak),
-                  megabytes(planned.bytes() + program_bytes_));
         for (const TrafficRecord& row : sent) {
             log_.info(
                 "stage {}: {} over {} axis: {:.3f} MB a rank and step at most, {:.3f} planned",
                 planned.stage, row.phase, row.axis, static_cast<double>(row.sent) / 1e6,
                 static_cast<double>(row.planned) / 1e6);
         }
+        if (!session_.owns_process()) return;  // the process is of several ranks
+        const std::int64_t peak =
+            session_.world().all_reduce_max("memory:peak", peak_resident_bytes());
+        log_.info("stage {}: {} MB at the peak, {} planned", planned.stage, megabytes(peak),
+                  megabytes(planned.bytes() + program_bytes_));
         if (session_.rank() != 0) return;
         records_->resources({planned.stage, planned.bytes() + program_bytes_, peak, sent});
     }
@@ -194,6 +191,7 @@ class TrainRun {
         const NamedStage& named = *options_.stages[at.stage];
         std::unique_ptr<stages::Stage> stage;
         const StageMemory& memory = memory_[at.stage + memory_.size() - options_.stages.size()];
+        checkpointer_.begin_stage();
         session_.start_together([&] {
             engine_.reserve(memory);
             reset_peak();  // what the stage before held is given back by now

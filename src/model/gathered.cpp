@@ -176,16 +176,30 @@ Gathered::Slot& Gathered::start(Compute& compute, std::int64_t layer) {
 /// For each rank what it reads of this rank's rows.
 DeviceSpan<float> Gathered::fill(Compute& compute, Slot& slot, const Group& group) {
     const DeviceSpan<float> sent = slot.sent.span().subspan(0, sums::total_of(group.sent));
+    std::vector<parallel::ShardPiece> pieces;
+    for (std::int64_t id = group.ids.begin; id < group.ids.end; ++id) {
+        if (const auto piece = owners_.piece(data_.rank(), narrow<ParameterId>(id)))
+            pieces.push_back(*piece);
+    }
     std::int64_t at = 0;
     for (int rank = 0; rank < owners_.ranks(); ++rank) {
-        for (std::int64_t id = group.ids.begin; id < group.ids.end; ++id) {
-            const auto piece = owners_.piece(data_.rank(), narrow<ParameterId>(id));
-            if (!piece || !reads(rank, id)) continue;
-            compute.device.copy(
-                cast_span<const std::byte>(masters_.subspan(piece->offset, piece->size)),
-                cast_span<std::byte>(sent.subspan(at, piece->size)), compute.stream);
-            at += piece->size;
+        // Rows that lie one after the other go with one copy.
+        Range run;
+        const auto copy = [&] {
+            if (run.empty()) return;
+            compute.device.copy(cast_span<const std::byte>(masters_.subspan(run.begin, run.size())),
+                                cast_span<std::byte>(sent.subspan(at, run.size())), compute.stream);
+            at += run.size();
+        };
+        for (const parallel::ShardPiece& piece : pieces) {
+            if (!reads(rank, piece.parameter)) continue;
+            if (piece.offset != run.end) {
+                copy();
+                run = {piece.offset, piece.offset};
+            }
+            run.end += piece.size;
         }
+        copy();
     }
     return sent;
 }

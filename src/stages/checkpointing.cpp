@@ -35,6 +35,8 @@ class Collected {
         }
     }
     [[nodiscard]] std::span<const io::ShardItem> items() const { return items_; }
+    /// What was not used again goes.
+    void drop_spare() { spare_.clear(); }
     /// Its copies, for a save to come.
     [[nodiscard]] std::vector<HostBuffer> take_copies() {
         items_.clear();
@@ -125,6 +127,7 @@ Collected collect(const Environment& environment, Stage& stage, bool copied,
             add(kSecondMomentKind, state.optimizer->second_moments());
         });
     }
+    collected.drop_spare();
     return collected;
 }
 
@@ -155,6 +158,7 @@ struct Checkpointer::Pending {
     io::Manifest manifest;
     Collected parts;
     io::ShardEntry entry;
+    bool of_this_stage = true;  ///< its copies will serve the next save
 };
 
 Checkpointer::Checkpointer(io::FileSystem& fs, io::Path directory, const Environment& environment,
@@ -217,8 +221,14 @@ void Checkpointer::finish() {
     // What could not be written is forgotten before that is thrown: nobody may commit it later.
     const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
     writer_.join();
-    spare_ = pending->parts.take_copies();
+    if (pending->of_this_stage) spare_ = pending->parts.take_copies();
+    pending->parts = {};
     commit(pending);
+}
+
+void Checkpointer::begin_stage() {
+    spare_.clear();
+    if (pending_) pending_->of_this_stage = false;
 }
 
 void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {

@@ -43,11 +43,11 @@ struct Retention {
 
 /// Writes a run's checkpoints, while the next steps compute if `background`: what a rank saves is
 /// copied, and one I/O thread writes the copy, whose memory is kept for the next. Every data rank
-/// writes the rows that it owns (the same whatever `zero` is); data rank 0 commits. Members are
-/// collective over the data axis.
+/// writes the rows that it owns (the same whatever `zero` is); rank 0 commits. Members are
+/// collective over all ranks.
 class Checkpointer {
   public:
-    /// @param saved  told on data rank 0 of each checkpoint that has become whole
+    /// @param saved  told on rank 0 of each checkpoint that has become whole
     Checkpointer(io::FileSystem& fs, io::Path directory, const Environment& environment,
                  Retention retention, bool background, std::function<void(const io::Path&)> saved);
     Checkpointer(const Checkpointer&) = delete;
@@ -63,6 +63,8 @@ class Checkpointer {
     void poll();
     /// Waits until the save under way is whole.
     void finish();
+    /// What comes saves something else: memory that copies were made in is given back.
+    void begin_stage();
 
   private:
     struct Pending;
@@ -75,7 +77,7 @@ class Checkpointer {
     bool background_;
     std::function<void(const io::Path&)> saved_;
     std::shared_ptr<Pending> pending_;  ///< shared with the job
-    std::vector<HostBuffer> spare_;     ///< copies of the last save
+    std::vector<HostBuffer> spare_;     ///< copies of the stage's last save
     io::AsyncWriter writer_;            ///< last: its thread ends before what it uses
 };
 

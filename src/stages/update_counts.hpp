@@ -29,8 +29,7 @@ class UpdateCounts {
     ///  * update/tokens, update/tokens_shared: rows that went through the layers; rows that
     ///    computing a prompt once for its answers saved;
     ///  * of a model with experts experts/empty, experts/most_tokens: how often an expert of a
-    ///  layer
-    ///    got no token of a micro-batch; the most that one got.
+    ///    layer got no token of a micro-batch; the most that one got.
     /// @param before, after  of this rank's trainer, around the step
     void append(const Environment& environment, const update::TokenCounts& before,
                 const update::TokenCounts& after, io::MetricLine& metrics) const;

@@ -15,6 +15,7 @@ BREACHES = {
     "relative": ("io/a.cpp", '#include "fs.hpp"\n', "include from the root"),
     "mpi": ("src/model/a.cpp", "#include <mpi.h>\n", "may include mpi.h"),
     "options": ("src/stages/a.cpp", "#include <boost/program_options.hpp>\n", "may include boost/program_options"),
+    "sum": ("src/sums/a.cpp", '#include "parallel/mpi_float_sum.hpp"\n', "may include parallel/mpi_float_sum.hpp"),
     "heavy": ("io/a.hpp", "#include <nlohmann/json.hpp>\n", "is heavy"),
     "environment": ("io/a.cpp", 'auto x = std::getenv("HOME");\n', "read the environment"),
     "signals": ("src/stages/a.cpp", "#include <csignal>\n", "touch signals"),

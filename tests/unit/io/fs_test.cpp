@@ -1,8 +1,10 @@
 #include "io/fs.hpp"
 
 #include <gtest/gtest.h>
+
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <atomic>
 
 #include <csignal>
 
@@ -178,7 +180,7 @@ class CountedFile final : public File {
 
   private:
     File& file_;
-    std::int64_t read_ = 0;
+    std::atomic<std::int64_t> read_ = 0;
 };
 
 TEST_F(Files, PiecesOneAfterTheOtherAreNotReadBackForTheChecksum) {
@@ -223,6 +225,63 @@ TEST_F(Files, AFileThatIsVerifiedIsReadOnceWhateverIsAskedFor) {
         EXPECT_EQ(verified.finish(), expected);
         EXPECT_EQ(counted.bytes_read(), before);  // all had passed already
     }
+}
+
+TEST_F(Files, AReaderThatGoesElsewhereFindsWhatIsThereAndTheFileIsReadAheadFromThereOn) {
+    const Path path = scratch_ / "a";
+    std::string whole(static_cast<std::size_t>(12 * kChecksumBlock + 5), 0);
+    for (std::size_t i = 0; i < whole.size(); ++i) whole[i] = static_cast<char>(i >> 12U);
+    test::put(path, whole);
+    const auto file = fs_->open(path, OpenMode::read);
+    const UInt128 expected = checksum_of(*file);
+    auto counting = std::make_unique<CountedFile>(*file);
+    const CountedFile& counted = *counting;
+    VerifiedFile verified(std::move(counting), 2);
+    std::string part(1000, 0);
+    // Each time two stretches one after the other, the third being on its way, and then a jump.
+    for (const std::int64_t from : {0, 2, 8, 10, 4, 6}) {
+        const std::int64_t at = from * kChecksumBlock + 17;
+        EXPECT_EQ(verified.read_at(at, std::as_writable_bytes(std::span(part))), 1000);
+        EXPECT_EQ(part, whole.substr(static_cast<std::size_t>(at), part.size()));
+    }
+    EXPECT_EQ(verified.finish(), expected);
+    // What was on its way when the reader went elsewhere is read again where it is wanted.
+    EXPECT_LE(counted.bytes_read(), std::ssize(whole) + 4 * kChecksumBlock);
+}
+
+/// Fails from a place on.
+class BrokenFile final : public File {
+  public:
+    BrokenFile(File& file, std::int64_t from) : file_(file), from_(from) {}
+    std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
+        if (offset >= from_) throw EnvironmentError("the disk is gone");
+        return file_.read_at(offset, bytes);
+    }
+    void write_at(std::int64_t /*offset*/, std::span<const std::byte> /*bytes*/) override {}
+    void truncate(std::int64_t /*size*/) override {}
+    std::int64_t size() override { return file_.size(); }
+    void sync() override {}
+
+  private:
+    File& file_;
+    std::int64_t from_;
+};
+
+TEST_F(Files, WhatFailsWhileItIsReadAheadIsToldToTheReaderOrToNobody) {
+    const Path path = scratch_ / "a";
+    test::put(path, std::string(static_cast<std::size_t>(7 * kChecksumBlock), 'x'));
+    const auto file = fs_->open(path, OpenMode::read);
+    std::string part(1000, 0);
+    const auto read = [&](VerifiedFile& verified, std::int64_t block) {
+        return verified.read_at(block * kChecksumBlock, std::as_writable_bytes(std::span(part)));
+    };
+    VerifiedFile verified(std::make_unique<BrokenFile>(*file, 4 * kChecksumBlock), 2);
+    EXPECT_EQ(read(verified, 0), 1000);
+    EXPECT_EQ(read(verified, 2), 1000);
+    EXPECT_THROW((void)read(verified, 4), EnvironmentError);
+    EXPECT_THROW((void)verified.finish(), EnvironmentError);
+    VerifiedFile unread(std::make_unique<BrokenFile>(*file, 2 * kChecksumBlock), 2);
+    EXPECT_EQ(read(unread, 0), 1000);  // and goes, with an error that nobody asked for
 }
 
 }  // namespace
