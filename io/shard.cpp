@@ -23,7 +23,7 @@ auto order_of(const ShardItem& item) {
 }
 
 /// Of an item that is not in memory: so much of it at a time, which stays in the caches.
-constexpr std::int64_t kPieceBytes = std::int64_t{1} << 20;
+constexpr std::int64_t kPieceBytes = std::int64_t{1} << 19;
 
 using ContentKey = std::tuple<std::string, std::string, DType>;
 

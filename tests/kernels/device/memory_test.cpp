@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <numeric>
@@ -36,6 +37,28 @@ TEST_P(MemoryTest, WhatIsUploadedCanBeCopiedZeroedAndDownloaded) {
     auto expected = values;
     std::fill_n(expected.begin() + 10, 20, 0);
     EXPECT_EQ(device.get(to), expected);
+}
+
+TEST_P(MemoryTest, LargeCopiesFromAndToAnywhereAreWhole) {
+    // About the size from which copies go past the caches, at odd places of the host's memory.
+    for (const std::int64_t bytes : {(1 << 20) - 1, 1 << 20, (1 << 20) + 77, (3 << 20) + 5}) {
+        for (const std::size_t offset : {0U, 1U, 15U, 63U, 64U}) {
+            std::vector<std::byte> host(static_cast<std::size_t>(bytes) + offset + 8);
+            for (std::size_t i = 0; i < host.size(); ++i)
+                host[i] = static_cast<std::byte>(i * 31 + (i >> 9U));
+            const auto there = device.make<std::byte>(bytes + 3);
+            const auto at = there.span().subspan(3, bytes);
+            const auto from =
+                std::span<const std::byte>(host).subspan(offset, static_cast<std::size_t>(bytes));
+            device->upload(from, at, device.stream());
+            std::vector<std::byte> back(host.size(), std::byte{0xEE});
+            const auto to = std::span(back).subspan(offset, static_cast<std::size_t>(bytes));
+            device->download(DeviceSpan<const std::byte>(at), to, device.stream());
+            EXPECT_TRUE(std::ranges::equal(from, to)) << bytes << " at " << offset;
+            EXPECT_EQ(back[offset + static_cast<std::size_t>(bytes)], std::byte{0xEE});
+            EXPECT_TRUE(offset == 0 || back[offset - 1] == std::byte{0xEE});
+        }
+    }
 }
 
 TEST_P(MemoryTest, AllocationsAreAlignedApartAndCounted) {
