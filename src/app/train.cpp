@@ -140,7 +140,7 @@ class TrainRun {
         const std::vector<TrafficRecord> sent = traffic_.compare(planned.sent, session_.world());
         for (const TrafficRecord& row : sent) {
             log_.info(
-                "stage {}: {} over {} axis: {:.3f} MB a rank and step at most, {:.3f} planned",
+                "stage {}: {} over the {} axis: {:.3f} MB a rank and step at most, {:.3f} planned",
                 planned.stage, row.phase, row.axis, static_cast<double>(row.sent) / 1e6,
                 static_cast<double>(row.planned) / 1e6);
         }
