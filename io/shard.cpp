@@ -22,7 +22,8 @@ auto order_of(const ShardItem& item) {
     return std::tuple(item.parameter, item.box.rows.begin, item.box.cols.begin);
 }
 
-/// Of an item that is not in memory: so much of it at a time, which stays in the caches.
+/// Of an item that is not in memory: so much of it at a time, which stays in the caches (a device
+/// may bring pieces of a MiB past them).
 constexpr std::int64_t kPieceBytes = std::int64_t{1} << 19;
 
 using ContentKey = std::tuple<std::string, std::string, DType>;

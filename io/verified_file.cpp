@@ -61,7 +61,6 @@ void VerifiedFile::start_ahead(std::int64_t index) {
     try {
         ahead_ = std::async(std::launch::async,
                             [this, index] { return fetch(std::move(spare_), index); });
-        ahead_index_ = index;
     } catch (const std::system_error&) {
         // No thread to be had: it is read when it is wanted.
     }
@@ -79,8 +78,8 @@ const std::vector<std::byte>& VerifiedFile::hold(std::int64_t index) {
     if (ahead) {
         Stretch arrived = ahead_.get();
         note(arrived);
-        spare_ = ahead_index_ == index ? std::exchange(held, std::move(arrived))
-                                       : std::move(arrived);  // the reader has gone elsewhere
+        if (arrived.index == index) std::swap(held, arrived);  // else the reader went elsewhere
+        spare_ = std::move(arrived);
     }
     if (held.index != index) held = fetch(std::move(held), index);
     note(held);

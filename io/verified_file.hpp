@@ -53,7 +53,6 @@ class VerifiedFile final : public File {
     std::array<Stretch, 2> held_;  ///< data and the tables between them take turns
     std::size_t next_held_ = 0;
     Stretch spare_;
-    std::int64_t ahead_index_ = -1;
     std::future<Stretch> ahead_;  ///< last: waits before the file goes
 };
 

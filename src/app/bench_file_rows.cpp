@@ -124,7 +124,7 @@ class Files {
                                 .step = ++step_,
                                 .seed = 1,
                                 .numerics_version = kNumericsVersion,
-                                .mesh = {{"data", environment_.data().size()}}});
+                                .mesh = stages::mesh_record(environment_.mesh.shape())});
         });
     }
     [[nodiscard]] std::int64_t mine() const { return bytes_ / context_.world().size(); }

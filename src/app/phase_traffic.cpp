@@ -28,18 +28,15 @@ std::size_t place_of_row(std::string_view phase, std::string_view axis) {
 
 }  // namespace
 
-PhaseTraffic& row_of(std::vector<PhaseTraffic>& rows, std::string_view phase,
-                     std::string_view axis) {
-    const auto same = std::ranges::find_if(rows, [&](const PhaseTraffic& other) {
-        return other.phase == phase && other.axis == axis;
-    });
-    if (same != rows.end()) return *same;
-    return rows.emplace_back(PhaseTraffic{std::string(phase), std::string(axis)});
-}
-
 void raise_to(std::vector<PhaseTraffic>& rows, const PhaseTraffic& row) {
     PhaseTraffic& entry = row_of(rows, row.phase, row.axis);
     entry.bytes = std::max(entry.bytes, row.bytes);
+}
+
+void raise_to(std::vector<TrafficRecord>& rows, const TrafficRecord& row) {
+    TrafficRecord& entry = row_of(rows, row.phase, row.axis);
+    entry.planned = std::max(entry.planned, row.planned);
+    entry.sent = std::max(entry.sent, row.sent);
 }
 
 TrafficMeter::TrafficMeter(std::shared_ptr<const parallel::Traffic> traffic)

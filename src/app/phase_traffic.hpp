@@ -1,6 +1,7 @@
 // What ranks send, by phase and axis: as planned, and as counted in a run.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,18 +21,24 @@ struct PhaseTraffic {
     double bytes = 0.0;
 };
 
-/// The row of a phase and an axis, made if there is none.
-[[nodiscard]] PhaseTraffic& row_of(std::vector<PhaseTraffic>& rows, std::string_view phase,
-                                   std::string_view axis);
-/// Raises the row of the same phase and axis to this one's bytes.
-void raise_to(std::vector<PhaseTraffic>& rows, const PhaseTraffic& row);
-
 /// A row of a stage's plan beside what was counted, over all ranks.
 struct TrafficRecord {
     std::string phase, axis;
     std::int64_t planned = 0;
     std::int64_t sent = 0;
 };
+
+/// The row of a phase and an axis, made if there is none.
+template <class Row>
+[[nodiscard]] Row& row_of(std::vector<Row>& rows, std::string_view phase, std::string_view axis) {
+    const auto same = std::ranges::find_if(
+        rows, [&](const Row& other) { return other.phase == phase && other.axis == axis; });
+    if (same != rows.end()) return *same;
+    return rows.emplace_back(Row{std::string(phase), std::string(axis)});
+}
+/// Raises the row of the same phase and axis to what this one has.
+void raise_to(std::vector<PhaseTraffic>& rows, const PhaseTraffic& row);
+void raise_to(std::vector<TrafficRecord>& rows, const TrafficRecord& row);
 
 /// Counts what a rank sends, phase by phase. Several steps of a stage: the one that sent most.
 class TrafficMeter {

@@ -155,17 +155,7 @@ std::vector<MemoryRecord> read_memory(io::FileSystem& fs, const io::Path& path) 
         } else {  // the run was stopped in this stage
             same->planned = std::max(same->planned, record.planned);
             same->peak = std::max(same->peak, record.peak);
-            for (const TrafficRecord& row : record.sent) {
-                const auto before = std::ranges::find_if(same->sent, [&](const TrafficRecord& r) {
-                    return r.phase == row.phase && r.axis == row.axis;
-                });
-                if (before == same->sent.end()) {
-                    same->sent.push_back(row);
-                    continue;
-                }
-                before->planned = std::max(before->planned, row.planned);
-                before->sent = std::max(before->sent, row.sent);
-            }
+            for (const TrafficRecord& row : record.sent) raise_to(same->sent, row);
         }
     };
     for_each_line(fs, path, {"stage", kPlannedMemory, kPeakMemory}, read);

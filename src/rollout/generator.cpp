@@ -100,12 +100,15 @@ void Generator::prepare_pool(std::span<const Request> requests, const SamplingOp
     }
 }
 
-/// As many groups as pipeline ranks, with their shares of the slots; fewer if there are not so
-/// many.
+std::int64_t Generator::groups_for(std::span<const Request> requests) const {
+    return std::min<std::int64_t>(weights_.pipeline_part().place.degree, slots_for(requests));
+}
+
+/// Each group has its share of the slots.
 void Generator::prepare_groups(std::span<const Request> requests) {
     const model::PipelinePart& part = weights_.pipeline_part();
     const std::int64_t slots = slots_for(requests);
-    const std::int64_t count = std::min<std::int64_t>(part.place.degree, slots);
+    const std::int64_t count = groups_for(requests);
     groups_.clear();
     groups_.resize(static_cast<std::size_t>(count));
     for (std::int64_t g = 0; g < count; ++g)

@@ -65,9 +65,13 @@ class Generator {
     struct Callbacks {
         std::function<void(const Trajectory&)> finished;
         std::function<void(const WorkUnit&, TokenId)> token;
-        /// Asked once a step: true stops generation; answers under way are dropped.
+        /// Asked once a step, by each group of a pipeline in its turn: true stops generation;
+        /// answers under way are dropped.
         std::function<bool()> stop;
     };
+
+    /// Groups that the slots of a run form.
+    [[nodiscard]] std::int64_t groups_for(std::span<const Request> requests) const;
 
     /// Runs until `work` is exhausted. @return the trajectories that this rank generated, in
     /// canonical order (group, sample).

@@ -75,11 +75,33 @@ std::vector<WorkUnit> DealtWork::poll(std::int64_t free_slots, bool idle) {
     return take_front(mine_, free_slots);
 }
 
+void GroupWord::tell(std::vector<std::int64_t>& words) {
+    if (pipeline_ != nullptr && tensor_.rank() == 0) pass_on(words);
+    tensor_.broadcast("work", words, 0);
+}
+
+void GroupWord::pass_on(std::vector<std::int64_t>& words) {
+    if (pipeline_->rank() > 0) {
+        pipeline_->start_receive("work", words, 0, model::kWorkChannel).wait();
+        return;
+    }
+    while (!sent_.empty() && sent_.front().request.test()) sent_.pop_front();
+    for (int to = 1; to < pipeline_->size(); ++to) {
+        Sent& sent = sent_.emplace_back();
+        sent.words = std::make_unique<std::vector<std::int64_t>>(words);
+        sent.request = pipeline_->start_send("work", *sent.words, to, model::kWorkChannel);
+    }
+}
+
+std::vector<std::int64_t> room_for_work(std::int64_t free_slots) {
+    return std::vector<std::int64_t>(static_cast<std::size_t>(2 + 2 * free_slots), 0);
+}
+
 std::vector<WorkUnit> GroupWork::poll(std::int64_t free_slots, bool idle) {
     if (exhausted_) return {};  // all have been told
     // Free slots are the same on every rank of the group, so that the message's size is known.
-    Message message(static_cast<std::size_t>(2 + 2 * free_slots), 0);
-    if (tensor_.rank() == 0 && (pipeline_ == nullptr || pipeline_->rank() == 0)) {
+    std::vector<std::int64_t> message = room_for_work(free_slots);
+    if (word_.first()) {
         const std::vector<WorkUnit> units = source_.poll(free_slots, idle);
         message[0] = source_.exhausted() ? 1 : 0;
         message[1] = std::ssize(units);
@@ -88,26 +110,12 @@ std::vector<WorkUnit> GroupWork::poll(std::int64_t free_slots, bool idle) {
             message[3 + 2 * i] = units[i].sample;
         }
     }
-    if (pipeline_ != nullptr && tensor_.rank() == 0) pass_on(message);
-    tensor_.broadcast("work", message, 0);
+    word_.tell(message);
     exhausted_ = message[0] != 0;
     std::vector<WorkUnit> units;
     for (std::size_t i = 0; i < static_cast<std::size_t>(message[1]); ++i)
         units.push_back({message[2 + 2 * i], narrow<std::int32_t>(message[3 + 2 * i])});
     return units;
-}
-
-void GroupWork::pass_on(Message& message) {
-    if (pipeline_->rank() > 0) {
-        pipeline_->start_receive("work", message, 0, model::kWorkChannel).wait();
-        return;
-    }
-    while (!sent_.empty() && sent_.front().request.test()) sent_.pop_front();
-    for (int to = 1; to < pipeline_->size(); ++to) {
-        Sent& sent = sent_.emplace_back();
-        sent.message = std::make_unique<Message>(message);
-        sent.request = pipeline_->start_send("work", *sent.message, to, model::kWorkChannel);
-    }
 }
 
 }  // namespace rankwise::rollout

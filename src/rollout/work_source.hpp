@@ -66,31 +66,50 @@ class DealtWork final : public WorkSource {
     std::int64_t polls_ = 0;
 };
 
+/// Words of the first rank of a group to all of it: ranks of a pipeline get them one by one, and
+/// nobody waits for those behind; each passes them on to its tensor ranks.
+class GroupWord {
+  public:
+    /// @param pipeline  null: no pipeline
+    GroupWord(parallel::Communicator& tensor, parallel::Communicator* pipeline)
+        : tensor_(tensor), pipeline_(pipeline) {}
+    [[nodiscard]] bool first() const {
+        return tensor_.rank() == 0 && (pipeline_ == nullptr || pipeline_->rank() == 0);
+    }
+    /// Collective: as many words on every rank, which those of the first replace.
+    void tell(std::vector<std::int64_t>& words);
+
+  private:
+    struct Sent {
+        std::unique_ptr<std::vector<std::int64_t>> words;
+        parallel::Request request;
+    };
+    void pass_on(std::vector<std::int64_t>& words);
+
+    parallel::Communicator& tensor_;
+    parallel::Communicator* pipeline_;
+    std::deque<Sent> sent_;  // that may still be on their way
+};
+
+/// Words for a group's work in so many slots: whether there will be more, how much comes now, and
+/// what.
+[[nodiscard]] std::vector<std::int64_t> room_for_work(std::int64_t free_slots);
+
 /// The work of a group of ranks that generate together (tensor and pipeline ranks): the first rank
-/// polls, and all start the same. Ranks of a pipeline poll one after another: nobody waits for
-/// those behind.
+/// polls, and all start the same.
 class GroupWork final : public WorkSource {
   public:
     /// @param source    asked on rank 0 of both axes alone; outlives this
     /// @param pipeline  null: no pipeline
     GroupWork(WorkSource& source, parallel::Communicator& tensor,
               parallel::Communicator* pipeline = nullptr)
-        : source_(source), tensor_(tensor), pipeline_(pipeline) {}
+        : source_(source), word_(tensor, pipeline) {}
     std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override;
     [[nodiscard]] bool exhausted() const override { return exhausted_; }
 
   private:
-    using Message = std::vector<std::int64_t>;
-    struct Sent {
-        std::unique_ptr<Message> message;
-        parallel::Request request;
-    };
-    void pass_on(Message& message);
-
     WorkSource& source_;
-    parallel::Communicator& tensor_;
-    parallel::Communicator* pipeline_;
-    std::deque<Sent> sent_;  // that may still be on their way
+    GroupWord word_;
     bool exhausted_ = false;
 };
 

@@ -2,9 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <deque>
 
-#include "src/model/pipeline_part.hpp"
 #include "src/stages/answers.hpp"
 
 namespace rankwise::stages {
@@ -26,7 +24,9 @@ struct Chunk {
 class SharedOutWork final : public rollout::WorkSource {
   public:
     SharedOutWork(std::span<const rollout::Request> requests, const Environment& environment)
-        : local_(requests), environment_(environment) {}
+        : local_(requests),
+          environment_(environment),
+          word_(environment.mesh.axis(parallel::Axis::tensor), environment.pipeline().axis) {}
 
     std::vector<rollout::WorkUnit> poll(std::int64_t free_slots, bool idle) override {
         if (exhausted()) return {};
@@ -35,34 +35,16 @@ class SharedOutWork final : public rollout::WorkSource {
             std::vector<std::int64_t> all(static_cast<std::size_t>(data.size()));
             data.all_gather("free slots", std::span<const std::int64_t>(&free_slots, 1), all);
         }
-        std::vector<std::int64_t> message(static_cast<std::size_t>(2 + 2 * free_slots));
-        parallel::Communicator* const pipeline = environment_.pipeline().axis;
-        parallel::Communicator& tensor = environment_.mesh.axis(parallel::Axis::tensor);
-        if (pipeline != nullptr && tensor.rank() == 0) pass_on(*pipeline, message);
-        if (tensor.size() > 1) tensor.broadcast("work", message, 0);
+        std::vector<std::int64_t> message = rollout::room_for_work(free_slots);
+        word_.tell(message);
         return local_.poll(free_slots, idle);
     }
     [[nodiscard]] bool exhausted() const override { return local_.exhausted(); }
 
   private:
-    struct Message {
-        std::vector<std::int64_t> words;
-        parallel::Request request;  ///< waits when it goes
-    };
-    void pass_on(parallel::Communicator& pipeline, std::vector<std::int64_t>& words) {
-        if (pipeline.rank() > 0) {
-            pipeline.start_receive("work", words, 0, model::kWorkChannel).wait();
-            return;
-        }
-        for (int to = 1; to < pipeline.size(); ++to) {
-            Message& message = sent_.emplace_back(words, parallel::Request());
-            message.request = pipeline.start_send("work", message.words, to, model::kWorkChannel);
-        }
-    }
-
     rollout::LocalWork local_;
     const Environment& environment_;
-    std::deque<Message> sent_;
+    rollout::GroupWord word_;
 };
 
 void rehearsed(const Environment& environment, std::string_view phase, double times) {
@@ -106,10 +88,7 @@ void rehearse_generation(const Environment& environment, rollout::Generator& gen
     const auto rounds = static_cast<double>(ceil_div(answers, environment.physical.slots));
     const auto steps = static_cast<double>(sampling.max_new_tokens);
     // Of a pipeline each group of slots asks in turn.
-    const std::int64_t slots =
-        std::max<std::int64_t>(1, std::min(answers, environment.physical.slots));
-    const std::int64_t groups =
-        std::min<std::int64_t>(environment.mesh.degree(parallel::Axis::pipeline), slots);
+    const std::int64_t groups = generator.groups_for(requests);
     std::int64_t turn = 0;
     const auto stop = [&] {
         const std::int64_t now = turn++;
