@@ -56,12 +56,16 @@ struct KvCopyArgs {
 
 /// Rows [row_begin, row_begin + rows) of one sequence, at consecutive positions from `position` on.
 /// Its pages are page_table[page_begin ...], one for each kKeyBlock positions from 0 up to the last
-/// row's.
+/// row's. Samples of a prompt stand one behind another and say how much of it they share: a device
+/// then reads that part once for all of them. It changes no bit.
 struct PagedRun {
     std::int64_t row_begin = 0;
     std::int64_t rows = 0;
     std::int64_t position = 0;
     std::int64_t page_begin = 0;
+    /// Positions [0, shared) hold the same keys and values as those of the run before, in the same
+    /// pages or in copies; all before `position` in either. 0: nothing is known of that.
+    std::int64_t shared = 0;
 };
 
 /// Attention of rows whose keys and values (their own included) are in the cache already.

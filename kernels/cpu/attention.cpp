@@ -10,23 +10,52 @@
 namespace rankwise::kernels::cpu {
 namespace {
 
-/// Rows of one segment or run that are attended to together.
+/// Rows of one segment or run that are attended to together; or runs of one row each that share a
+/// beginning, `forks` of them from the source on.
 struct Chunk {
     std::int32_t source = 0;
     std::int64_t row = 0;  ///< inside the source
     std::int64_t rows = 0;
+    std::int64_t forks = 0;
 };
 
 /// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
 constexpr std::int64_t kChunkPairs = 48;
-/// Rows a task when rows are only moved.
-constexpr std::int64_t kRowsMoved = 64;
+/// Tasks that forks are split into, where one prompt has them all.
+constexpr std::int64_t kTasksAThread = 4;
+/// Rows a task when rows are only moved: few, so that a thread writes the keys that it reads next.
+constexpr std::int64_t kRowsMoved = 8;
 
 void append_chunks(std::int64_t source, std::int64_t rows, std::int64_t group,
                    std::vector<Chunk>& chunks) {
     const std::int64_t most = std::max<std::int64_t>(1, kChunkPairs / group);
     for (std::int64_t row = 0; row < rows; row += most) {
         chunks.push_back({narrow<std::int32_t>(source), row, std::min(most, rows - row)});
+    }
+}
+
+/// Runs from `first` on that share a beginning, one row each; 1: it is alone.
+std::int64_t count_forks(std::span<const PagedRun> runs, std::int64_t first) {
+    const auto run = [&](std::int64_t i) -> const PagedRun& {
+        return runs[static_cast<std::size_t>(i)];
+    };
+    std::int64_t end = first + 1;
+    if (run(first).rows != 1 || end == std::ssize(runs)) return 1;
+    const std::int64_t shared = run(end).shared;
+    while (end < std::ssize(runs) && run(end).rows == 1 && run(end).shared == shared && shared > 0)
+        ++end;
+    return end - first;
+}
+
+/// Forks in chunks of about the same size, enough of them for every thread to have some.
+void append_forks(std::int64_t first, std::int64_t forks, std::int64_t most,
+                  std::vector<Chunk>& chunks) {
+    const std::int64_t parts = ceil_div(forks, most);
+    for (std::int64_t part = 0; part < parts; ++part) {
+        const Range range = split(forks, parts, part);
+        chunks.push_back({.source = narrow<std::int32_t>(first + range.begin),
+                          .rows = 1,
+                          .forks = range.size()});
     }
 }
 
@@ -52,6 +81,10 @@ void check_runs(const PagedAttentionArgs& args) {
         ensure(run.rows >= 0 && run.row_begin >= 0 && run.position >= 0,
                "paged_attention: a run of {} rows from row {} on at position {}", run.rows,
                run.row_begin, run.position);
+        const std::int64_t before = &run == args.runs.data() ? 0 : (&run - 1)->position;
+        ensure(run.shared >= 0 && run.shared <= std::min(run.position, before),
+               "paged_attention: a run at position {} shares {} positions with one at {}",
+               run.position, run.shared, before);
         if (run.rows == 0) continue;
         ranges.push_back({run.row_begin, run.row_begin + run.rows});
         const std::int64_t pages = ceil_div(run.position + run.rows, kKeyBlock);
@@ -145,8 +178,17 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
 
     thread_local std::vector<Chunk> chunks;
     chunks.clear();
-    for (std::int64_t i = 0; i < std::ssize(args.runs); ++i) {
-        append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+    const std::int64_t most_forks =
+        std::clamp<std::int64_t>(args.q.rows * shape.kv_heads / (kTasksAThread * team_->threads()),
+                                 1, std::max<std::int64_t>(1, kChunkPairs / shape.group));
+    for (std::int64_t i = 0; i < std::ssize(args.runs);) {
+        const std::int64_t forks = count_forks(args.runs, i);
+        if (forks > 1) {
+            append_forks(i, forks, most_forks, chunks);
+        } else {
+            append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+        }
+        i += forks;
     }
     const std::span<const Chunk> work(chunks);
     with_elements(pages.dtype, [&]<class Element>(Element /*element*/) {
@@ -154,8 +196,43 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const auto* q = elements<Element>(args.q);
         auto* out = elements<Element>(args.out);
         const auto* base = reinterpret_cast<const Element*>(at(pages.handle));
+        const auto attend_forks = [&](const Chunk& chunk, std::int64_t head) {
+            thread_local std::vector<AttentionFork> forks;
+            forks.clear();
+            for (std::int64_t i = 0; i < chunk.forks; ++i) {
+                const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source + i)];
+                forks.push_back({.row = run.row_begin,
+                                 .position = run.position,
+                                 .table = args.page_table.data() + run.page_begin});
+            }
+            std::sort(forks.begin(), forks.end(),
+                      [](const AttentionFork& a, const AttentionFork& b) {
+                          return a.position < b.position;
+                      });
+            const std::int64_t first = head * shape.group;
+            kernels.attend_forks(
+                {.forks = forks.data(),
+                 .count = chunk.forks,
+                 .shared = args.runs[static_cast<std::size_t>(chunk.source + 1)].shared,
+                 .q = q + first * shape.head_dim,
+                 .q_stride = args.q.stride,
+                 .group = shape.group,
+                 .head_dim = shape.head_dim,
+                 .value_dim = shape.value_dim,
+                 .scale = args.scale,
+                 .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
+                 .block_stride = pages.page_elements(),
+                 .out = out + first * shape.value_dim,
+                 .out_stride = args.out.stride,
+                 .scratch = task_scratch().take(kernels.rows_scratch(
+                     chunk.forks * shape.group, shape.head_dim, shape.value_dim))});
+        };
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
+            if (chunk.forks > 1) {
+                attend_forks(chunk, head);
+                return;
+            }
             const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
             const std::int64_t row = run.row_begin + chunk.row;
             const std::int64_t first = head * shape.group;

@@ -31,6 +31,33 @@ struct AttentionRows {
     float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
 };
 
+/// A row of a sequence of its own.
+struct AttentionFork {
+    std::int64_t row = 0;  ///< of q and out
+    std::int64_t position = 0;
+    const std::int32_t* table = nullptr;  ///< of the sequence's pages
+};
+
+/// One row each of sequences that hold the same keys and values at positions [0, shared), in pages
+/// of the cache: as AttentionRows, with a page table each.
+template <class Element>
+struct AttentionForks {
+    const AttentionFork* forks = nullptr;  ///< positions ascend, none below `shared`
+    std::int64_t count = 0;
+    std::int64_t shared = 0;
+    const Element* q = nullptr;
+    std::int64_t q_stride = 0;
+    std::int64_t group = 1;
+    std::int64_t head_dim = 0;
+    std::int64_t value_dim = 0;
+    float scale = 1.0F;
+    const Element* blocks = nullptr;
+    std::int64_t block_stride = 0;
+    Element* out = nullptr;
+    std::int64_t out_stride = 0;
+    float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
+};
+
 /// Rows of K and V of one KV head, to be laid out as a block.
 template <class Element>
 struct AttentionBlock {
@@ -78,10 +105,11 @@ struct AttentionHeadGradient {
 
 template <class Element>
 struct AttentionKernels {
-    /// Floats of scratch for attend(): `pairs` is rows * group.
+    /// Floats of scratch for what attends: `pairs` is rows (or forks) * group.
     std::int64_t (*rows_scratch)(std::int64_t pairs, std::int64_t head_dim, std::int64_t value_dim);
     void (*attend)(const AttentionRows<Element, float>& rows);
     void (*attend_pages)(const AttentionRows<Element, Element>& rows);
+    void (*attend_forks)(const AttentionForks<Element>& forks);
     /// K [head_dim][64], V [64][value_dim], widened.
     void (*pack_forward)(const AttentionBlock<Element>& block);
     /// K [head_dim][64], V [value_dim][64], K [64][head_dim], widened.

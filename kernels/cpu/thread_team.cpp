@@ -46,10 +46,15 @@ FlushDenormals::~FlushDenormals() {
 }
 
 struct ThreadTeam::State {
-    // The current loop: its number (high half) and how many of its tasks nobody has taken (low
-    // half). A task is taken by lowering the word; if that succeeds the loop was alive all the
-    // while, so the fields below were its own.
-    std::atomic<std::uint64_t> loop{0};
+    /// The tasks of the current loop that one thread takes before others do: the loop's number
+    /// (high half) and how many of them nobody has taken (low half). A task is taken by lowering
+    /// the word; if that succeeds the loop was alive all the while, so what is said of it below was
+    /// its own.
+    struct alignas(64) Share {
+        std::atomic<std::uint64_t> word{0};
+    };
+
+    std::vector<Share> shares;  // a thread's are the same part of every loop
     std::atomic<const void*> context{nullptr};
     std::atomic<void (*)(const void*, std::int64_t)> call{nullptr};
     std::atomic<std::int64_t> tasks{0};
@@ -61,36 +66,62 @@ struct ThreadTeam::State {
     std::exception_ptr error;
     std::vector<std::thread> workers;
 
-    /// Takes and runs tasks of the current loop until none is left to take.
-    void work() {
-        std::uint64_t word = loop.load(std::memory_order_acquire);
+    explicit State(int threads) : shares(static_cast<std::size_t>(threads)) {}
+
+    void begin(std::int64_t count, AnyTask task) {
+        context.store(task.context, std::memory_order_relaxed);
+        call.store(task.call, std::memory_order_relaxed);
+        tasks.store(count, std::memory_order_relaxed);
+        unfinished.store(static_cast<std::uint32_t>(count), std::memory_order_relaxed);
+        const std::uint64_t number =
+            (shares.front().word.load(std::memory_order_relaxed) >> 32U) + 1;
+        const auto threads = std::ssize(shares);
+        for (std::int64_t i = 0; i < threads; ++i) {
+            const auto left = static_cast<std::uint64_t>(split(count, threads, i).size());
+            shares[static_cast<std::size_t>(i)].word.store(number << 32U | left,
+                                                           std::memory_order_release);
+        }
+        begun.fetch_add(1, std::memory_order_acq_rel);
+        begun.notify_all();
+    }
+
+    /// Takes and runs tasks of one share until none is left to take.
+    void take_from(std::size_t index) {
+        std::atomic<std::uint64_t>& share = shares[index].word;
+        std::uint64_t word = share.load(std::memory_order_acquire);
         while ((word & 0xFFFFFFFFU) != 0) {
             const AnyTask task{context.load(std::memory_order_relaxed),
                                call.load(std::memory_order_relaxed)};
-            const std::int64_t index = tasks.load(std::memory_order_relaxed) -
-                                       static_cast<std::int64_t>(word & 0xFFFFFFFFU);
-            if (!loop.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel,
-                                            std::memory_order_acquire)) {
+            const Range own = split(tasks.load(std::memory_order_relaxed), std::ssize(shares),
+                                    static_cast<std::int64_t>(index));
+            const std::int64_t next = own.end - static_cast<std::int64_t>(word & 0xFFFFFFFFU);
+            if (!share.compare_exchange_weak(word, word - 1, std::memory_order_acq_rel,
+                                             std::memory_order_acquire)) {
                 continue;
             }
             try {
-                task.call(task.context, index);
+                task.call(task.context, next);
             } catch (...) {
                 const std::lock_guard lock(error_mutex);
                 if (!error) error = std::current_exception();
             }
             if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_all();
-            word = loop.load(std::memory_order_acquire);
+            word = share.load(std::memory_order_acquire);
         }
     }
 
-    void idle() {
+    /// A thread's own tasks first, then what others have not begun.
+    void work(std::size_t thread) {
+        for (std::size_t i = 0; i < shares.size(); ++i) take_from((thread + i) % shares.size());
+    }
+
+    void idle(std::size_t thread) {
         const FlushDenormals flush;
         std::uint32_t seen = 0;
         while (true) {
             seen = wait_for_change(begun, seen);
             if (stop.load(std::memory_order_acquire)) return;
-            work();
+            work(thread);
         }
     }
 
@@ -102,11 +133,12 @@ struct ThreadTeam::State {
     }
 };
 
-ThreadTeam::ThreadTeam(int threads) : state_(std::make_unique<State>()) {
+ThreadTeam::ThreadTeam(int threads) {
     ensure(threads >= 1, "a thread team of {} threads: at least one is needed", threads);
+    state_ = std::make_unique<State>(threads);
     try {
-        for (int i = 1; i < threads; ++i) {
-            state_->workers.emplace_back([state = state_.get()] { state->idle(); });
+        for (std::size_t i = 1; i < static_cast<std::size_t>(threads); ++i) {
+            state_->workers.emplace_back([state = state_.get(), i] { state->idle(i); });
         }
     } catch (const std::system_error& error) {
         state_->end();
@@ -133,16 +165,8 @@ void ThreadTeam::run_any(std::int64_t tasks, AnyTask task) {
         return;
     }
     ensure(tasks < std::numeric_limits<std::uint32_t>::max(), "a parallel loop of {} tasks", tasks);
-    state.context.store(task.context, std::memory_order_relaxed);
-    state.call.store(task.call, std::memory_order_relaxed);
-    state.tasks.store(tasks, std::memory_order_relaxed);
-    state.unfinished.store(static_cast<std::uint32_t>(tasks), std::memory_order_relaxed);
-    const std::uint64_t number = (state.loop.load(std::memory_order_relaxed) >> 32U) + 1;
-    state.loop.store(number << 32U | static_cast<std::uint64_t>(tasks), std::memory_order_release);
-    state.begun.fetch_add(1, std::memory_order_acq_rel);
-    state.begun.notify_all();
-
-    state.work();
+    state.begin(tasks, task);
+    state.work(0);
     for (std::uint32_t left = state.unfinished.load(std::memory_order_acquire); left != 0;) {
         left = wait_for_change(state.unfinished, left);
     }

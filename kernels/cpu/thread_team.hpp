@@ -32,10 +32,11 @@ class ThreadTeam {
     ThreadTeam& operator=(const ThreadTeam&) = delete;
 
     [[nodiscard]] int threads() const;
-    /// Runs task(0) … task(tasks - 1), each once, on whichever threads are free, begun in that
-    /// order; returns when all are done. The first exception of a task is rethrown here, after the
-    /// others have ended. Tasks split outputs, never a sum (N11). With one thread or one task
-    /// nothing but the calling thread takes part.
+    /// Runs task(0) … task(tasks - 1), each once; returns when all are done. A thread takes its own
+    /// part of them first, in order, and then what the others have not begun: loops over the same
+    /// rows find them in the caches of the same thread. The first exception of a task is rethrown
+    /// here, after the others have ended. Tasks split outputs, never a sum (N11). With one thread
+    /// or one task nothing but the calling thread takes part.
     template <class Task>
     void run(std::int64_t tasks, const Task& task) {
         run_any(tasks, {&task, [](const void* context, std::int64_t index) {

@@ -384,11 +384,25 @@ void Generator::prepare_rows(Group& group) {
         rows.runs.push_back({.row_begin = std::ssize(rows.ids),
                              .rows = 1,
                              .position = position,
-                             .page_begin = std::ssize(rows.page_table)});
+                             .page_begin = std::ssize(rows.page_table),
+                             .shared = slot.trajectory.prompt_size() - 1});
         rows.ids.push_back(slot.trajectory.tokens.back());
         rows.positions.push_back(narrow<std::int32_t>(position));
         rows.slots.push_back(slot_of(slot.pages, position));
         rows.page_table.insert(rows.page_table.end(), slot.pages.begin(), slot.pages.end());
+    }
+    // Samples of a prompt one behind another: what they share of the cache is read once.
+    const auto request_of = [&](const kernels::PagedRun& run) {
+        return group.active[static_cast<std::size_t>(run.row_begin)].unit.request;
+    };
+    std::sort(rows.runs.begin(), rows.runs.end(),
+              [&](const kernels::PagedRun& a, const kernels::PagedRun& b) {
+                  return std::pair(request_of(a), a.row_begin) <
+                         std::pair(request_of(b), b.row_begin);
+              });
+    for (std::size_t i = rows.runs.size(); i-- > 0;) {
+        if (i == 0 || request_of(rows.runs[i]) != request_of(rows.runs[i - 1]))
+            rows.runs[i].shared = 0;
     }
     group.under_way = true;
 }

@@ -77,6 +77,7 @@ class PagedCache {
         std::int64_t row;
         std::int64_t count;
         std::int64_t position;
+        std::int64_t shared = 0;  ///< positions that the piece before has too
     };
 
     /// Attention of the pieces in one call; rows in the order of the pieces.
@@ -91,7 +92,7 @@ class PagedCache {
         for (const Piece& piece : pieces) {
             const auto q = slice(in.q, piece.row, piece.count, wide);
             rows.insert(rows.end(), q.begin(), q.end());
-            runs.push_back({count, piece.count, piece.position, std::ssize(table)});
+            runs.push_back({count, piece.count, piece.position, std::ssize(table), piece.shared});
             table.insert(table.end(), piece.sequence->begin(), piece.sequence->end());
             count += piece.count;
         }

@@ -216,6 +216,13 @@ TEST_F(AttentionErrors, RunsMustCoverTheRowsAndHaveTheirPages) {
     runs_ = {{0, 4, 0, 0}, {4, 2, -1, 1}};
     expect_error(paged(), "a run of 2 rows from row 4 on at position -1");
     runs_ = {{0, 4, 0, 0}, {4, 2, 62, 1}};
+    runs_[1].shared = 1;
+    expect_error(paged(), "a run at position 62 shares 1 positions with one at 0");
+    runs_[1].shared = -1;
+    expect_error(paged(), "a run at position 62 shares -1 positions with one at 0");
+    runs_ = {{0, 4, 0, 0, 1}, {4, 2, 62, 1}};
+    expect_error(paged(), "a run at position 0 shares 1 positions with one at 0");
+    runs_[0].shared = 0;
     table_[1] = 2;
     expect_error(paged(), "paged_attention: page 2 of 2");
 }

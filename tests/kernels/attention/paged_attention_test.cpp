@@ -8,6 +8,7 @@ namespace {
 class PagedAttention : public OnEveryDevice {
   protected:
     void copies_whole_pages(const AttentionShape& shape);
+    void reads_what_forks_share(const AttentionShape& shape, std::int64_t prompt);
 };
 
 TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
@@ -108,6 +109,51 @@ TEST_P(PagedAttention, NothingBehindARowsPositionMatters) {
     const auto before = cache.attend(in, {{&sequence, 3, 67, 3}});
     cache.write(sequence, in, 70, 60, 70);
     EXPECT_EQ(first_difference(before, cache.attend(in, {{&sequence, 3, 67, 3}})), "");
+}
+
+/// Samples of two prompts, with answers of other lengths and one of several rows: a row's bits do
+/// not depend on whether what it shares is known.
+void PagedAttention::reads_what_forks_share(const AttentionShape& shape, std::int64_t prompt) {
+    const std::vector<std::int64_t> answers{1, 70, 11, 2, 130, 12, 64, 3, 1, 40};
+    const auto in = random_attention_input(shape, prompt + 400, 1);
+    PagedCache cache(device, shape, 80 + 2 * prompt / kernels::kKeyBlock * 12);
+    std::vector<PagedCache::Sequence> sequences(2 * answers.size());
+    std::vector<PagedCache::Piece> alone;
+    std::vector<PagedCache::Piece> together;
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const bool second = i >= answers.size();
+        const std::int64_t shared = second ? prompt / 2 + 1 : prompt;
+        const std::int64_t answer = answers[i % answers.size()];
+        PagedCache::Sequence& sequence = sequences[i];
+        if (i == 0 || i == answers.size()) {
+            cache.grow(sequence, shared + answer);
+            cache.write(sequence, in, second ? 1 : 0, shared, 0);
+        } else {
+            sequence = cache.fork(sequences[second ? answers.size() : 0], shared);
+            cache.grow(sequence, shared + answer);
+        }
+        const auto row = static_cast<std::int64_t>(i);
+        cache.write(sequence, in, prompt + row, answer, shared);
+        const std::int64_t rows = i == 7 ? 2 : 1;  // no fork: it has two
+        alone.push_back({&sequence, row, rows, shared + answer - rows});
+        together.push_back(alone.back());
+        if (i != 0 && i != answers.size()) together.back().shared = shared;
+    }
+    EXPECT_EQ(first_difference(cache.attend(in, together, 9), cache.attend(in, alone, 9)), "")
+        << shape.text() << ", " << prompt << " positions shared";
+}
+
+TEST_P(PagedAttention, WhatForksShareIsReadOnceAndChangesNoBit) {
+    for (const AttentionShape& shape :
+         {AttentionShape{4, 4, 8}, AttentionShape{3, 1, 20}, AttentionShape{14, 2, 16},
+          AttentionShape{60, 1, 4}, AttentionShape{4, 1, 28, 20},
+          AttentionShape{5, 1, 20, 20, DType::bf16}, AttentionShape{14, 2, 16, 16, DType::bf16}}) {
+        for (const std::int64_t prompt : {1, 15, 53, 64, 150}) {
+            reads_what_forks_share(shape, prompt);
+        }
+    }
+    reads_what_forks_share({2, 1, 4}, 2047);  // the answers go on in the next span
+    reads_what_forks_share({2, 1, 4}, 2100);
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, PagedAttention, testing::ValuesIn(device_cases()), device_name);

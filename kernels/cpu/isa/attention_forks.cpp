@@ -1,0 +1,121 @@
+// Attention of forks, sequences that begin alike and take one row each: keys and values of what
+// they share are read once for all of them. A row's sequence of operations is that of
+// attention.cpp: a dot product and a step of a sum take no notice of the rows beside them.
+#include "kernels/cpu/isa/attention_state.hpp"
+
+namespace rankwise::kernels::cpu::RANKWISE_ISA {
+namespace {
+
+constexpr std::int64_t least(std::int64_t a, std::int64_t b) {
+    return a < b ? a : b;
+}
+
+/// The block in which what `forks` share ends, for `count` <= kTile pairs from `pair` on: its first
+/// `shared` keys from the first fork's page, the others from each fork's own.
+template <class Element>
+void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape,
+                   const State& state, std::int64_t block, std::int64_t pair, std::int64_t count) {
+    using Values = typename BlockRows<Element, Element>::Values;
+    const std::int64_t shared = forks.shared - block * kBlock;
+    const auto page_of = [&](std::int64_t fork) {
+        return forks.blocks + forks.forks[fork].table[block] * forks.block_stride;
+    };
+    /// Calls body(fork, row, rows) for the rows of the tile that are one fork's.
+    const auto each_fork = [&](const auto& body) {
+        for (std::int64_t row = 0; row < count;) {
+            const std::int64_t fork = (pair + row) / forks.group;
+            const std::int64_t rows = least((fork + 1) * forks.group - pair, count) - row;
+            body(fork, row, rows);
+            row += rows;
+        }
+    };
+    const auto keys_of = [&](std::int64_t fork) {
+        return least(forks.forks[fork].position + 1 - block * kBlock, kBlock);
+    };
+
+    block_scores<Element>(shape, state, page_of(0), pair, count, 0, 0, shared);
+    std::int64_t keys[kTile];
+    each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
+        // From the last whole sixteen on: what was read behind the shared keys is replaced.
+        block_scores<Element>(shape, state, page_of(fork), pair + row, rows, row,
+                              shared / kLanes * kLanes, keys_of(fork));
+        for (std::int64_t r = row; r < row + rows; ++r) keys[r] = keys_of(fork);
+    });
+    probabilities(state, pair, count, keys, shape.scale);
+    multiply<Values, true>(
+        block_values<Element>(shape, state, page_of(0), pair, count, 0, 0, shared));
+    each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
+        multiply<Values, true>(block_values<Element>(shape, state, page_of(fork), pair + row, rows,
+                                                     row, shared, keys_of(fork)));
+    });
+}
+
+/// A fork's own blocks [key, end), keys ascending.
+template <class Element>
+void attend_own(const AttentionForks<Element>& forks, const BlockShape& shape, const State& state,
+                std::int64_t fork, std::int64_t key, std::int64_t end) {
+    const std::int32_t* table = forks.forks[fork].table;
+    // More than the caches hold of all forks together.
+    const bool streams = end - key > 8 * kBlock;
+    for (; key < end; key += kBlock) {
+        const Element* block = forks.blocks + table[key / kBlock] * forks.block_stride;
+        if (streams && key + kBlock < end)
+            prefetch_beginning(forks.blocks + table[key / kBlock + 1] * forks.block_stride);
+        std::int64_t keys[kTile];
+        for (std::int64_t& some : keys) some = least(end - key, kBlock);
+        for (std::int64_t head = 0; head < forks.group; head += kTile) {
+            attend_block<Element>(shape, state, block, fork * forks.group + head,
+                                  least(forks.group - head, kTile), keys);
+        }
+    }
+}
+
+}  // namespace
+
+template <class Element>
+void attend_forks(const AttentionForks<Element>& forks) {
+    const std::int64_t group = forks.group;
+    const std::int64_t pairs = forks.count * group;
+    const State state = carve(forks.scratch, pairs, forks.head_dim, forks.value_dim);
+    const BlockShape shape{forks.head_dim, forks.value_dim, forks.scale};
+    for (std::int64_t i = 0; i < pairs; ++i) {
+        copy(forks.q + forks.forks[i / group].row * forks.q_stride + i % group * forks.head_dim,
+             forks.head_dim, state.q + i * state.q_padded);
+    }
+    constexpr std::int64_t kWhole[kTile] = {kBlock, kBlock, kBlock, kBlock, kBlock, kBlock};
+    const std::int64_t end = forks.forks[forks.count - 1].position + 1;
+    std::int64_t first = 0;  // fork that reaches the span: positions ascend
+    for (std::int64_t span = 0; span < end; span += kSpan) {
+        while (forks.forks[first].position < span) ++first;
+        begin_span(state, first * group, pairs);
+        const std::int64_t span_end = least(span + kSpan, end);
+        std::int64_t key = span;
+        for (; key < span_end && key < forks.shared; key += kBlock) {
+            const std::int64_t block = key / kBlock;
+            const Element* page = forks.blocks + forks.forks[0].table[block] * forks.block_stride;
+            for (std::int64_t pair = 0; pair < pairs; pair += kTile) {
+                const std::int64_t count = least(pairs - pair, kTile);
+                if (key + kBlock <= forks.shared) {
+                    attend_block<Element>(shape, state, page, pair, count, kWhole);
+                } else {
+                    attend_border(forks, shape, state, block, pair, count);
+                }
+            }
+        }
+        for (std::int64_t fork = first; fork < forks.count; ++fork) {
+            attend_own(forks, shape, state, fork, key,
+                       least(forks.forks[fork].position + 1, span_end));
+        }
+        end_span(state, first * group, pairs, span > 0);
+    }
+    for (std::int64_t i = 0; i < pairs; ++i) {
+        finish_pair(state, i, forks.value_dim,
+                    forks.out + forks.forks[i / group].row * forks.out_stride +
+                        i % group * forks.value_dim);
+    }
+}
+
+template void attend_forks(const AttentionForks<float>& forks);
+template void attend_forks(const AttentionForks<std::uint16_t>& forks);
+
+}  // namespace rankwise::kernels::cpu::RANKWISE_ISA
