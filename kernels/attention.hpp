@@ -18,12 +18,15 @@ namespace rankwise::kernels {
 
 /// Keys a block; a page of the cache is one block, aligned to position 0.
 inline constexpr std::int64_t kKeyBlock = 64;
+inline constexpr std::int64_t kKeyPanel = 16;
 /// Keys a span: denominators persist in lanes inside one, spans are merged ascending.
 inline constexpr std::int64_t kKeySpan = 2048;
 
 /// The cache of one layer: `pages` pages of kKeyBlock positions. Page p, KV head h starts at
-/// element (p * kv_heads + h) * (head_dim + value_dim) * kKeyBlock and holds K as
-/// [head_dim][kKeyBlock], of bf16 [head_dim / 2][kKeyBlock][2], then V as [kKeyBlock][value_dim].
+/// element (p * kv_heads + h) * (head_dim + value_dim) * kKeyBlock and holds K in panels of
+/// kKeyPanel keys, [kKeyBlock / kKeyPanel][head_dim][kKeyPanel], of bf16 [kKeyBlock / kKeyPanel]
+/// [head_dim / 2][kKeyPanel][2], then V as [kKeyBlock][value_dim]: what a page holds of the first
+/// keys lies in two pieces.
 struct KvPages {
     std::byte* handle = nullptr;
     DType dtype = DType::f32;

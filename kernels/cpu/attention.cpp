@@ -109,10 +109,10 @@ void check_runs(const PagedAttentionArgs& args) {
 
 /// A key into its place among those of a page: pairs of bf16 elements stay together.
 void write_key(const float* from, std::int64_t head_dim, float* to) {
-    for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyBlock] = from[d];
+    for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyPanel] = from[d];
 }
 void write_key(const std::uint16_t* from, std::int64_t head_dim, std::uint16_t* to) {
-    for (std::int64_t d = 0; d < head_dim; d += 2) std::copy_n(from + d, 2, to + d * kKeyBlock);
+    for (std::int64_t d = 0; d < head_dim; d += 2) std::copy_n(from + d, 2, to + d * kKeyPanel);
 }
 
 }  // namespace
@@ -141,7 +141,8 @@ void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
                 for (std::int64_t head = 0; head < pages.kv_heads; ++head) {
                     Element* to = page + head * (head_dim + value_dim) * kKeyBlock;
                     write_key(k + t * args.k.stride + head * head_dim, head_dim,
-                              to + place * kTogether);
+                              to + place / kKeyPanel * kKeyPanel * head_dim +
+                                  place % kKeyPanel * kTogether);
                     std::copy_n(v + t * args.v.stride + head * value_dim, value_dim,
                                 to + head_dim * kKeyBlock + place * value_dim);
                 }

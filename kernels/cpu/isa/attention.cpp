@@ -15,9 +15,10 @@ namespace {
 
 template <class Element, class Block>
 void attend(const AttentionRows<Element, Block>& a) {
+    using Rows = BlockRows<Element, Block>;
     const std::int64_t pairs = a.rows * a.group;
-    // Short contexts are often of one prompt, which then comes from the caches.
-    const bool streams = pairs <= kTile && a.position + a.rows > 8 * kBlock;
+    // Few rows read keys and values faster than they come.
+    const bool few = pairs <= kTile;
     const State state = carve(a.scratch, pairs, a.head_dim, a.value_dim);
     const BlockShape shape{a.head_dim, a.value_dim, a.scale};
     for (std::int64_t i = 0; i < pairs; ++i) {
@@ -34,8 +35,8 @@ void attend(const AttentionRows<Element, Block>& a) {
         begin_span(state, first_pair(span), pairs);
         for (std::int64_t key = span; key < span_end; key += kBlock) {
             const Block* block = a.blocks + a.table[key / kBlock] * a.block_stride;
-            if (streams && key + kBlock < end)
-                prefetch_beginning(a.blocks + a.table[key / kBlock + 1] * a.block_stride);
+            const Block* next =
+                key + kBlock < end ? a.blocks + a.table[key / kBlock + 1] * a.block_stride : block;
             for (std::int64_t pair = first_pair(key); pair < pairs; pair += kTile) {
                 const std::int64_t count = pairs - pair < kTile ? pairs - pair : kTile;
                 std::int64_t keys[kTile];
@@ -43,7 +44,13 @@ void attend(const AttentionRows<Element, Block>& a) {
                     const std::int64_t known = a.position + (pair + r) / a.group + 1 - key;
                     keys[r] = known < kBlock ? known : kBlock;
                 }
-                attend_block<Element>(shape, state, block, pair, count, keys);
+                if (few) {
+                    attend_block<Fetching<typename Rows::Keys>, Fetching<typename Rows::Values>>(
+                        shape, state, block, pair, count, keys, next);
+                } else {
+                    attend_block<typename Rows::Keys, typename Rows::Values>(
+                        shape, state, block, pair, count, keys, block);
+                }
             }
         }
         end_span(state, first_pair(span), pairs, span > 0);

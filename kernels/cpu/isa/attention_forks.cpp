@@ -15,6 +15,7 @@ constexpr std::int64_t least(std::int64_t a, std::int64_t b) {
 template <class Element>
 void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape,
                    const State& state, std::int64_t block, std::int64_t pair, std::int64_t count) {
+    using Keys = typename BlockRows<Element, Element>::Keys;
     using Values = typename BlockRows<Element, Element>::Values;
     const std::int64_t shared = forks.shared - block * kBlock;
     const auto page_of = [&](std::int64_t fork) {
@@ -33,20 +34,23 @@ void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape
         return least(forks.forks[fork].position + 1 - block * kBlock, kBlock);
     };
 
-    block_scores<Element>(shape, state, page_of(0), pair, count, 0, 0, shared);
+    const auto after = [&](std::int64_t fork) {
+        return page_of(fork + 1 < forks.count ? fork + 1 : fork);
+    };
+    block_scores<Keys>(shape, state, page_of(0), pair, count, 0, 0, shared, page_of(0));
     std::int64_t keys[kTile];
     each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
         // From the last whole sixteen on: what was read behind the shared keys is replaced.
-        block_scores<Element>(shape, state, page_of(fork), pair + row, rows, row,
-                              shared / kLanes * kLanes, keys_of(fork));
+        block_scores<Fetching<Keys>>(shape, state, page_of(fork), pair + row, rows, row,
+                                     shared / kLanes * kLanes, keys_of(fork), after(fork));
         for (std::int64_t r = row; r < row + rows; ++r) keys[r] = keys_of(fork);
     });
     probabilities(state, pair, count, keys, shape.scale);
     multiply<Values, true>(
-        block_values<Element>(shape, state, page_of(0), pair, count, 0, 0, shared));
+        block_values(shape, state, page_of(0), pair, count, 0, 0, shared, page_of(0)));
     each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
-        multiply<Values, true>(block_values<Element>(shape, state, page_of(fork), pair + row, rows,
-                                                     row, shared, keys_of(fork)));
+        multiply<Fetching<Values>, true>(block_values(shape, state, page_of(fork), pair + row, rows,
+                                                      row, shared, keys_of(fork), after(fork)));
     });
 }
 
@@ -54,18 +58,24 @@ void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape
 template <class Element>
 void attend_own(const AttentionForks<Element>& forks, const BlockShape& shape, const State& state,
                 std::int64_t fork, std::int64_t key, std::int64_t end) {
-    const std::int32_t* table = forks.forks[fork].table;
-    // More than the caches hold of all forks together.
-    const bool streams = end - key > 8 * kBlock;
+    using Keys = Fetching<typename BlockRows<Element, Element>::Keys>;
+    using Values = Fetching<typename BlockRows<Element, Element>::Values>;
+    const auto page = [&](std::int64_t of, std::int64_t block) {
+        return forks.blocks + forks.forks[of].table[block] * forks.block_stride;
+    };
+    const std::int64_t first = key / kBlock;
     for (; key < end; key += kBlock) {
-        const Element* block = forks.blocks + table[key / kBlock] * forks.block_stride;
-        if (streams && key + kBlock < end)
-            prefetch_beginning(forks.blocks + table[key / kBlock + 1] * forks.block_stride);
+        const std::int64_t block = key / kBlock;
+        const Element* here = page(fork, block);
+        // The next block; behind the last the next fork's first.
+        const Element* next = key + kBlock < end       ? page(fork, block + 1)
+                              : fork + 1 < forks.count ? page(fork + 1, first)
+                                                       : here;
         std::int64_t keys[kTile];
         for (std::int64_t& some : keys) some = least(end - key, kBlock);
         for (std::int64_t head = 0; head < forks.group; head += kTile) {
-            attend_block<Element>(shape, state, block, fork * forks.group + head,
-                                  least(forks.group - head, kTile), keys);
+            attend_block<Keys, Values>(shape, state, here, fork * forks.group + head,
+                                       least(forks.group - head, kTile), keys, next);
         }
     }
 }
@@ -74,6 +84,8 @@ void attend_own(const AttentionForks<Element>& forks, const BlockShape& shape, c
 
 template <class Element>
 void attend_forks(const AttentionForks<Element>& forks) {
+    using Keys = typename BlockRows<Element, Element>::Keys;
+    using Values = typename BlockRows<Element, Element>::Values;
     const std::int64_t group = forks.group;
     const std::int64_t pairs = forks.count * group;
     const State state = carve(forks.scratch, pairs, forks.head_dim, forks.value_dim);
@@ -96,7 +108,7 @@ void attend_forks(const AttentionForks<Element>& forks) {
             for (std::int64_t pair = 0; pair < pairs; pair += kTile) {
                 const std::int64_t count = least(pairs - pair, kTile);
                 if (key + kBlock <= forks.shared) {
-                    attend_block<Element>(shape, state, page, pair, count, kWhole);
+                    attend_block<Keys, Values>(shape, state, page, pair, count, kWhole, page);
                 } else {
                     attend_border(forks, shape, state, block, pair, count);
                 }

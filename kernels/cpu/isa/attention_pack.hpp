@@ -24,10 +24,10 @@ HWY_INLINE float widened(std::uint16_t x) {
     return __builtin_bit_cast(float, word);
 }
 
-/// to[c * 64 + r] = from[rows[r] * stride + c] for an 8 x 8 patch.
+/// to[c * to_stride + r] = from[rows[r] * stride + c] for an 8 x 8 patch.
 template <class Element>
 HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const std::int64_t* rows,
-                              float* to) {
+                              float* to, std::int64_t to_stride) {
     __m256 in[8];
     __m256 pairs[8];
     __m256 quads[8];
@@ -47,24 +47,25 @@ HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const st
     }
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
-        _mm256_storeu_ps(to + c * kBlock, _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x20));
-        _mm256_storeu_ps(to + (c + 4) * kBlock,
+        _mm256_storeu_ps(to + c * to_stride, _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x20));
+        _mm256_storeu_ps(to + (c + 4) * to_stride,
                          _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x31));
     }
 }
 
-/// to [size][64]: column j is row rows[j].
+/// to [64 / width][size][width]: column j is row rows[j]; width is a multiple of 8.
 template <class Element>
 HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std::int64_t* rows,
-                             std::int64_t size, float* to) {
+                             std::int64_t size, std::int64_t width, float* to) {
     for (std::int64_t j = 0; j < kBlock; j += 8) {
+        float* const panel = to + j / width * width * size + j % width;
         std::int64_t d = 0;
         for (; d + 8 <= size; d += 8) {
-            transpose_8x8(from + d, stride, rows + j, to + d * kBlock + j);
+            transpose_8x8(from + d, stride, rows + j, panel + d * width, width);
         }
         for (; d < size; ++d) {
             for (std::int64_t i = 0; i < 8; ++i) {
-                to[d * kBlock + j + i] = widened(from[rows[j + i] * stride + d]);
+                panel[d * width + i] = widened(from[rows[j + i] * stride + d]);
             }
         }
     }
@@ -84,7 +85,8 @@ HWY_INLINE void pack_rows(const Element* from, std::int64_t stride, const std::i
 template <class Element>
 void pack_forward(const AttentionBlock<Element>& block) {
     const std::int64_t keys = block.head_dim * kBlock;
-    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, kLanes,
+                              block.to);
     pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.value_dim, block.to + keys);
 }
 
@@ -92,8 +94,9 @@ template <class Element>
 void pack_backward(const AttentionBlock<Element>& block) {
     const std::int64_t keys = block.head_dim * kBlock;
     const std::int64_t values = block.value_dim * kBlock;
-    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, block.to);
-    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.value_dim,
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, kBlock,
+                              block.to);
+    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.value_dim, kBlock,
                               block.to + keys);
     pack_detail::pack_rows(block.k, block.k_stride, block.rows, block.head_dim,
                            block.to + keys + values);

@@ -20,6 +20,7 @@ struct ProductOf {
     std::int64_t rows;
     std::int64_t columns;
     std::int64_t steps;
+    const Element* ahead = nullptr;  ///< of kinds that fetch ahead: a B that is read soon
 };
 using Product = ProductOf<float>;
 
@@ -29,6 +30,7 @@ using Product = ProductOf<float>;
 
 /// B[s][j] = b[s * b_step + j].
 struct FloatRows {
+    static constexpr bool kFetches = false;
     using Element = float;
     static constexpr int kSteps = 1;
     static constexpr int kAdvance = 1;  ///< b_steps from some steps to the next
@@ -41,6 +43,7 @@ struct FloatRows {
 
 /// The same, in pairs.
 struct FloatPairs {
+    static constexpr bool kFetches = false;
     using Element = float;
     static constexpr int kSteps = 2;
     static constexpr int kAdvance = 2;
@@ -53,6 +56,7 @@ struct FloatPairs {
 
 /// bf16 elements in the place of floats.
 struct Bf16Rows {
+    static constexpr bool kFetches = false;
     using Element = std::uint16_t;
     static constexpr int kSteps = 1;
     static constexpr int kAdvance = 1;
@@ -72,6 +76,7 @@ struct Bf16Rows {
 
 /// Words of two bf16 elements, of step 2 s in the low half and of 2 s + 1: b[s * b_step + j].
 struct Bf16Pairs {
+    static constexpr bool kFetches = false;
     using Element = std::uint32_t;
     static constexpr int kSteps = 2;
     static constexpr int kAdvance = 1;
@@ -83,6 +88,14 @@ struct Bf16Pairs {
         return hn::BitCast(FloatTag(), kTerm == 0 ? hn::And(words, hn::Set(WordTag(), 0xFFFF0000U))
                                                   : hn::ShiftLeft<16>(words));
     }
+};
+
+/// The same rows while those at `ahead`, which lie alike, are fetched into the second-level cache:
+/// for what comes from memory in pieces too short for the processor to see that it is read in
+/// order.
+template <class Rows>
+struct Fetching : Rows {
+    static constexpr bool kFetches = true;
 };
 
 namespace product_detail {
@@ -108,6 +121,8 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
     const auto mask = hn::FirstN(kTag, static_cast<size_t>(part));
     const float* a = p.a + row * p.a_row;
     const typename Rows::Element* b = p.b + column;
+    [[maybe_unused]] const typename Rows::Element* ahead =
+        Rows::kFetches ? p.ahead + column : nullptr;
     const auto step = [&]<int kTerm>() RANKWISE_INLINE {
         constexpr int kStep = Rows::kSteps - 1 - kTerm;
         V right[N];
@@ -123,6 +138,13 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
         }
     };
     for (std::int64_t s = 0; s < p.steps; s += Rows::kSteps) {
+        if constexpr (Rows::kFetches) {
+            // A line a time, also where registers are narrower.
+            constexpr int kLine = 64 / static_cast<int>(sizeof(*ahead));
+#pragma GCC unroll 8
+            for (int j = 0; j < N * kWidth; j += kLine) __builtin_prefetch(ahead + j, 0, 2);
+            ahead += Rows::kAdvance * p.b_step;
+        }
         step.template operator()<0>();
         if constexpr (Rows::kSteps == 2) step.template operator()<1>();
         a += Rows::kSteps * p.a_step;

@@ -37,6 +37,7 @@ HWY_INLINE void multiply_stairs(ProductOf<typename Rows::Element> p, const std::
         if (keys[row] == done) continue;
         p.a = whole.a + row * whole.a_row + done * whole.a_step;
         p.b = whole.b + done * whole.b_step;
+        if constexpr (Rows::kFetches) p.ahead = whole.ahead + done * whole.b_step;
         p.c = whole.c + row * whole.c_row;
         p.rows = rows - row;
         p.steps = keys[row] - done;

@@ -108,7 +108,8 @@ void probabilities(const State& state, std::int64_t pair, std::int64_t count,
     }
 }
 
-/// How keys and values of a block lie: packed, or a page of bf16.
+/// How keys and values of a block lie: packed, or a page of bf16. What is called `ahead` below is a
+/// block that Fetching kinds fetch in the meantime.
 template <class Element, class Block>
 struct BlockRows {
     using Keys = typename DotRows<Element>::Packed;
@@ -130,49 +131,57 @@ struct BlockShape {
 /// Scores, not yet scaled, of pairs [pair, pair + count) with the keys of a block that lie in
 /// columns from `begin`, a multiple of 16, up to `end` or a little further; rows from `row` on of
 /// the scores.
-template <class Element, class Block>
+template <class Keys, class Block>
 void block_scores(const BlockShape& shape, const State& state, const Block* block,
                   std::int64_t pair, std::int64_t count, std::int64_t row, std::int64_t begin,
-                  std::int64_t end) {
-    using Keys = typename BlockRows<Element, Block>::Keys;
-    multiply<Keys, false>({.a = state.q + pair * state.q_padded,
-                           .a_row = state.q_padded,
-                           .a_step = 1,
-                           .b = reinterpret_cast<const typename Keys::Element*>(block) + begin,
-                           .b_step = kBlock,
-                           .c = state.scores + row * kBlock + begin,
-                           .c_row = kBlock,
-                           .rows = count,
-                           .columns = round_up_16(end - begin),
-                           .steps = shape.head_dim});
+                  std::int64_t end, const Block* ahead) {
+    // Of words: an element, or a pair of them.
+    using Word = typename Keys::Element;
+    const std::int64_t panel = shape.head_dim * kLanes * static_cast<std::int64_t>(sizeof(Block)) /
+                               static_cast<std::int64_t>(sizeof(Word));
+    for (std::int64_t j = begin; j < end; j += kLanes) {
+        multiply<Keys, false>({.a = state.q + pair * state.q_padded,
+                               .a_row = state.q_padded,
+                               .a_step = 1,
+                               .b = reinterpret_cast<const Word*>(block) + j / kLanes * panel,
+                               .b_step = kLanes,
+                               .c = state.scores + row * kBlock + j,
+                               .c_row = kBlock,
+                               .rows = count,
+                               .columns = kLanes,
+                               .steps = shape.head_dim,
+                               .ahead = reinterpret_cast<const Word*>(ahead) + j / kLanes * panel});
+    }
 }
 
 /// The values of a block's keys from `begin` on times their probabilities, as the product of
 /// pairs [pair, pair + count), whose probabilities stand in rows from `row` on.
-template <class Element, class Block>
-ProductOf<typename BlockRows<Element, Block>::Values::Element> block_values(
-    const BlockShape& shape, const State& state, const Block* block, std::int64_t pair,
-    std::int64_t count, std::int64_t row, std::int64_t begin, std::int64_t end) {
+template <class Block>
+ProductOf<Block> block_values(const BlockShape& shape, const State& state, const Block* block,
+                              std::int64_t pair, std::int64_t count, std::int64_t row,
+                              std::int64_t begin, std::int64_t end, const Block* ahead) {
+    const std::int64_t first = shape.head_dim * kBlock + begin * shape.value_dim;
     return {.a = state.scores + row * kBlock + begin,
             .a_row = kBlock,
             .a_step = 1,
-            .b = block + shape.head_dim * kBlock + begin * shape.value_dim,
+            .b = block + first,
             .b_step = shape.value_dim,
             .c = state.o + pair * state.padded,
             .c_row = state.padded,
             .rows = count,
             .columns = shape.value_dim,
-            .steps = end - begin};
+            .steps = end - begin,
+            .ahead = ahead + first};
 }
 
 /// One block for `count` <= kTile pairs from `pair` on, keys ascending with the row.
-template <class Element, class Block>
+template <class Keys, class Values, class Block>
 void attend_block(const BlockShape& shape, const State& state, const Block* block,
-                  std::int64_t pair, std::int64_t count, const std::int64_t* keys) {
-    block_scores<Element>(shape, state, block, pair, count, 0, 0, keys[count - 1]);
+                  std::int64_t pair, std::int64_t count, const std::int64_t* keys,
+                  const Block* ahead) {
+    block_scores<Keys>(shape, state, block, pair, count, 0, 0, keys[count - 1], ahead);
     probabilities(state, pair, count, keys, shape.scale);
-    multiply_stairs<typename BlockRows<Element, Block>::Values>(
-        block_values<Element>(shape, state, block, pair, count, 0, 0, 0), keys);
+    multiply_stairs<Values>(block_values(shape, state, block, pair, count, 0, 0, 0, ahead), keys);
 }
 
 /// Adds the span to the spans before it: c = exp(m - M), x = fma(x2, c2, x1 * c1).
@@ -198,15 +207,6 @@ void end_span(const State& state, std::int64_t first, std::int64_t pairs, bool m
         state.merged_l[i] = __builtin_fmaf(l, lane_0(c2), state.merged_l[i] * lane_0(c1));
         state.merged_m[i] = top;
     }
-}
-
-/// The beginning of memory that is read next, where a few rows read keys and values faster than
-/// they come: the rest is then brought by the processor itself, which sees it read in order.
-void prefetch_beginning(const void* block) {
-    constexpr std::int64_t kBytes = 4096;
-    constexpr std::int64_t kLine = 64;
-    for (std::int64_t i = 0; i < kBytes; i += kLine)
-        __builtin_prefetch(static_cast<const char*>(block) + i, 0, 2);
 }
 
 /// out = o / l of one pair.

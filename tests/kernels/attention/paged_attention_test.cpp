@@ -11,7 +11,7 @@ class PagedAttention : public OnEveryDevice {
     void reads_what_forks_share(const AttentionShape& shape, std::int64_t prompt);
 };
 
-TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
+TEST_P(PagedAttention, WritesKeysAsColumnsOfPanelsAndValuesAsRowsOfAPage) {
     const AttentionShape shape{2, 2, 5};
     PagedCache cache(device, shape, 3);
     const auto in = random_attention_input(shape, 70, 1);
@@ -26,7 +26,8 @@ TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
             const std::int64_t base = (page * 2 + head) * 2 * 5 * 64;
             for (std::int64_t d = 0; d < 5; ++d) {
                 const auto from = static_cast<std::size_t>((p * 2 + head) * 5 + d);
-                expected[static_cast<std::size_t>(base + d * 64 + p % 64)] = in.k[from];
+                expected[static_cast<std::size_t>(base + (p % 64 / 16 * 5 + d) * 16 + p % 16)] =
+                    in.k[from];
                 expected[static_cast<std::size_t>(base + (64 + p % 64) * 5 + d)] = in.v[from];
             }
         }
@@ -37,17 +38,18 @@ TEST_P(PagedAttention, WritesKeysAsColumnsAndValuesAsRowsOfAPage) {
 TEST_P(PagedAttention, KeepsPairsOfBf16KeysTogether) {
     const AttentionShape shape{2, 2, 6, 6, DType::bf16};
     PagedCache cache(device, shape, 1);
-    const auto in = random_attention_input(shape, 5, 1);
+    const auto in = random_attention_input(shape, 12, 1);
     const PagedCache::Sequence sequence{0};
-    cache.write(sequence, in, 0, 5, 7);
+    cache.write(sequence, in, 0, 12, 7);
     const auto memory = cache.contents();
     std::vector<float> expected(memory.size(), widened(to_bf16({NAN})).front());
-    for (std::int64_t p = 0; p < 5; ++p) {
+    for (std::int64_t p = 0; p < 12; ++p) {
         for (std::int64_t head = 0; head < 2; ++head) {
             for (std::int64_t d = 0; d < 6; ++d) {
                 const std::int64_t base = head * 2 * 6 * 64;
                 const auto from = static_cast<std::size_t>((p * 2 + head) * 6 + d);
-                const std::int64_t place = (d / 2 * 64 + 7 + p) * 2 + d % 2;
+                const std::int64_t place =
+                    (((7 + p) / 16 * 3 + d / 2) * 16 + (7 + p) % 16) * 2 + d % 2;
                 expected[static_cast<std::size_t>(base + place)] = in.k[from];
                 expected[static_cast<std::size_t>(base + (64 + 7 + p) * 6 + d)] = in.v[from];
             }
