@@ -104,11 +104,20 @@ void attend_forks(const AttentionForks<Element>& forks) {
         std::int64_t key = span;
         for (; key < span_end && key < forks.shared; key += kBlock) {
             const std::int64_t block = key / kBlock;
-            const Element* page = forks.blocks + forks.forks[0].table[block] * forks.block_stride;
+            const auto page_of = [&](std::int64_t some) {
+                return forks.blocks + forks.forks[0].table[some] * forks.block_stride;
+            };
+            const Element* page = page_of(block);
+            const Element* next = page_of(key + kBlock < forks.shared ? block + 1 : block);
             for (std::int64_t pair = 0; pair < pairs; pair += kTile) {
                 const std::int64_t count = least(pairs - pair, kTile);
                 if (key + kBlock <= forks.shared) {
-                    attend_block<Keys, Values>(shape, state, page, pair, count, kWhole, page);
+                    if (pair == 0) {
+                        attend_block<Fetching<Keys>, Fetching<Values>>(shape, state, page, pair,
+                                                                       count, kWhole, next);
+                    } else {
+                        attend_block<Keys, Values>(shape, state, page, pair, count, kWhole, page);
+                    }
                 } else {
                     attend_border(forks, shape, state, block, pair, count);
                 }

@@ -118,10 +118,14 @@ template <class Term>
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // Small weights stay in the caches, and with few rows panels stream as fast as they come: there
-    // prefetching only costs.
-    constexpr std::int64_t kCached = std::int64_t{1} << 20;  // words
-    const bool ahead = rows > 4 && panels * block.panel_stride > kCached;
+    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have
+    // the time, unless all lie near; by some rows only what the caches do not hold; never by few,
+    // for which panels stream as fast as they come.
+    constexpr std::int64_t kManyTiles = 4;
+    constexpr std::int64_t kNear = std::int64_t{1} << 15;  // words
+    constexpr std::int64_t kCached = std::int64_t{1} << 20;
+    const bool ahead =
+        rows > 4 && panels * block.panel_stride > (tiles >= kManyTiles ? kNear : kCached);
     const auto& functions = ahead ? kTiles<Term, true> : kTiles<Term, false>;
     for (std::int64_t panel = 0; panel < panels;) {
         const std::int64_t width = group_panels(rows, panels - panel);
