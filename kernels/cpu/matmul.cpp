@@ -67,7 +67,7 @@ void take_panels(Bf16MatmulBlock& block, Range panels) {
     const Range columns =
         intersect({panels.begin * kPanel, panels.end * kPanel}, {0, terms.columns});
     terms.columns = columns.size();
-    terms.w += panels.begin * terms.panel_stride;
+    terms.first_panel += panels.begin;
     if (terms.y_bf16 != nullptr) {
         terms.y_bf16 += columns.begin;
     } else {
@@ -113,7 +113,8 @@ void CpuDevice::matmul(const MatmulArgs& args, Stream&) {
     const std::int64_t terms = packed_terms(spec.dtype, spec.contraction);
     const std::int64_t panels = ceil_div(spec.columns, kPanel);
     Bf16MatmulBlock whole{.terms = {.w = reinterpret_cast<const float*>(at(args.w.data)),
-                                    .panel_stride = terms * kPanel,
+                                    .depth = terms,
+                                    .panels = panels,
                                     .runs = runs.data(),
                                     .run_count = std::ssize(runs),
                                     .y_stride = args.y.stride,

@@ -6,11 +6,25 @@
 
 namespace rankwise::kernels::cpu {
 
-/// A packed operand is a row of panels; a panel holds kPanel columns of all terms, [term][kPanel],
-/// columns beyond the last being zero. A term is a word of four bytes: a float, or a pair of bf16
-/// elements, the first in the low half, the last of an odd range with a zero beside it (N1). The
-/// layout is the same for every instruction set.
+/// A packed operand is a row of panels; a panel holds kPanel columns of all terms, columns beyond
+/// the last being zero. A term is a word of four bytes: a float, or a pair of bf16 elements, the
+/// first in the low half, the last of an odd range with a zero beside it (N1). As many panels as
+/// the instruction set's tiles take at a time lie together, [term][panel][kPanel], the last ones
+/// fewer: a tile then reads one piece of memory in order, which comes faster than three.
 constexpr int kPanel = 16;
+
+/// Where a panel of a packed operand begins, and how far it is from one of its terms to the next,
+/// in words.
+struct PanelPlace {
+    std::int64_t begin = 0;
+    std::int64_t step = 0;
+};
+constexpr PanelPlace place_of_panel(std::int64_t panel, std::int64_t panels, std::int64_t depth,
+                                    std::int64_t together) {
+    const std::int64_t first = panel / together * together;
+    const std::int64_t width = panels - first < together ? panels - first : together;
+    return {.begin = (first * depth + panel - first) * kPanel, .step = width * kPanel};
+}
 
 /// Levels of a reduction tree.
 constexpr int kMaxLevels = 8;
@@ -28,13 +42,16 @@ struct MatmulRun {
     std::int8_t save_level = -1;  ///< -1: nothing is saved
 };
 
-/// y (rows x columns) from x and some panels of a packed operand. With `resume` the first leaf
-/// starts from y, and there is one leaf; with `add` y + (sum + bias) is stored.
+/// y (rows x columns) from x and the panels of a packed operand from `first_panel` on. With
+/// `resume` the first leaf starts from y, and there is one leaf; with `add` y + (sum + bias) is
+/// stored.
 struct MatmulBlock {
     const float* x = nullptr;  ///< words of terms; widened pairs: see Bf16MatmulKernels
     std::int64_t x_stride = 0;
-    const float* w = nullptr;       ///< the first panel
-    std::int64_t panel_stride = 0;  ///< words from one panel to the next
+    const float* w = nullptr;  ///< all of the packed operand
+    std::int64_t depth = 0;    ///< terms of its columns
+    std::int64_t panels = 0;   ///< of it
+    std::int64_t first_panel = 0;
     const MatmulRun* runs = nullptr;
     std::int64_t run_count = 0;
     float* y = nullptr;
@@ -100,10 +117,11 @@ constexpr std::int64_t kGradientScratch = kGradientTokens * (kGradientRows + 16)
 
 struct MatmulKernels {
     void (*matmul)(const MatmulBlock& block);
-    /// Packs rows [0, rows) of `from` as columns of one panel: to[k * kPanel + row] = from[row *
+    std::int64_t panels_together = 1;  ///< of packed operands, those of bf16 too
+    /// Packs rows [0, rows) of `from` as columns of one panel: to[k * step + row] = from[row *
     /// stride + k], k < count; rows < kPanel leaves the others zero.
     void (*pack_transposed)(const float* from, std::int64_t stride, std::int64_t rows,
-                            std::int64_t count, float* to);
+                            std::int64_t count, float* to, std::int64_t step);
     void (*weight_gradient)(const GradientBlock& block);
     /// db[n] (+)= sum over t ascending of dy[t * stride + n], from zero, for n in [0, columns).
     void (*bias_gradient)(const float* dy, std::int64_t rows, std::int64_t stride, float* db,

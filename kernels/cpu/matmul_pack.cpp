@@ -94,8 +94,10 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
         copy_rounded(bf16, at(matrix.handle) + row.row * matrix.stride * size_of(matrix.dtype),
                      matrix.dtype, range, to_row);
     };
-    team_->run(ceil_div(columns, kPanel), [&](std::int64_t p) {
-        float* panel = panels + p * kPanel * terms;
+    const std::int64_t count_of_panels = ceil_div(columns, kPanel);
+    team_->run(count_of_panels, [&](std::int64_t p) {
+        const PanelPlace place = place_of_panel(p, count_of_panels, terms, kernels.panels_together);
+        float* panel = panels + place.begin;
         const std::int64_t first = p * kPanel;
         const std::int64_t count = std::min<std::int64_t>(kPanel, columns - first);
         if (pairs && side == PackSide::outputs) {
@@ -110,7 +112,7 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                     if (run.count % 2 != 0) *to_row++ = 0;
                 }
             }
-            kernels.pack_transposed(rows, terms, count, terms, panel);
+            kernels.pack_transposed(rows, terms, count, terms, panel, place.step);
         } else if (pairs) {
             std::uint16_t rows[2][kPanel];
             for (const ElementRun& run : runs) {
@@ -121,7 +123,7 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                                   rows[i]);
                     }
                     bf16.pair(rows[0], whole ? rows[1] : nullptr, count, panel);
-                    panel += kPanel;
+                    panel += place.step;
                 }
             }
         } else if (side == PackSide::outputs) {
@@ -142,8 +144,9 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                 stride = inputs;
             }
             for (const ElementRun& run : runs) {
-                kernels.pack_transposed(from + run.first, stride, count, run.count, panel);
-                panel += run.count * kPanel;
+                kernels.pack_transposed(from + run.first, stride, count, run.count, panel,
+                                        place.step);
+                panel += run.count * place.step;
             }
         } else {
             for (const ElementRun& run : runs) {
@@ -151,7 +154,7 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                     const StackedRow row = stacked_row(stacked, k);
                     copy_row(row, {first, first + count}, panel);
                     std::fill(panel + count, panel + kPanel, 0.0F);
-                    panel += kPanel;
+                    panel += place.step;
                 }
             }
         }

@@ -6,7 +6,7 @@ namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
 void matmul(const MatmulBlock& block) {
-    const std::int64_t blocks = ceil_div(block.rows, block_rows(block.panel_stride / kPanel));
+    const std::int64_t blocks = ceil_div(block.rows, block_rows(block.depth));
     for (std::int64_t i = 0; i < blocks; ++i) {
         const std::int64_t first = block.rows * i / blocks;
         row_block<Single>(block, first, block.rows * (i + 1) / blocks - first);
@@ -16,7 +16,8 @@ void matmul(const MatmulBlock& block) {
 }  // namespace
 
 const MatmulKernels& matmul_kernels() {
-    static constexpr MatmulKernels kernels{matmul, pack_transposed, weight_gradient, bias_gradient};
+    static constexpr MatmulKernels kernels{matmul, kTogether, pack_transposed, weight_gradient,
+                                           bias_gradient};
     return kernels;
 }
 

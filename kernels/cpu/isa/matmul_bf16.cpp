@@ -53,7 +53,7 @@ std::int64_t scratch_words(std::int64_t rows, std::int64_t terms) {
 
 void matmul(const Bf16MatmulBlock& block) {
     const MatmulBlock& whole = block.terms;
-    const std::int64_t terms = whole.panel_stride / kPanel;
+    const std::int64_t terms = whole.depth;
     const std::int64_t blocks = ceil_div(whole.rows, rows_of_block(terms));
     MatmulBlock part = whole;
     if (block.elements == nullptr) {

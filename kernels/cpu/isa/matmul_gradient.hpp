@@ -37,7 +37,7 @@ void tile(const float* dy, const float* x, std::int64_t terms, std::int64_t colu
     if (accumulators.from != nullptr) {
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
-    accumulate<Term, R, P, Lines>(c, dy, 1, kTileRows, x, terms * kPanel, terms, prefetch);
+    accumulate<Term, R, P, Lines>(c, dy, 1, kTileRows, x, terms * kPanel, kPanel, terms, prefetch);
     if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
     store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }

@@ -5,8 +5,9 @@
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
-/// to[k * kPanel + i] = from[i * stride + k] for eight rows and eight k.
-RANKWISE_INLINE void transpose_8x8(const float* from, std::int64_t stride, float* to) {
+/// to[k * step + i] = from[i * stride + k] for eight rows and eight k.
+RANKWISE_INLINE void transpose_8x8(const float* from, std::int64_t stride, float* to,
+                                   std::int64_t step) {
     __m256 r[8];
     RANKWISE_UNROLL for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * stride);
     __m256 pair[8];  // pairs of rows, then quads, then eight
@@ -22,25 +23,24 @@ RANKWISE_INLINE void transpose_8x8(const float* from, std::int64_t stride, float
         quad[4 * i + 3] = _mm256_shuffle_ps(pair[4 * i + 1], pair[4 * i + 3], 0xEE);
     }
     RANKWISE_UNROLL for (int k = 0; k < 4; ++k) {
-        _mm256_storeu_ps(to + k * kPanel, _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x20));
-        _mm256_storeu_ps(to + (k + 4) * kPanel, _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x31));
+        _mm256_storeu_ps(to + k * step, _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x20));
+        _mm256_storeu_ps(to + (k + 4) * step, _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x31));
     }
 }
 
 }  // namespace
 
 void pack_transposed(const float* from, std::int64_t stride, std::int64_t rows, std::int64_t count,
-                     float* to) {
+                     float* to, std::int64_t step) {
     std::int64_t k = 0;
     if (rows == kPanel) {
         for (; k + 8 <= count; k += 8) {
-            transpose_8x8(from + k, stride, to + k * kPanel);
-            transpose_8x8(from + 8 * stride + k, stride, to + k * kPanel + 8);
+            transpose_8x8(from + k, stride, to + k * step, step);
+            transpose_8x8(from + 8 * stride + k, stride, to + k * step + 8, step);
         }
     }
     for (; k < count; ++k) {
-        for (int i = 0; i < kPanel; ++i)
-            to[k * kPanel + i] = i < rows ? from[i * stride + k] : 0.0F;
+        for (int i = 0; i < kPanel; ++i) to[k * step + i] = i < rows ? from[i * stride + k] : 0.0F;
     }
 }
 

@@ -15,7 +15,10 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel,
     alignas(64) float saved[kMaxLevels][R][P * kPanel];
     const std::int64_t columns = block.columns - panel * kPanel;
     const float* a = block.x + row * block.x_stride;
-    const float* b = block.w + panel * block.panel_stride;
+    const PanelPlace place =
+        place_of_panel(block.first_panel + panel, block.panels, block.depth, kTogether);
+    const std::ptrdiff_t panel_stride = kTogether == 1 ? block.depth * kPanel : kPanel;
+    const float* b = block.w + place.begin;
     const std::int64_t at = row * block.y_stride + panel * kPanel;
 
     Tile<R, P> c;
@@ -26,12 +29,12 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel,
         if (run.begins_leaf && r > 0) clear<R, P>(c);
         if constexpr (kAhead) {
             accumulate<Term, R, P, 1>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
-                                      block.panel_stride, run.count, prefetch);
+                                      panel_stride, place.step, run.count, prefetch);
         } else {
             accumulate<Term, R, P>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
-                                   block.panel_stride, run.count);
+                                   panel_stride, place.step, run.count);
         }
-        b += run.count * kPanel;
+        b += run.count * place.step;
         for (int n = 0; n < run.adds; ++n) {
             const auto& left = saved[run.add_levels[n]];
             RANKWISE_UNROLL for (int i = 0; i < R; ++i) {
@@ -80,8 +83,7 @@ constexpr TileFunction kTiles[4][kTileRows] = {
      tile<Term, 7, 2, kAhead>, tile<Term, 8, 2, kAhead>},
     {tile<Term, 1, 3, kAhead>, tile<Term, 2, 3, kAhead>, tile<Term, 3, 3, kAhead>,
      tile<Term, 4, 3, kAhead>, tile<Term, 5, 3, kAhead>, tile<Term, 6, 3, kAhead>,
-     tile<Term, 7, 3, kAhead>, tile<Term, 8, 3, kAhead>},
-    {tile<Term, 1, 4, kAhead>, tile<Term, 2, 4, kAhead>}
+     tile<Term, 7, 3, kAhead>, tile<Term, 8, 3, kAhead>}
 #else
     {tile<Term, 1, 1, kAhead>, tile<Term, 2, 1, kAhead>, tile<Term, 3, 1, kAhead>,
      tile<Term, 4, 1, kAhead>, tile<Term, 5, 1, kAhead>, tile<Term, 6, 1, kAhead>},
@@ -91,15 +93,14 @@ constexpr TileFunction kTiles[4][kTileRows] = {
 #endif
 };
 
-/// How many of `left` panels the next group takes, for blocks of `rows` rows: few rows leave
-/// registers for more columns, and no lone panel is left over where a group could share with it.
-std::int64_t group_panels(std::int64_t rows, std::int64_t left) {
-#ifdef __AVX512F__
-    std::int64_t most = rows <= 2 ? 4 : 3;
-#else
-    std::int64_t most = rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
-#endif
-    if (left == most + 1 && most > 2) most -= 1;
+/// How many of `left` panels from `panel` on a tile takes, for blocks of `rows` rows: those that
+/// lie together; or, where each lies by itself, more of them the fewer the rows.
+std::int64_t group_panels(std::int64_t rows, std::int64_t panel, std::int64_t left) {
+    std::int64_t most = kTogether - panel % kTogether;
+    if constexpr (kTogether == 1) {
+        most = rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
+        if (left == most + 1 && most > 2) most -= 1;  // no lone panel is left over
+    }
     return left < most ? left : most;
 }
 
@@ -118,25 +119,27 @@ template <class Term>
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have
-    // the time, unless all lie near; by some rows only what the caches do not hold; never by few,
-    // for which panels stream as fast as they come.
+    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have the
+    // time, unless all lie near; by some rows only what the caches do not hold; never by few, for
+    // which panels stream as fast as they come.
     constexpr std::int64_t kManyTiles = 4;
+    constexpr std::int64_t kSomeTiles = kTogether > 1 ? 2 : 1;
     constexpr std::int64_t kNear = std::int64_t{1} << 15;  // words
     constexpr std::int64_t kCached = std::int64_t{1} << 20;
-    const bool ahead =
-        rows > 4 && panels * block.panel_stride > (tiles >= kManyTiles ? kNear : kCached);
+    const bool ahead = tiles >= kSomeTiles && rows > 4 &&
+                       panels * block.depth * kPanel > (tiles >= kManyTiles ? kNear : kCached);
     const auto& functions = ahead ? kTiles<Term, true> : kTiles<Term, false>;
     for (std::int64_t panel = 0; panel < panels;) {
-        const std::int64_t width = group_panels(rows, panels - panel);
+        const std::int64_t width = group_panels(rows, block.first_panel + panel, panels - panel);
         const std::int64_t next = panel + width;
         Prefetch prefetch;
         if (ahead && next < panels) {
-            prefetch.next = reinterpret_cast<const char*>(block.w + next * block.panel_stride);
+            const PanelPlace place =
+                place_of_panel(block.first_panel + next, block.panels, block.depth, kTogether);
+            prefetch.next = reinterpret_cast<const char*>(block.w + place.begin);
             prefetch.pieces = ceil_div(width * kPrefetchTerms, tiles);
         }
-        const std::int64_t each =
-            prefetch.pieces * (block.panel_stride / kPanel / kPrefetchTerms) * kLine;
+        const std::int64_t each = prefetch.pieces * (block.depth / kPrefetchTerms) * kLine;
         for (std::int64_t t = 0; t < tiles; ++t) {
             const std::int64_t begin = rows * t / tiles;
             const std::int64_t end = rows * (t + 1) / tiles;

@@ -23,6 +23,7 @@ using Mask = __mmask16;
 constexpr int kWidth = 16;
 constexpr int kTileRows = 8;    // most rows of a tile, and
 constexpr int kTilePanels = 3;  // panels of a tile of that many: 24 accumulators of 32 registers
+constexpr int kTogether = 3;    // panels that packed operands keep together
 
 RANKWISE_INLINE Vec zero() {
     return _mm512_setzero_ps();
@@ -68,6 +69,7 @@ using Mask = __m256i;
 constexpr int kWidth = 8;
 constexpr int kTileRows = 6;
 constexpr int kTilePanels = 1;  // 12 accumulators of 16 registers
+constexpr int kTogether = 1;
 
 RANKWISE_INLINE Vec zero() {
     return _mm256_setzero_ps();
@@ -153,11 +155,12 @@ struct Pair {
 };
 
 /// c += a b over `count` terms. a: term k of row i at a[i * row_step + k * term_step]; b: term k of
-/// panel p at b[p * panel_stride + k * kPanel].
+/// panel p at b[p * panel_stride + k * step].
 template <class Term, int R, int P>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
-                                std::ptrdiff_t panel_stride, std::int64_t count) {
+                                std::ptrdiff_t panel_stride, std::ptrdiff_t step,
+                                std::int64_t count) {
     constexpr int kU = P * kUnits;
 #pragma GCC unroll 4
     for (std::int64_t k = 0; k < count; ++k) {
@@ -191,7 +194,7 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
             }
         }
         a += term_step;
-        b += kPanel;
+        b += step;
     }
 }
 
@@ -210,8 +213,8 @@ constexpr int kPrefetchTerms = 16;
 template <class Term, int R, int P, int Lines>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
-                                std::ptrdiff_t panel_stride, std::int64_t count,
-                                Prefetch& prefetch) {
+                                std::ptrdiff_t panel_stride, std::ptrdiff_t step,
+                                std::int64_t count, Prefetch& prefetch) {
     const std::int64_t pieces = prefetch.pieces;
     for (; pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
         const char* next = prefetch.next;
@@ -221,12 +224,12 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
             }
         }
         prefetch.next = next;
-        accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride,
+        accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step,
                                std::int64_t{kPrefetchTerms});
         a += kPrefetchTerms * term_step;
-        b += kPrefetchTerms * kPanel;
+        b += kPrefetchTerms * step;
     }
-    accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, count);
+    accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step, count);
 }
 
 /// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at
