@@ -119,9 +119,9 @@ template <class Term>
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have the
-    // time, unless all lie near; by some rows only what the caches do not hold; never by few, for
-    // which panels stream as fast as they come.
+    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have
+    // the time, unless all lie near; by some rows only what the caches do not hold; never by few,
+    // for which panels stream as fast as they come.
     constexpr std::int64_t kManyTiles = 4;
     constexpr std::int64_t kSomeTiles = kTogether > 1 ? 2 : 1;
     constexpr std::int64_t kNear = std::int64_t{1} << 15;  // words
