@@ -18,6 +18,7 @@ namespace rankwise::kernels {
 
 /// Keys a block; a page of the cache is one block, aligned to position 0.
 inline constexpr std::int64_t kKeyBlock = 64;
+/// Keys whose elements lie side by side in a page.
 inline constexpr std::int64_t kKeyPanel = 16;
 /// Keys a span: denominators persist in lanes inside one, spans are merged ascending.
 inline constexpr std::int64_t kKeySpan = 2048;

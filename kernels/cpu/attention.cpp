@@ -11,12 +11,13 @@ namespace rankwise::kernels::cpu {
 namespace {
 
 /// Rows of one segment or run that are attended to together; or runs of one row each that share a
-/// beginning, `forks` of them from the source on.
+/// beginning: `forks` of them, from `source` on in a list of forks.
 struct Chunk {
     std::int32_t source = 0;
     std::int64_t row = 0;  ///< inside the source
     std::int64_t rows = 0;
     std::int64_t forks = 0;
+    std::int64_t shared = 0;  ///< positions, of forks
 };
 
 /// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
@@ -47,15 +48,27 @@ std::int64_t count_forks(std::span<const PagedRun> runs, std::int64_t first) {
     return end - first;
 }
 
-/// Forks in chunks of about the same size, enough of them for every thread to have some.
-void append_forks(std::int64_t first, std::int64_t forks, std::int64_t most,
+/// Runs [first, first + count) as forks, and those in chunks of about the same size, at most
+/// `most`: enough of them for every thread to have some. Positions ascend in a chunk.
+void append_forks(const PagedAttentionArgs& args, std::int64_t first, std::int64_t count,
+                  std::int64_t most, std::vector<AttentionFork>& forks,
                   std::vector<Chunk>& chunks) {
-    const std::int64_t parts = ceil_div(forks, most);
+    const auto begin = std::ssize(forks);
+    for (const PagedRun& run :
+         args.runs.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count))) {
+        forks.push_back({.row = run.row_begin,
+                         .position = run.position,
+                         .table = args.page_table.data() + run.page_begin});
+    }
+    std::sort(
+        forks.begin() + begin, forks.end(),
+        [](const AttentionFork& a, const AttentionFork& b) { return a.position < b.position; });
+    const std::int64_t parts = ceil_div(count, most);
     for (std::int64_t part = 0; part < parts; ++part) {
-        const Range range = split(forks, parts, part);
-        chunks.push_back({.source = narrow<std::int32_t>(first + range.begin),
-                          .rows = 1,
-                          .forks = range.size()});
+        const Range range = split(count, parts, part);
+        chunks.push_back({.source = narrow<std::int32_t>(begin + range.begin),
+                          .forks = range.size(),
+                          .shared = args.runs[static_cast<std::size_t>(first + 1)].shared});
     }
 }
 
@@ -179,42 +192,33 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
 
     thread_local std::vector<Chunk> chunks;
     chunks.clear();
+    thread_local std::vector<AttentionFork> forks;
+    forks.clear();
     const std::int64_t most_forks =
         std::clamp<std::int64_t>(args.q.rows * shape.kv_heads / (kTasksAThread * team_->threads()),
                                  1, std::max<std::int64_t>(1, kChunkPairs / shape.group));
     for (std::int64_t i = 0; i < std::ssize(args.runs);) {
-        const std::int64_t forks = count_forks(args.runs, i);
-        if (forks > 1) {
-            append_forks(i, forks, most_forks, chunks);
+        const std::int64_t count = count_forks(args.runs, i);
+        if (count > 1) {
+            append_forks(args, i, count, most_forks, forks, chunks);
         } else {
             append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
         }
-        i += forks;
+        i += count;
     }
     const std::span<const Chunk> work(chunks);
+    const AttentionFork* const planned = forks.data();
     with_elements(pages.dtype, [&]<class Element>(Element /*element*/) {
         const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
         const auto* q = elements<Element>(args.q);
         auto* out = elements<Element>(args.out);
         const auto* base = reinterpret_cast<const Element*>(at(pages.handle));
         const auto attend_forks = [&](const Chunk& chunk, std::int64_t head) {
-            thread_local std::vector<AttentionFork> forks;
-            forks.clear();
-            for (std::int64_t i = 0; i < chunk.forks; ++i) {
-                const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source + i)];
-                forks.push_back({.row = run.row_begin,
-                                 .position = run.position,
-                                 .table = args.page_table.data() + run.page_begin});
-            }
-            std::sort(forks.begin(), forks.end(),
-                      [](const AttentionFork& a, const AttentionFork& b) {
-                          return a.position < b.position;
-                      });
             const std::int64_t first = head * shape.group;
             kernels.attend_forks(
-                {.forks = forks.data(),
+                {.forks = planned + chunk.source,
                  .count = chunk.forks,
-                 .shared = args.runs[static_cast<std::size_t>(chunk.source + 1)].shared,
+                 .shared = chunk.shared,
                  .q = q + first * shape.head_dim,
                  .q_stride = args.q.stride,
                  .group = shape.group,
@@ -230,7 +234,7 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         };
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
-            if (chunk.forks > 1) {
+            if (chunk.forks > 0) {
                 attend_forks(chunk, head);
                 return;
             }

@@ -10,6 +10,13 @@ constexpr std::int64_t least(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
 
+/// Block `block` of a fork.
+template <class Element>
+const Element* page_of(const AttentionForks<Element>& forks, std::int64_t fork,
+                       std::int64_t block) {
+    return forks.blocks + forks.forks[fork].table[block] * forks.block_stride;
+}
+
 /// The block in which what `forks` share ends, for `count` <= kTile pairs from `pair` on: its first
 /// `shared` keys from the first fork's page, the others from each fork's own.
 template <class Element>
@@ -18,9 +25,7 @@ void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape
     using Keys = typename BlockRows<Element, Element>::Keys;
     using Values = typename BlockRows<Element, Element>::Values;
     const std::int64_t shared = forks.shared - block * kBlock;
-    const auto page_of = [&](std::int64_t fork) {
-        return forks.blocks + forks.forks[fork].table[block] * forks.block_stride;
-    };
+    const Element* const first = page_of(forks, 0, block);
     /// Calls body(fork, row, rows) for the rows of the tile that are one fork's.
     const auto each_fork = [&](const auto& body) {
         for (std::int64_t row = 0; row < count;) {
@@ -35,22 +40,22 @@ void attend_border(const AttentionForks<Element>& forks, const BlockShape& shape
     };
 
     const auto after = [&](std::int64_t fork) {
-        return page_of(fork + 1 < forks.count ? fork + 1 : fork);
+        return page_of(forks, fork + 1 < forks.count ? fork + 1 : fork, block);
     };
-    block_scores<Keys>(shape, state, page_of(0), pair, count, 0, 0, shared, page_of(0));
+    block_scores<Keys>(shape, state, first, pair, count, 0, 0, shared, first);
     std::int64_t keys[kTile];
     each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
         // From the last whole sixteen on: what was read behind the shared keys is replaced.
-        block_scores<Fetching<Keys>>(shape, state, page_of(fork), pair + row, rows, row,
-                                     shared / kLanes * kLanes, keys_of(fork), after(fork));
+        block_scores<Fetching<Keys>>(shape, state, page_of(forks, fork, block), pair + row, rows,
+                                     row, shared / kLanes * kLanes, keys_of(fork), after(fork));
         for (std::int64_t r = row; r < row + rows; ++r) keys[r] = keys_of(fork);
     });
     probabilities(state, pair, count, keys, shape.scale);
-    multiply<Values, true>(
-        block_values(shape, state, page_of(0), pair, count, 0, 0, shared, page_of(0)));
+    multiply<Values, true>(block_values(shape, state, first, pair, count, 0, 0, shared, first));
     each_fork([&](std::int64_t fork, std::int64_t row, std::int64_t rows) {
-        multiply<Fetching<Values>, true>(block_values(shape, state, page_of(fork), pair + row, rows,
-                                                      row, shared, keys_of(fork), after(fork)));
+        multiply<Fetching<Values>, true>(block_values(shape, state, page_of(forks, fork, block),
+                                                      pair + row, rows, row, shared, keys_of(fork),
+                                                      after(fork)));
     });
 }
 
@@ -60,16 +65,13 @@ void attend_own(const AttentionForks<Element>& forks, const BlockShape& shape, c
                 std::int64_t fork, std::int64_t key, std::int64_t end) {
     using Keys = Fetching<typename BlockRows<Element, Element>::Keys>;
     using Values = Fetching<typename BlockRows<Element, Element>::Values>;
-    const auto page = [&](std::int64_t of, std::int64_t block) {
-        return forks.blocks + forks.forks[of].table[block] * forks.block_stride;
-    };
     const std::int64_t first = key / kBlock;
     for (; key < end; key += kBlock) {
         const std::int64_t block = key / kBlock;
-        const Element* here = page(fork, block);
+        const Element* here = page_of(forks, fork, block);
         // The next block; behind the last the next fork's first.
-        const Element* next = key + kBlock < end       ? page(fork, block + 1)
-                              : fork + 1 < forks.count ? page(fork + 1, first)
+        const Element* next = key + kBlock < end       ? page_of(forks, fork, block + 1)
+                              : fork + 1 < forks.count ? page_of(forks, fork + 1, first)
                                                        : here;
         std::int64_t keys[kTile];
         for (std::int64_t& some : keys) some = least(end - key, kBlock);
@@ -80,12 +82,34 @@ void attend_own(const AttentionForks<Element>& forks, const BlockShape& shape, c
     }
 }
 
+/// A block of which all forks share some keys, or all.
+template <class Element>
+void attend_shared(const AttentionForks<Element>& forks, const BlockShape& shape,
+                   const State& state, std::int64_t block) {
+    using Keys = typename BlockRows<Element, Element>::Keys;
+    using Values = typename BlockRows<Element, Element>::Values;
+    constexpr std::int64_t kWhole[kTile] = {kBlock, kBlock, kBlock, kBlock, kBlock, kBlock};
+    const std::int64_t pairs = forks.count * forks.group;
+    const std::int64_t behind = (block + 1) * kBlock;
+    const Element* here = page_of(forks, 0, block);
+    const Element* next = behind < forks.shared ? page_of(forks, 0, block + 1) : here;
+    for (std::int64_t pair = 0; pair < pairs; pair += kTile) {
+        const std::int64_t count = least(pairs - pair, kTile);
+        if (behind > forks.shared) {
+            attend_border(forks, shape, state, block, pair, count);
+        } else if (pair == 0) {  // brings the next block for all
+            attend_block<Fetching<Keys>, Fetching<Values>>(shape, state, here, pair, count, kWhole,
+                                                           next);
+        } else {
+            attend_block<Keys, Values>(shape, state, here, pair, count, kWhole, here);
+        }
+    }
+}
+
 }  // namespace
 
 template <class Element>
 void attend_forks(const AttentionForks<Element>& forks) {
-    using Keys = typename BlockRows<Element, Element>::Keys;
-    using Values = typename BlockRows<Element, Element>::Values;
     const std::int64_t group = forks.group;
     const std::int64_t pairs = forks.count * group;
     const State state = carve(forks.scratch, pairs, forks.head_dim, forks.value_dim);
@@ -94,7 +118,6 @@ void attend_forks(const AttentionForks<Element>& forks) {
         copy(forks.q + forks.forks[i / group].row * forks.q_stride + i % group * forks.head_dim,
              forks.head_dim, state.q + i * state.q_padded);
     }
-    constexpr std::int64_t kWhole[kTile] = {kBlock, kBlock, kBlock, kBlock, kBlock, kBlock};
     const std::int64_t end = forks.forks[forks.count - 1].position + 1;
     std::int64_t first = 0;  // fork that reaches the span: positions ascend
     for (std::int64_t span = 0; span < end; span += kSpan) {
@@ -102,27 +125,8 @@ void attend_forks(const AttentionForks<Element>& forks) {
         begin_span(state, first * group, pairs);
         const std::int64_t span_end = least(span + kSpan, end);
         std::int64_t key = span;
-        for (; key < span_end && key < forks.shared; key += kBlock) {
-            const std::int64_t block = key / kBlock;
-            const auto page_of = [&](std::int64_t some) {
-                return forks.blocks + forks.forks[0].table[some] * forks.block_stride;
-            };
-            const Element* page = page_of(block);
-            const Element* next = page_of(key + kBlock < forks.shared ? block + 1 : block);
-            for (std::int64_t pair = 0; pair < pairs; pair += kTile) {
-                const std::int64_t count = least(pairs - pair, kTile);
-                if (key + kBlock <= forks.shared) {
-                    if (pair == 0) {
-                        attend_block<Fetching<Keys>, Fetching<Values>>(shape, state, page, pair,
-                                                                       count, kWhole, next);
-                    } else {
-                        attend_block<Keys, Values>(shape, state, page, pair, count, kWhole, page);
-                    }
-                } else {
-                    attend_border(forks, shape, state, block, pair, count);
-                }
-            }
-        }
+        for (; key < span_end && key < forks.shared; key += kBlock)
+            attend_shared(forks, shape, state, key / kBlock);
         for (std::int64_t fork = first; fork < forks.count; ++fork) {
             attend_own(forks, shape, state, fork, key,
                        least(forks.forks[fork].position + 1, span_end));
