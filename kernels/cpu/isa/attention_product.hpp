@@ -142,7 +142,7 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
             // A line a time, also where registers are narrower.
             constexpr int kLine = 64 / static_cast<int>(sizeof(*ahead));
 #pragma GCC unroll 8
-            for (int j = 0; j < N * kWidth; j += kLine) __builtin_prefetch(ahead + j, 0, 2);
+            for (int j = 0; j < N * kWidth; j += kLine) __builtin_prefetch(ahead + j, 0, 3);
             ahead += Rows::kAdvance * p.b_step;
         }
         step.template operator()<0>();

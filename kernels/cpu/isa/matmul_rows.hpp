@@ -119,24 +119,24 @@ template <class Term>
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
     const std::int64_t panels = ceil_div(block.columns, kPanel);
     const std::int64_t tiles = ceil_div(rows, kTileRows);
-    // Groups of panels are fetched while the ones before are multiplied: by many rows, which have
-    // the time, unless all lie near; by some rows only what the caches do not hold; never by few,
-    // for which panels stream as fast as they come.
-    constexpr std::int64_t kManyTiles = 4;
-    constexpr std::int64_t kSomeTiles = kTogether > 1 ? 2 : 1;
-    constexpr std::int64_t kNear = std::int64_t{1} << 15;  // words
-    constexpr std::int64_t kCached = std::int64_t{1} << 20;
-    const bool ahead = tiles >= kSomeTiles && rows > 4 &&
-                       panels * block.depth * kPanel > (tiles >= kManyTiles ? kNear : kCached);
+    // While a tile is computed the caches are filled: with the next group of panels, which is read
+    // once for all tiles of rows; for one tile of panels that lie together, with what it reads a
+    // little later itself. Fewer rows read their panels as fast as they come.
+    constexpr std::int64_t kFewRows = 3;
+    constexpr std::int64_t kNear = std::int64_t{1} << 15;  // words that the caches hold anyway
+    constexpr std::int64_t kLittleLater = 6144;            // bytes
+    const bool ahead = rows > kFewRows && panels * block.depth * kPanel > kNear;
+    const bool own = kTogether > 1 && tiles == 1;
     const auto& functions = ahead ? kTiles<Term, true> : kTiles<Term, false>;
     for (std::int64_t panel = 0; panel < panels;) {
         const std::int64_t width = group_panels(rows, block.first_panel + panel, panels - panel);
         const std::int64_t next = panel + width;
         Prefetch prefetch;
-        if (ahead && next < panels) {
-            const PanelPlace place =
-                place_of_panel(block.first_panel + next, block.panels, block.depth, kTogether);
+        if (ahead && (own || next < panels)) {
+            const PanelPlace place = place_of_panel(block.first_panel + (own ? panel : next),
+                                                    block.panels, block.depth, kTogether);
             prefetch.next = reinterpret_cast<const char*>(block.w + place.begin);
+            if (own) prefetch.next += kLittleLater;
             prefetch.pieces = ceil_div(width * kPrefetchTerms, tiles);
         }
         const std::int64_t each = prefetch.pieces * (block.depth / kPrefetchTerms) * kLine;

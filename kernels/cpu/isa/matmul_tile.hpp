@@ -200,8 +200,10 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
 
 constexpr int kLine = 64;  // bytes
 
-/// Memory to bring into the second-level cache while a tile is computed: every kPrefetchTerms terms
-/// some pieces, each `step` bytes after the one before.
+/// Memory to bring near while a tile is computed: every kPrefetchTerms terms some pieces, each
+/// `step` bytes after the one before. Into the first-level cache, though it holds little: what is
+/// fetched into the second alone disturbs the processor's own fetching there, which is the faster
+/// of the two.
 struct Prefetch {
     const char* next = nullptr;
     std::ptrdiff_t step = kLine;
@@ -220,7 +222,7 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
         const char* next = prefetch.next;
         for (std::int64_t piece = 0; piece < pieces; ++piece, next += prefetch.step) {
             RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
-                _mm_prefetch(next + line * kLine, _MM_HINT_T1);
+                _mm_prefetch(next + line * kLine, _MM_HINT_T0);
             }
         }
         prefetch.next = next;
