@@ -108,9 +108,9 @@ struct Bf16GradientBlock {
 
 /// Tokens whose operands are packed at a time, rows of dw that share a packed x, and columns of dw
 /// whose accumulators rest in the scratch between two such times.
-constexpr std::int64_t kGradientTokens = 512;
-constexpr std::int64_t kGradientRows = 256;
-constexpr std::int64_t kGradientColumns = 480;
+constexpr std::int64_t kGradientTokens = 256;
+constexpr std::int64_t kGradientRows = 512;
+constexpr std::int64_t kGradientColumns = 576;
 constexpr std::int64_t kGradientScratch = kGradientTokens * (kGradientRows + 16) +
                                           kGradientTokens * 3 * kPanel +
                                           kGradientRows * kGradientColumns;

@@ -15,6 +15,8 @@ void pack_rows_of_dy(const float* dy, std::int64_t stride, std::int64_t tokens, 
     const std::int64_t pitch = dy_pitch(tokens);
     for (std::int64_t t = 0; t < tokens; ++t) {
         const float* from = dy + t * stride;
+        prefetch_piece(reinterpret_cast<const char*>(from + kRowsAhead * stride),
+                       n * std::int64_t{sizeof(float)});
         float* tile = to + t * kTileRows;
         std::int64_t first = 0;
         for (; first + kLoad <= n; first += kTileRows, tile += pitch) {

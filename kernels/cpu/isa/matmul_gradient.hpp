@@ -76,6 +76,14 @@ RANKWISE_INLINE void prefetch_tile(const float* tile, std::int64_t stride, int p
     }
 }
 
+/// Rows of dy that are brought near before they are packed: as many as the time takes in which one
+/// comes from memory.
+constexpr std::int64_t kRowsAhead = 16;
+
+RANKWISE_INLINE void prefetch_piece(const char* from, std::int64_t bytes) {
+    for (std::int64_t i = 0; i < bytes; i += kLine) _mm_prefetch(from + i, _MM_HINT_T0);
+}
+
 std::int64_t smaller(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
@@ -147,8 +155,14 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
 
 template <class Operands>
 void gradient_sums(const GradientBlock& block, const Operands& operands) {
-    for (std::int64_t k = 0; k < block.k; k += kGradientColumns) {
-        column_range(block, operands, k, smaller(kGradientColumns, block.k - k));
+    // As few ranges as can be, of about as many groups of panels each: dy is packed for each.
+    constexpr std::int64_t kGroup = kTilePanels * kPanel;
+    const std::int64_t groups = (block.k + kGroup - 1) / kGroup;
+    const std::int64_t ranges = (block.k + kGradientColumns - 1) / kGradientColumns;
+    for (std::int64_t i = 0; i < ranges; ++i) {
+        const std::int64_t first = groups * i / ranges * kGroup;
+        const std::int64_t end = smaller(groups * (i + 1) / ranges * kGroup, block.k);
+        column_range(block, operands, first, end - first);
     }
 }
 

@@ -86,6 +86,10 @@ struct PairOperands {
         each_pair(slice, borders, [&](std::int64_t token, bool whole, std::int64_t term) {
             const std::uint16_t* first = dy + token * dy_stride;
             const std::uint16_t* second = first + dy_stride;
+            prefetch_piece(reinterpret_cast<const char*>(first + kRowsAhead * dy_stride),
+                           n * kBytes);
+            prefetch_piece(reinterpret_cast<const char*>(second + kRowsAhead * dy_stride),
+                           n * kBytes);
             float* tile = to + term * kTileRows;
             std::int64_t i = 0;
             for (; i + kEight <= n; i += kTileRows, tile += pitch) {
