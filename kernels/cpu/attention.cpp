@@ -22,16 +22,21 @@ struct Chunk {
 
 /// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
 constexpr std::int64_t kChunkPairs = 48;
+/// The same behind so many keys that those come from memory, which each chunk reads once.
+constexpr std::int64_t kManyKeys = 8192;
+constexpr std::int64_t kChunkPairsOfMany = 192;
 /// Tasks that forks are split into, where one prompt has them all.
 constexpr std::int64_t kTasksAThread = 4;
 /// Rows a task when rows are only moved: few, so that a thread writes the keys that it reads next.
 constexpr std::int64_t kRowsMoved = 8;
 
-void append_chunks(std::int64_t source, std::int64_t rows, std::int64_t group,
-                   std::vector<Chunk>& chunks) {
-    const std::int64_t most = std::max<std::int64_t>(1, kChunkPairs / group);
-    for (std::int64_t row = 0; row < rows; row += most) {
+void append_chunks(std::int64_t source, std::int64_t position, std::int64_t rows,
+                   std::int64_t group, std::vector<Chunk>& chunks) {
+    for (std::int64_t row = 0; row < rows;) {
+        const std::int64_t pairs = position + row < kManyKeys ? kChunkPairs : kChunkPairsOfMany;
+        const std::int64_t most = std::max<std::int64_t>(1, pairs / group);
         chunks.push_back({narrow<std::int32_t>(source), row, std::min(most, rows - row)});
+        row += most;
     }
 }
 
@@ -202,7 +207,8 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         if (count > 1) {
             append_forks(args, i, count, most_forks, forks, chunks);
         } else {
-            append_chunks(i, args.runs[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+            const PagedRun& run = args.runs[static_cast<std::size_t>(i)];
+            append_chunks(i, run.position, run.rows, shape.group, chunks);
         }
         i += count;
     }
@@ -285,7 +291,8 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
     thread_local std::vector<Chunk> chunks;
     chunks.clear();
     for (std::int64_t i = 0; i < std::ssize(args.segments); ++i) {
-        append_chunks(i, args.segments[static_cast<std::size_t>(i)].rows, shape.group, chunks);
+        const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+        append_chunks(i, segment.position, segment.rows, shape.group, chunks);
     }
     thread_local AttentionScratch packed;
     const std::int64_t block_size = (shape.head_dim + shape.value_dim) * kKeyBlock;

@@ -19,7 +19,7 @@ struct AttentionRows {
     std::int64_t value_dim = 0;
     float scale = 1.0F;
     /// Block i of the sequence (positions 64 i ...): blocks + table[i] * block_stride: K
-    /// [head_dim][64] (of a page of bf16: [head_dim / 2][64][2]), V [64][value_dim].
+    /// [4][head_dim][16] (of a page of bf16: [4][head_dim / 2][16][2]), V [64][value_dim].
     const Block* blocks = nullptr;
     std::int64_t block_stride = 0;
     const std::int32_t* table = nullptr;
@@ -110,7 +110,7 @@ struct AttentionKernels {
     void (*attend)(const AttentionRows<Element, float>& rows);
     void (*attend_pages)(const AttentionRows<Element, Element>& rows);
     void (*attend_forks)(const AttentionForks<Element>& forks);
-    /// K [head_dim][64], V [64][value_dim], widened.
+    /// K [4][head_dim][16], V [64][value_dim], widened.
     void (*pack_forward)(const AttentionBlock<Element>& block);
     /// K [head_dim][64], V [value_dim][64], K [64][head_dim], widened.
     void (*pack_backward)(const AttentionBlock<Element>& block);

@@ -14,13 +14,14 @@ struct ProductOf {
     std::int64_t a_step;
     const Element* b;  ///< B: as the kind of rows says
     std::int64_t b_step;
-    float*
-        c;  ///< C[i][j] = c[i * c_row + j]; columns up to the next multiple of 16 are written too
+    /// C[i][j] = c[i * c_row + j]; columns up to the next multiple of 16 are written too
+    float* c;
     std::int64_t c_row;
     std::int64_t rows;
     std::int64_t columns;
     std::int64_t steps;
     const Element* ahead = nullptr;  ///< of kinds that fetch ahead: a B that is read soon
+    std::int64_t b_panel = 0;        ///< of kinds in panels: from one to the next
 };
 using Product = ProductOf<float>;
 
@@ -31,6 +32,7 @@ using Product = ProductOf<float>;
 /// B[s][j] = b[s * b_step + j].
 struct FloatRows {
     static constexpr bool kFetches = false;
+    static constexpr bool kInPanels = false;
     using Element = float;
     static constexpr int kSteps = 1;
     static constexpr int kAdvance = 1;  ///< b_steps from some steps to the next
@@ -44,6 +46,7 @@ struct FloatRows {
 /// The same, in pairs.
 struct FloatPairs {
     static constexpr bool kFetches = false;
+    static constexpr bool kInPanels = false;
     using Element = float;
     static constexpr int kSteps = 2;
     static constexpr int kAdvance = 2;
@@ -57,6 +60,7 @@ struct FloatPairs {
 /// bf16 elements in the place of floats.
 struct Bf16Rows {
     static constexpr bool kFetches = false;
+    static constexpr bool kInPanels = false;
     using Element = std::uint16_t;
     static constexpr int kSteps = 1;
     static constexpr int kAdvance = 1;
@@ -77,6 +81,7 @@ struct Bf16Rows {
 /// Words of two bf16 elements, of step 2 s in the low half and of 2 s + 1: b[s * b_step + j].
 struct Bf16Pairs {
     static constexpr bool kFetches = false;
+    static constexpr bool kInPanels = false;
     using Element = std::uint32_t;
     static constexpr int kSteps = 2;
     static constexpr int kAdvance = 1;
@@ -96,6 +101,12 @@ struct Bf16Pairs {
 template <class Rows>
 struct Fetching : Rows {
     static constexpr bool kFetches = true;
+};
+
+/// Rows of 16 columns, those of the next 16 a panel further.
+template <class Rows>
+struct InPanels : Rows {
+    static constexpr bool kInPanels = true;
 };
 
 namespace product_detail {
@@ -120,7 +131,10 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
     }
     const auto mask = hn::FirstN(kTag, static_cast<size_t>(part));
     const float* a = p.a + row * p.a_row;
-    const typename Rows::Element* b = p.b + column;
+    const auto place = [&](std::int64_t j) RANKWISE_INLINE {
+        return Rows::kInPanels ? j / kLanes * p.b_panel + j % kLanes : j;
+    };
+    const typename Rows::Element* b = p.b + place(column);
     [[maybe_unused]] const typename Rows::Element* ahead =
         Rows::kFetches ? p.ahead + column : nullptr;
     const auto step = [&]<int kTerm>() RANKWISE_INLINE {
@@ -128,7 +142,8 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
         V right[N];
 #pragma GCC unroll 8
         for (int j = 0; j < N; ++j) {
-            right[j] = Rows::template load<kTerm, kPart>(b + j * kWidth, p.b_step, mask, part);
+            right[j] =
+                Rows::template load<kTerm, kPart>(b + place(j * kWidth), p.b_step, mask, part);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < R; ++i) {

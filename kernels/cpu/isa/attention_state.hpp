@@ -139,8 +139,8 @@ void block_scores(const BlockShape& shape, const State& state, const Block* bloc
     using Word = typename Keys::Element;
     const std::int64_t panel = shape.head_dim * kLanes * static_cast<std::int64_t>(sizeof(Block)) /
                                static_cast<std::int64_t>(sizeof(Word));
-    for (std::int64_t j = begin; j < end; j += kLanes) {
-        multiply<Keys, false>({.a = state.q + pair * state.q_padded,
+    const auto product = [&](std::int64_t j, std::int64_t columns) {
+        return ProductOf<Word>{.a = state.q + pair * state.q_padded,
                                .a_row = state.q_padded,
                                .a_step = 1,
                                .b = reinterpret_cast<const Word*>(block) + j / kLanes * panel,
@@ -148,9 +148,16 @@ void block_scores(const BlockShape& shape, const State& state, const Block* bloc
                                .c = state.scores + row * kBlock + j,
                                .c_row = kBlock,
                                .rows = count,
-                               .columns = kLanes,
+                               .columns = columns,
                                .steps = shape.head_dim,
-                               .ahead = reinterpret_cast<const Word*>(ahead) + j / kLanes * panel});
+                               .ahead = reinterpret_cast<const Word*>(ahead) + j / kLanes * panel,
+                               .b_panel = panel};
+    };
+    if constexpr (Keys::kFetches) {  // from memory panels come faster one after the other
+        for (std::int64_t j = begin; j < end; j += kLanes)
+            multiply<Keys, false>(product(j, kLanes));
+    } else {
+        multiply<InPanels<Keys>, false>(product(begin, round_up_16(end - begin)));
     }
 }
 

@@ -113,6 +113,23 @@ TEST_P(PagedAttention, NothingBehindARowsPositionMatters) {
     EXPECT_EQ(first_difference(before, cache.attend(in, {{&sequence, 3, 67, 3}})), "");
 }
 
+TEST_P(PagedAttention, RowsBehindManyKeysDoNotDependOnHowManyThereAre) {
+    const AttentionShape shape{3, 1, 4};
+    constexpr std::int64_t kBefore = 8100;  // more rows are attended to together from 8192 on
+    constexpr std::int64_t kRows = 400;
+    const auto in = random_attention_input(shape, kBefore + kRows, 1);
+    PagedCache cache(device, shape, (kBefore + kRows) / kernels::kKeyBlock + 1);
+    PagedCache::Sequence sequence;
+    cache.grow(sequence, kBefore + kRows);
+    cache.write(sequence, in, 0, kBefore + kRows, 0);
+    std::vector<PagedCache::Piece> alone;
+    for (std::int64_t row = kBefore; row < kBefore + kRows; ++row)
+        alone.push_back({&sequence, row, 1, row});
+    EXPECT_EQ(first_difference(cache.attend(in, {{&sequence, kBefore, kRows, kBefore}}),
+                               cache.attend(in, alone)),
+              "");
+}
+
 /// Samples of two prompts, with answers of other lengths and one of several rows: a row's bits do
 /// not depend on whether what it shares is known.
 void PagedAttention::reads_what_forks_share(const AttentionShape& shape, std::int64_t prompt) {
