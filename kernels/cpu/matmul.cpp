@@ -12,13 +12,13 @@ namespace {
 /// either way.
 constexpr std::int64_t kManyRows = 96;
 
-/// Runs a block. Rows whose distance is a multiple of 4 KiB fall on so few lines of the first-level
+/// Runs a block. Rows whose distance is a multiple of 2 KiB fall on so few lines of the first-level
 /// cache that the rows of a tile evict each other: a few at a time are first copied to where they
 /// do not.
 void run_block(const MatmulKernels& kernels, const MatmulBlock& block, std::int64_t x_columns) {
     constexpr std::int64_t kFewRows = 4;
     constexpr std::int64_t kRowsAtATime = 4 * kRowMultiple;
-    if (block.x_stride % 1024 != 0 || block.rows <= kFewRows) {
+    if (block.x_stride % 512 != 0 || block.rows <= kFewRows) {
         kernels.matmul(block);
         return;
     }
