@@ -91,19 +91,58 @@ Choice argmax(const float* logits, std::int64_t count) {
     return winner(best);
 }
 
+/// The largest of `count` logits, infinity if one is none.
+HWY_INLINE float largest(const float* logits, std::int64_t count) {
+    const F16 infinity = set(__builtin_inff());
+    F16 most = set(-__builtin_inff());
+    const auto see = [&](F16 x) RANKWISE_INLINE {
+        most = max(most, select(less_equal(x, infinity), x, infinity));
+    };
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) see(load(logits + i));
+    if (i < count)
+        see(keep_first_or(load_first(logits + i, count - i), count - i, -__builtin_inff()));
+    return max_lane(most);
+}
+
+/// Whether with one of these words x - log(-log u) may become more than `top`, for an x that is
+/// less than it by `below` or more. u <= 1 - exp(log(-log u)), so 1 - u < exp(-below) is necessary;
+/// 1 - u has 24 bits.
+HWY_INLINE bool may_win(const U16* words, float below) {
+    float share[kLanes];
+    store(exp(set(-below)), share);
+    const float least = 0x1p23F - 2.0F - share[0] * 0x1p23F;
+    F16 most = set(0.0F);
+    for (int k = 0; k < 4; ++k) most = max(most, float_of_signed(shift_right<9>(words[k])));
+    return max_lane(most) >= least;
+}
+
+/// Most ids cannot win any more once some have been drawn: their noise is not even computed, and
+/// where no noise is large enough not even drawn.
 Choice gumbel_argmax(const GumbelNoise& noise, const float* logits, std::int64_t count,
                      float temperature) {
+    constexpr float kMostNoise = 16.7F;  // -log(-log(1 - 2^-24)) = 24 ln 2
     const F16 divisor = set(temperature);
     Best best = nothing_yet();
+    float top = -__builtin_inff();
     for (std::int64_t first = 0; first < count; first += kDraws) {
+        const std::int64_t here = count - first < kDraws ? count - first : kDraws;
+        const float most = largest(logits + first, here) / temperature;  // rounded, it is so too
+        if (most == -__builtin_inff()) continue;
+        // Less what rounding may hide.
+        const float below =
+            top - most - 1e-3F - 0x1p-20F * (__builtin_fabsf(top) + __builtin_fabsf(most));
+        if (below > kMostNoise) continue;
         U16 words[4];
         philox(noise, noise.first_block + static_cast<std::uint32_t>(first / 4), words);
-        for (int k = 0; k < 4; ++k) {
+        if (below > 0.0F && !may_win(words, below)) continue;
+        for (int k = 0; k * kLanes < here; ++k) {
+            const std::int64_t left = here - k * kLanes;
             const std::int64_t i = first + k * kLanes;
-            if (i >= count) break;
-            const F16 x = load_first(logits + i, count - i) / divisor;
-            take(best, keep_first_or(x - noise_of(words[k]), count - i, -__builtin_inff()), i);
+            const F16 x = load_first(logits + i, left) / divisor;
+            take(best, keep_first_or(x - noise_of(words[k]), left, -__builtin_inff()), i);
         }
+        top = max_lane(best.value);
     }
     return winner(best);
 }

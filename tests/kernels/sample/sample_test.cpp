@@ -104,6 +104,38 @@ TEST_P(SampleTest, TheTokenIsTheGumbelMaximumOfTheRowsOwnStream) {
     }
 }
 
+/// Logits of many ids, most of which cannot win: alike, spread a little and far, far from zero,
+/// ascending (the best so far is always near), with ids that are never drawn.
+std::vector<std::vector<float>> many_logits(std::size_t ids) {
+    std::vector<std::vector<float>> all;
+    for (const float spread : {0.0F, 0.01F, 1.0F, 4.0F, 20.0F, 300.0F})
+        all.push_back(random_floats(static_cast<std::int64_t>(ids), 2, spread));
+    all.push_back(all[2]);
+    for (float& x : all.back()) x += 20'000.0F;
+    all.push_back(all[2]);
+    for (std::size_t i = 0; i < ids; ++i) all.back()[i] += static_cast<float>(i) * 0.01F;
+    all.push_back(all[2]);
+    for (std::size_t i = 0; i < ids; ++i) {
+        if (i % 1000 < 700) all.back()[i] = i % 3 == 0 ? kNan : -kInfinity;
+    }
+    return all;
+}
+
+TEST_P(SampleTest, WhatCannotWinIsLeftOutWithoutChangingWhatWins) {
+    constexpr std::int64_t kIds = 5000;
+    for (const std::vector<float>& row : many_logits(kIds)) {
+        std::vector<SampleRow> rows;
+        std::vector<float> logits;
+        for (std::uint32_t t = 0; t < 24; ++t) {
+            rows.push_back(row_of(t, t % 3 == 0 ? 0.3 : t % 3 == 1 ? 1.0 : 2.5));
+            logits.insert(logits.end(), row.begin(), row.end());
+        }
+        const auto tokens = sample(logits, kIds, kIds, rows);
+        for (std::size_t t = 0; t < rows.size(); ++t)
+            EXPECT_EQ(tokens[t], gumbel_max(row, rows[t])) << row[1] << " " << t;
+    }
+}
+
 TEST_P(SampleTest, PartsOfTheVocabularyComparedByScoreGiveTheTokenOfTheWhole) {
     constexpr std::int64_t columns = 200;
     constexpr std::int64_t ids = 190;
