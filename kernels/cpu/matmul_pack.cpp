@@ -42,6 +42,30 @@ void copy_rounded(const Bf16PackKernels& kernels, const std::byte* row, DType dt
     }
 }
 
+/// Terms that a task spreads over all panels.
+constexpr std::int64_t kTermsATask = 64;
+
+/// Calls body(panel, word of the packed operand where this term of it begins) for all panels.
+template <class Body>
+void each_panel(std::int64_t panels, std::int64_t terms, std::int64_t together, std::int64_t term,
+                const Body& body) {
+    for (std::int64_t first = 0; first < panels; first += together) {
+        const std::int64_t width = std::min(together, panels - first);
+        const std::int64_t begin = (first * terms + term * width) * kPanel;
+        for (std::int64_t i = 0; i < width; ++i) body(first + i, begin + i * kPanel);
+    }
+}
+
+/// One term of a panel: the first kPanel of `left` floats, zeros beyond the last.
+void copy_panel(const float* from, std::int64_t left, float* to) {
+    if (left >= kPanel) {
+        std::memcpy(to, from, kPanel * sizeof(float));  // of a size known here: no call
+        return;
+    }
+    std::copy_n(from, left, to);
+    std::fill(to + left, to + kPanel, 0.0F);
+}
+
 }  // namespace
 
 std::int64_t CpuDevice::packed_bytes(const PackSpec& spec) const {
@@ -95,12 +119,63 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                      matrix.dtype, range, to_row);
     };
     const std::int64_t count_of_panels = ceil_div(columns, kPanel);
+    const std::int64_t together = kernels.panels_together;
+    if (side == PackSide::inputs) {
+        // A row of the matrices is a term of every panel: rows are read as they lie.
+        const std::int64_t of_term = pairs ? 2 : 1;
+        const auto put_row = [&](std::int64_t index, std::int64_t term) {
+            const StackedRow row = stacked_row(stacked, index);
+            const float* from = nullptr;
+            if (row.matrix->dtype == DType::f32) {
+                from = floats(*row.matrix) + row.row * row.matrix->stride;
+            } else {
+                float* widened = matmul_scratch(columns);
+                copy_row(row, {0, columns}, widened);
+                from = widened;
+            }
+            each_panel(count_of_panels, terms, together, term,
+                       [&](std::int64_t p, std::int64_t to_word) {
+                           const std::int64_t left = columns - p * kPanel;
+                           copy_panel(from + p * kPanel, left, panels + to_word);
+                       });
+        };
+        const auto put_pair = [&](std::int64_t index, bool whole, std::int64_t term) {
+            auto* first = reinterpret_cast<std::uint16_t*>(matmul_scratch(columns + 1));
+            std::uint16_t* second = whole ? first + columns : nullptr;
+            round_row(stacked_row(stacked, index), {0, columns}, first);
+            if (whole) round_row(stacked_row(stacked, index + 1), {0, columns}, second);
+            each_panel(
+                count_of_panels, terms, together, term, [&](std::int64_t p, std::int64_t to_word) {
+                    const std::int64_t begin = p * kPanel;
+                    bf16.pair(first + begin, whole ? second + begin : nullptr,
+                              std::min<std::int64_t>(kPanel, columns - begin), panels + to_word);
+                });
+        };
+        team_->run(ceil_div(terms, kTermsATask), [&](std::int64_t task) {
+            const Range mine{task * kTermsATask, (task + 1) * kTermsATask};
+            std::int64_t begin = 0;  // term of the run
+            for (const ElementRun& run : runs) {
+                const std::int64_t end = begin + ceil_div(run.count, of_term);
+                const Range part = intersect(mine, {begin, end});
+                for (std::int64_t term = part.begin; term < part.end; ++term) {
+                    const std::int64_t index = (term - begin) * of_term;
+                    if (pairs) {
+                        put_pair(run.first + index, index + 1 < run.count, term);
+                    } else {
+                        put_row(run.first + index, term);
+                    }
+                }
+                begin = end;
+            }
+        });
+        return;
+    }
     team_->run(count_of_panels, [&](std::int64_t p) {
-        const PanelPlace place = place_of_panel(p, count_of_panels, terms, kernels.panels_together);
+        const PanelPlace place = place_of_panel(p, count_of_panels, terms, together);
         float* panel = panels + place.begin;
         const std::int64_t first = p * kPanel;
         const std::int64_t count = std::min<std::int64_t>(kPanel, columns - first);
-        if (pairs && side == PackSide::outputs) {
+        if (pairs) {
             // Rows as words of pairs, run after run; then transposed like floats.
             float* rows = matmul_scratch(kPanel * terms);
             for (std::int64_t i = 0; i < count; ++i) {
@@ -113,50 +188,26 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
                 }
             }
             kernels.pack_transposed(rows, terms, count, terms, panel, place.step);
-        } else if (pairs) {
-            std::uint16_t rows[2][kPanel];
-            for (const ElementRun& run : runs) {
-                for (std::int64_t k = 0; k < run.count; k += 2) {
-                    const bool whole = k + 1 < run.count;
-                    for (int i = 0; i < (whole ? 2 : 1); ++i) {
-                        round_row(stacked_row(stacked, run.first + k + i), {first, first + count},
-                                  rows[i]);
-                    }
-                    bf16.pair(rows[0], whole ? rows[1] : nullptr, count, panel);
-                    panel += place.step;
-                }
-            }
-        } else if (side == PackSide::outputs) {
-            // Rows of one fp32 matrix are transposed where they lie; others are brought together
-            // first.
-            const StackedRow row = stacked_row(stacked, first);
-            const float* from = nullptr;
-            std::int64_t stride = row.matrix->stride;
-            if (row.matrix->dtype == DType::f32 && row.row + count <= row.matrix->rows) {
-                from = floats(*row.matrix) + row.row * stride;
-            } else {
-                float* rows = matmul_scratch(kPanel * inputs);
-                for (std::int64_t i = 0; i < count; ++i) {
-                    const StackedRow each = stacked_row(stacked, first + i);
-                    copy_row(each, {0, inputs}, rows + i * inputs);
-                }
-                from = rows;
-                stride = inputs;
-            }
-            for (const ElementRun& run : runs) {
-                kernels.pack_transposed(from + run.first, stride, count, run.count, panel,
-                                        place.step);
-                panel += run.count * place.step;
-            }
+            return;
+        }
+        // Rows of one fp32 matrix are transposed where they lie; others are brought together first.
+        const StackedRow row = stacked_row(stacked, first);
+        const float* from = nullptr;
+        std::int64_t stride = row.matrix->stride;
+        if (row.matrix->dtype == DType::f32 && row.row + count <= row.matrix->rows) {
+            from = floats(*row.matrix) + row.row * stride;
         } else {
-            for (const ElementRun& run : runs) {
-                for (std::int64_t k = run.first; k < run.first + run.count; ++k) {
-                    const StackedRow row = stacked_row(stacked, k);
-                    copy_row(row, {first, first + count}, panel);
-                    std::fill(panel + count, panel + kPanel, 0.0F);
-                    panel += place.step;
-                }
+            float* rows = matmul_scratch(kPanel * inputs);
+            for (std::int64_t i = 0; i < count; ++i) {
+                const StackedRow each = stacked_row(stacked, first + i);
+                copy_row(each, {0, inputs}, rows + i * inputs);
             }
+            from = rows;
+            stride = inputs;
+        }
+        for (const ElementRun& run : runs) {
+            kernels.pack_transposed(from + run.first, stride, count, run.count, panel, place.step);
+            panel += run.count * place.step;
         }
     });
 }
