@@ -125,6 +125,31 @@ void check_runs(const PagedAttentionArgs& args) {
     ensure(row == args.q.rows, "paged_attention: the runs cover {} rows of {}", row, args.q.rows);
 }
 
+/// A KV head of an op's operands, from row 0 on; its scratch memory is still to be given.
+template <class Element, class Block, class Args>
+AttentionHead<Element, Block> head_of(const HeadShape& shape, std::int64_t head, const Args& args,
+                                      const Element* q, Element* out, const Block* blocks,
+                                      std::int64_t block_stride) {
+    const std::int64_t first = head * shape.group;
+    return {.q = q + first * shape.head_dim,
+            .q_stride = args.q.stride,
+            .out = out + first * shape.value_dim,
+            .out_stride = args.out.stride,
+            .group = shape.group,
+            .head_dim = shape.head_dim,
+            .value_dim = shape.value_dim,
+            .scale = args.scale,
+            .blocks = blocks,
+            .block_stride = block_stride};
+}
+
+/// From row `row` on.
+template <class Element, class Block>
+void to_row(AttentionHead<Element, Block>& head, std::int64_t row) {
+    head.q += row * head.q_stride;
+    head.out += row * head.out_stride;
+}
+
 /// A key into its place among those of a page: pairs of bf16 elements stay together.
 void write_key(const float* from, std::int64_t head_dim, float* to) {
     for (std::int64_t d = 0; d < head_dim; ++d) to[d * kKeyPanel] = from[d];
@@ -219,50 +244,27 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const auto* q = elements<Element>(args.q);
         auto* out = elements<Element>(args.out);
         const auto* base = reinterpret_cast<const Element*>(at(pages.handle));
-        const auto attend_forks = [&](const Chunk& chunk, std::int64_t head) {
-            const std::int64_t first = head * shape.group;
-            kernels.attend_forks(
-                {.forks = planned + chunk.source,
-                 .count = chunk.forks,
-                 .shared = chunk.shared,
-                 .q = q + first * shape.head_dim,
-                 .q_stride = args.q.stride,
-                 .group = shape.group,
-                 .head_dim = shape.head_dim,
-                 .value_dim = shape.value_dim,
-                 .scale = args.scale,
-                 .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
-                 .block_stride = pages.page_elements(),
-                 .out = out + first * shape.value_dim,
-                 .out_stride = args.out.stride,
-                 .scratch = task_scratch().take(kernels.rows_scratch(
-                     chunk.forks * shape.group, shape.head_dim, shape.value_dim))});
-        };
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
+            const std::int64_t pairs = std::max(chunk.rows, chunk.forks) * shape.group;
+            auto kv_head = head_of(shape, head, args, q, out,
+                                   base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
+                                   pages.page_elements());
+            kv_head.scratch =
+                task_scratch().take(kernels.rows_scratch(pairs, shape.head_dim, shape.value_dim));
             if (chunk.forks > 0) {
-                attend_forks(chunk, head);
+                kernels.attend_forks({.head = kv_head,
+                                      .forks = planned + chunk.source,
+                                      .count = chunk.forks,
+                                      .shared = chunk.shared});
                 return;
             }
             const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
-            const std::int64_t row = run.row_begin + chunk.row;
-            const std::int64_t first = head * shape.group;
-            kernels.attend_pages(
-                {.q = q + row * args.q.stride + first * shape.head_dim,
-                 .q_stride = args.q.stride,
-                 .rows = chunk.rows,
-                 .position = run.position + chunk.row,
-                 .group = shape.group,
-                 .head_dim = shape.head_dim,
-                 .value_dim = shape.value_dim,
-                 .scale = args.scale,
-                 .blocks = base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
-                 .block_stride = pages.page_elements(),
-                 .table = args.page_table.data() + run.page_begin,
-                 .out = out + row * args.out.stride + first * shape.value_dim,
-                 .out_stride = args.out.stride,
-                 .scratch = task_scratch().take(kernels.rows_scratch(
-                     chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+            to_row(kv_head, run.row_begin + chunk.row);
+            kernels.attend_pages({.head = kv_head,
+                                  .rows = chunk.rows,
+                                  .position = run.position + chunk.row,
+                                  .table = args.page_table.data() + run.page_begin});
         };
         run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
     });
@@ -324,26 +326,19 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
             const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
             const std::int64_t row = segment.row_begin + chunk.row;
-            const std::int64_t first = head * shape.group;
-            const std::int64_t statistic = row * args.heads + first;
-            kernels.attend({.q = q + row * args.q.stride + first * shape.head_dim,
-                            .q_stride = args.q.stride,
+            const std::int64_t statistic = row * args.heads + head * shape.group;
+            auto kv_head = head_of<Element, float>(shape, head, args, q, out,
+                                                   blocks + head * block_size, block_stride);
+            kv_head.scratch = task_scratch().take(
+                kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim, shape.value_dim));
+            to_row(kv_head, row);
+            kernels.attend({.head = kv_head,
                             .rows = chunk.rows,
                             .position = segment.position + chunk.row,
-                            .group = shape.group,
-                            .head_dim = shape.head_dim,
-                            .value_dim = shape.value_dim,
-                            .scale = args.scale,
-                            .blocks = blocks + head * block_size,
-                            .block_stride = block_stride,
                             .table = planned.table(chunk.source),
-                            .out = out + row * args.out.stride + first * shape.value_dim,
-                            .out_stride = args.out.stride,
                             .maximum = statistics ? maximum + statistic : nullptr,
                             .denominator = statistics ? denominator + statistic : nullptr,
-                            .statistics_stride = args.heads,
-                            .scratch = task_scratch().take(kernels.rows_scratch(
-                                chunk.rows * shape.group, shape.head_dim, shape.value_dim))});
+                            .statistics_stride = args.heads});
         };
         run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
     });

@@ -6,29 +6,36 @@
 
 namespace rankwise::kernels::cpu {
 
-/// Some rows of one KV head with all its query heads, against the blocks of their sequence, which
-/// were packed (Block is float), or are pages of the cache.
+/// One KV head with all its query heads, and what their rows are attended with: blocks of keys and
+/// values that were packed (Block is float), or are pages of the cache.
 template <class Element, class Block>
-struct AttentionRows {
+struct AttentionHead {
     const Element* q = nullptr;  ///< row r, head g of the group: q + r * q_stride + g * head_dim
     std::int64_t q_stride = 0;
-    std::int64_t rows = 0;  ///< at positions [position, position + rows)
-    std::int64_t position = 0;
+    Element* out = nullptr;  ///< row r, head g: out + r * out_stride + g * value_dim
+    std::int64_t out_stride = 0;
     std::int64_t group = 1;  ///< query heads of the KV head
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;
     float scale = 1.0F;
-    /// Block i of the sequence (positions 64 i ...): blocks + table[i] * block_stride: K
-    /// [4][head_dim][16] (of a page of bf16: [4][head_dim / 2][16][2]), V [64][value_dim].
+    /// A block: blocks + its number * block_stride: K [4][head_dim][16] (of a page of bf16:
+    /// [4][head_dim / 2][16][2]), V [64][value_dim].
     const Block* blocks = nullptr;
     std::int64_t block_stride = 0;
+    float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
+};
+
+/// Rows [0, rows) of q at positions [position, position + rows) of their sequence, of which block i
+/// (positions 64 i ...) is number table[i].
+template <class Element, class Block>
+struct AttentionRows {
+    AttentionHead<Element, Block> head;
+    std::int64_t rows = 0;
+    std::int64_t position = 0;
     const std::int32_t* table = nullptr;
-    Element* out = nullptr;  ///< row r, head g: out + r * out_stride + g * value_dim
-    std::int64_t out_stride = 0;
     float* maximum = nullptr;  ///< row r, head g: r * statistics_stride + g; null: not wanted
     float* denominator = nullptr;
     std::int64_t statistics_stride = 0;
-    float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
 };
 
 /// A row of a sequence of its own.
@@ -39,23 +46,13 @@ struct AttentionFork {
 };
 
 /// One row each of sequences that hold the same keys and values at positions [0, shared), in pages
-/// of the cache: as AttentionRows, with a page table each.
+/// of the cache.
 template <class Element>
 struct AttentionForks {
+    AttentionHead<Element, Element> head;
     const AttentionFork* forks = nullptr;  ///< positions ascend, none below `shared`
     std::int64_t count = 0;
     std::int64_t shared = 0;
-    const Element* q = nullptr;
-    std::int64_t q_stride = 0;
-    std::int64_t group = 1;
-    std::int64_t head_dim = 0;
-    std::int64_t value_dim = 0;
-    float scale = 1.0F;
-    const Element* blocks = nullptr;
-    std::int64_t block_stride = 0;
-    Element* out = nullptr;
-    std::int64_t out_stride = 0;
-    float* scratch = nullptr;  ///< rows_scratch() floats, aligned to 64 bytes
 };
 
 /// Rows of K and V of one KV head, to be laid out as a block.

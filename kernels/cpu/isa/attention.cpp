@@ -16,52 +16,54 @@ namespace {
 template <class Element, class Block>
 void attend(const AttentionRows<Element, Block>& a) {
     using Rows = BlockRows<Element, Block>;
-    const std::int64_t pairs = a.rows * a.group;
+    const AttentionHead<Element, Block>& head = a.head;
+    const std::int64_t pairs = a.rows * head.group;
     // Few rows read keys and values faster than they come.
     const bool few = pairs <= kTile;
-    const State state = carve(a.scratch, pairs, a.head_dim, a.value_dim);
-    const BlockShape shape{a.head_dim, a.value_dim, a.scale};
+    const State state = carve(head.scratch, pairs, head.head_dim, head.value_dim);
     for (std::int64_t i = 0; i < pairs; ++i) {
-        copy(a.q + (i / a.group) * a.q_stride + (i % a.group) * a.head_dim, a.head_dim,
-             state.q + i * state.q_padded);
+        copy(head.q + (i / head.group) * head.q_stride + (i % head.group) * head.head_dim,
+             head.head_dim, state.q + i * state.q_padded);
     }
     const std::int64_t end = a.position + a.rows;
     /// The first pair with a key at `position` or behind it.
     const auto first_pair = [&](std::int64_t position) {
-        return position > a.position ? (position - a.position) * a.group : 0;
+        return position > a.position ? (position - a.position) * head.group : 0;
     };
     for (std::int64_t span = 0; span < end; span += kSpan) {
         const std::int64_t span_end = span + kSpan < end ? span + kSpan : end;
         begin_span(state, first_pair(span), pairs);
         for (std::int64_t key = span; key < span_end; key += kBlock) {
-            const Block* block = a.blocks + a.table[key / kBlock] * a.block_stride;
-            const Block* next =
-                key + kBlock < end ? a.blocks + a.table[key / kBlock + 1] * a.block_stride : block;
+            const Block* block = head.blocks + a.table[key / kBlock] * head.block_stride;
+            const Block* next = key + kBlock < end
+                                    ? head.blocks + a.table[key / kBlock + 1] * head.block_stride
+                                    : block;
             for (std::int64_t pair = first_pair(key); pair < pairs; pair += kTile) {
                 const std::int64_t count = pairs - pair < kTile ? pairs - pair : kTile;
                 std::int64_t keys[kTile];
                 for (std::int64_t r = 0; r < count; ++r) {
-                    const std::int64_t known = a.position + (pair + r) / a.group + 1 - key;
+                    const std::int64_t known = a.position + (pair + r) / head.group + 1 - key;
                     keys[r] = known < kBlock ? known : kBlock;
                 }
                 if (few) {
                     attend_block<Fetching<typename Rows::Keys>, Fetching<typename Rows::Values>>(
-                        shape, state, block, pair, count, keys, next);
+                        head, state, block, pair, count, keys, next);
                 } else {
                     attend_block<typename Rows::Keys, typename Rows::Values>(
-                        shape, state, block, pair, count, keys, block);
+                        head, state, block, pair, count, keys, block);
                 }
             }
         }
         end_span(state, first_pair(span), pairs, span > 0);
     }
     for (std::int64_t i = 0; i < pairs; ++i) {
-        const std::int64_t row = i / a.group;
-        const std::int64_t head = i % a.group;
-        finish_pair(state, i, a.value_dim, a.out + row * a.out_stride + head * a.value_dim);
+        const std::int64_t row = i / head.group;
+        const std::int64_t member = i % head.group;
+        finish_pair(state, i, head.value_dim,
+                    head.out + row * head.out_stride + member * head.value_dim);
         if (a.maximum != nullptr) {
-            a.maximum[row * a.statistics_stride + head] = state.merged_m[i] + 0.0F;  // never -0
-            a.denominator[row * a.statistics_stride + head] = state.merged_l[i];
+            a.maximum[row * a.statistics_stride + member] = state.merged_m[i] + 0.0F;  // never -0
+            a.denominator[row * a.statistics_stride + member] = state.merged_l[i];
         }
     }
 }

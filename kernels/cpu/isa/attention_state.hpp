@@ -121,23 +121,16 @@ struct BlockRows<std::uint16_t, std::uint16_t> {
     using Values = Bf16Rows;
 };
 
-/// What the pairs are attended with.
-struct BlockShape {
-    std::int64_t head_dim;
-    std::int64_t value_dim;
-    float scale;
-};
-
 /// Scores, not yet scaled, of pairs [pair, pair + count) with the keys of a block that lie in
 /// columns from `begin`, a multiple of 16, up to `end` or a little further; rows from `row` on of
 /// the scores.
-template <class Keys, class Block>
-void block_scores(const BlockShape& shape, const State& state, const Block* block,
+template <class Keys, class Element, class Block>
+void block_scores(const AttentionHead<Element, Block>& head, const State& state, const Block* block,
                   std::int64_t pair, std::int64_t count, std::int64_t row, std::int64_t begin,
                   std::int64_t end, const Block* ahead) {
     // Of words: an element, or a pair of them.
     using Word = typename Keys::Element;
-    const std::int64_t panel = shape.head_dim * kLanes * static_cast<std::int64_t>(sizeof(Block)) /
+    const std::int64_t panel = head.head_dim * kLanes * static_cast<std::int64_t>(sizeof(Block)) /
                                static_cast<std::int64_t>(sizeof(Word));
     const auto product = [&](std::int64_t j, std::int64_t columns) {
         return ProductOf<Word>{.a = state.q + pair * state.q_padded,
@@ -149,7 +142,7 @@ void block_scores(const BlockShape& shape, const State& state, const Block* bloc
                                .c_row = kBlock,
                                .rows = count,
                                .columns = columns,
-                               .steps = shape.head_dim,
+                               .steps = head.head_dim,
                                .ahead = reinterpret_cast<const Word*>(ahead) + j / kLanes * panel,
                                .b_panel = panel};
     };
@@ -163,32 +156,33 @@ void block_scores(const BlockShape& shape, const State& state, const Block* bloc
 
 /// The values of a block's keys from `begin` on times their probabilities, as the product of
 /// pairs [pair, pair + count), whose probabilities stand in rows from `row` on.
-template <class Block>
-ProductOf<Block> block_values(const BlockShape& shape, const State& state, const Block* block,
-                              std::int64_t pair, std::int64_t count, std::int64_t row,
-                              std::int64_t begin, std::int64_t end, const Block* ahead) {
-    const std::int64_t first = shape.head_dim * kBlock + begin * shape.value_dim;
+template <class Element, class Block>
+ProductOf<Block> block_values(const AttentionHead<Element, Block>& head, const State& state,
+                              const Block* block, std::int64_t pair, std::int64_t count,
+                              std::int64_t row, std::int64_t begin, std::int64_t end,
+                              const Block* ahead) {
+    const std::int64_t first = head.head_dim * kBlock + begin * head.value_dim;
     return {.a = state.scores + row * kBlock + begin,
             .a_row = kBlock,
             .a_step = 1,
             .b = block + first,
-            .b_step = shape.value_dim,
+            .b_step = head.value_dim,
             .c = state.o + pair * state.padded,
             .c_row = state.padded,
             .rows = count,
-            .columns = shape.value_dim,
+            .columns = head.value_dim,
             .steps = end - begin,
             .ahead = ahead + first};
 }
 
 /// One block for `count` <= kTile pairs from `pair` on, keys ascending with the row.
-template <class Keys, class Values, class Block>
-void attend_block(const BlockShape& shape, const State& state, const Block* block,
+template <class Keys, class Values, class Element, class Block>
+void attend_block(const AttentionHead<Element, Block>& head, const State& state, const Block* block,
                   std::int64_t pair, std::int64_t count, const std::int64_t* keys,
                   const Block* ahead) {
-    block_scores<Keys>(shape, state, block, pair, count, 0, 0, keys[count - 1], ahead);
-    probabilities(state, pair, count, keys, shape.scale);
-    multiply_stairs<Values>(block_values(shape, state, block, pair, count, 0, 0, 0, ahead), keys);
+    block_scores<Keys>(head, state, block, pair, count, 0, 0, keys[count - 1], ahead);
+    probabilities(state, pair, count, keys, head.scale);
+    multiply_stairs<Values>(block_values(head, state, block, pair, count, 0, 0, 0, ahead), keys);
 }
 
 /// Adds the span to the spans before it: c = exp(m - M), x = fma(x2, c2, x1 * c1).
