@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/cpu/attention_call.hpp"
 #include "kernels/cpu/checks.hpp"
@@ -174,7 +175,7 @@ void CpuDevice::kv_write(const KvWriteArgs& args, Stream& /*stream*/) {
         const auto* k = elements<Element>(args.k);
         const auto* v = elements<Element>(args.v);
         auto* base = reinterpret_cast<Element*>(at(pages.handle));
-        constexpr std::int64_t kTogether = sizeof(float) / sizeof(Element);
+        constexpr std::int64_t kTogether = std::is_same_v<Element, float> ? 1 : 2;
         team_->run(ceil_div(rows, kRowsMoved), [&](std::int64_t task) {
             const std::int64_t end = std::min(rows, (task + 1) * kRowsMoved);
             for (std::int64_t t = task * kRowsMoved; t < end; ++t) {

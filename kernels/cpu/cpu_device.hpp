@@ -96,7 +96,7 @@ class CpuDevice final : public Device {
     template <class T>
     [[nodiscard]] T* at(T* handle) const {
         // As integers: the handle of an empty matrix may be no address at all, and is followed by
-        // nobody.
+        // nobody. NOLINTNEXTLINE(performance-no-int-to-ptr)
         return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(handle) +
                                     static_cast<std::uintptr_t>(shift_));
     }
