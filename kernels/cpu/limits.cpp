@@ -19,7 +19,7 @@ constexpr std::array<Pattern, 6> kPatterns{{{1, 0}, {2, 0}, {4, 0}, {8, 0}, {1, 
 
 /// Floats of one stream at a time: streams lie this far apart, so that a thread goes through a part
 /// of memory once and in order.
-constexpr std::int64_t kStretch = 16 * 4096;
+constexpr std::int64_t kStretch = std::int64_t{16} * 4096;
 
 }  // namespace
 

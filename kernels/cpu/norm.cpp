@@ -156,7 +156,7 @@ void CpuDevice::rms_norm_weight_gradient(const RmsNormWeightGradientArgs& args,
         const NormKernels<Element>& kernels = kernels_of<Element>(isa_);
         const auto* dy = elements<Element>(args.dy);
         const auto* x = elements<Element>(args.x);
-        for_row_ranges(*team_, blocks, 64 * 2 * groups * size, [&](Range range) {
+        for_row_ranges(*team_, blocks, std::int64_t{128} * groups * size, [&](Range range) {
             for (std::int64_t b = range.begin; b < range.end; ++b) {
                 const std::int64_t first = args.blocks[static_cast<std::size_t>(b)];
                 const std::int64_t count = args.blocks[static_cast<std::size_t>(b) + 1] - first;
