@@ -126,7 +126,13 @@ void check_runs(const PagedAttentionArgs& args) {
     ensure(row == args.q.rows, "paged_attention: the runs cover {} rows of {}", row, args.q.rows);
 }
 
-/// A KV head of an op's operands, from row 0 on; its scratch memory is still to be given.
+/// Elements of one head's part of a block.
+std::int64_t block_size(const HeadShape& shape) {
+    return (shape.head_dim + shape.value_dim) * kKeyBlock;
+}
+
+/// A KV head of an op's operands, from row 0 on, whose blocks stand in those of all heads; its
+/// scratch memory is still to be given.
 template <class Element, class Block, class Args>
 AttentionHead<Element, Block> head_of(const HeadShape& shape, std::int64_t head, const Args& args,
                                       const Element* q, Element* out, const Block* blocks,
@@ -140,7 +146,7 @@ AttentionHead<Element, Block> head_of(const HeadShape& shape, std::int64_t head,
             .head_dim = shape.head_dim,
             .value_dim = shape.value_dim,
             .scale = args.scale,
-            .blocks = blocks,
+            .blocks = blocks + head * block_size(shape),
             .block_stride = block_stride};
 }
 
@@ -248,9 +254,7 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
             const std::int64_t pairs = std::max(chunk.rows, chunk.forks) * shape.group;
-            auto kv_head = head_of(shape, head, args, q, out,
-                                   base + head * (shape.head_dim + shape.value_dim) * kKeyBlock,
-                                   pages.page_elements());
+            auto kv_head = head_of(shape, head, args, q, out, base, pages.page_elements());
             kv_head.scratch =
                 task_scratch().take(kernels.rows_scratch(pairs, shape.head_dim, shape.value_dim));
             if (chunk.forks > 0) {
@@ -298,8 +302,7 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
         append_chunks(i, segment.position, segment.rows, shape.group, chunks);
     }
     thread_local AttentionScratch packed;
-    const std::int64_t block_size = (shape.head_dim + shape.value_dim) * kKeyBlock;
-    const std::int64_t block_stride = shape.kv_heads * block_size;
+    const std::int64_t block_stride = shape.kv_heads * block_size(shape);
     float* const blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;
     const std::span<const Chunk> work(chunks);
@@ -315,7 +318,7 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
                                   .rows = planned.block_rows.data() + block * kKeyBlock,
                                   .head_dim = shape.head_dim,
                                   .value_dim = shape.value_dim,
-                                  .to = blocks + block * block_stride + head * block_size});
+                                  .to = blocks + block * block_stride + head * block_size(shape)});
         };
         run_for_heads(*team_, planned.blocks(), shape.kv_heads, pack);
 
@@ -328,8 +331,7 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
             const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
             const std::int64_t row = segment.row_begin + chunk.row;
             const std::int64_t statistic = row * args.heads + head * shape.group;
-            auto kv_head = head_of<Element, float>(shape, head, args, q, out,
-                                                   blocks + head * block_size, block_stride);
+            auto kv_head = head_of<Element, float>(shape, head, args, q, out, blocks, block_stride);
             kv_head.scratch = task_scratch().take(
                 kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim, shape.value_dim));
             to_row(kv_head, row);

@@ -43,16 +43,17 @@ void copy_rounded(const Bf16PackKernels& kernels, const std::byte* row, DType dt
 }
 
 /// Terms that a task spreads over all panels.
-constexpr std::int64_t kTermsATask = 64;
+constexpr std::int64_t kTermsATask = 16;
 
 /// Calls body(panel, word of the packed operand where this term of it begins) for all panels.
 template <class Body>
 void each_panel(std::int64_t panels, std::int64_t terms, std::int64_t together, std::int64_t term,
                 const Body& body) {
     for (std::int64_t first = 0; first < panels; first += together) {
-        const std::int64_t width = std::min(together, panels - first);
-        const std::int64_t begin = (first * terms + term * width) * kPanel;
-        for (std::int64_t i = 0; i < width; ++i) body(first + i, begin + i * kPanel);
+        const PanelPlace place = place_of_panel(first, panels, terms, together);
+        const std::int64_t end = std::min(first + together, panels);
+        for (std::int64_t p = first; p < end; ++p)  // side by side
+            body(p, place.begin + term * place.step + (p - first) * kPanel);
     }
 }
 

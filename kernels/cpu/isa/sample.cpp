@@ -105,13 +105,10 @@ HWY_INLINE float largest(const float* logits, std::int64_t count) {
     return max_lane(most);
 }
 
-/// Whether with one of these words x - log(-log u) may become more than `top`, for an x that is
-/// less than it by `below` or more. u <= 1 - exp(log(-log u)), so 1 - u < exp(-below) is necessary;
-/// 1 - u has 24 bits.
+/// Whether with one of these words the noise g = -log(-log u) may become more than `below`:
+/// u = exp(-exp(-g)) >= 1 - exp(-g), so 1 - u < exp(-below) is necessary; 1 - u has 24 bits.
 HWY_INLINE bool may_win(const U16* words, float below) {
-    float share[kLanes];
-    store(exp(set(-below)), share);
-    const float least = 0x1p23F - 2.0F - share[0] * 0x1p23F;
+    const float least = 0x1p23F - 2.0F - max_lane(exp(set(-below))) * 0x1p23F;
     F16 most = set(0.0F);
     for (int k = 0; k < 4; ++k) most = max(most, float_of_signed(shift_right<9>(words[k])));
     return max_lane(most) >= least;
