@@ -31,6 +31,11 @@ void AsyncWriter::join() {
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
+void AsyncWriter::wait() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return !busy_; });
+}
+
 bool AsyncWriter::busy() const {
     const std::lock_guard lock(mutex_);
     return busy_;

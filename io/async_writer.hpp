@@ -24,6 +24,8 @@ class AsyncWriter {
     void start(std::function<void()> job);
     /// Waits until nothing is under way; rethrows the error of the last job.
     void join();
+    /// Waits likewise; an error stays for the next join().
+    void wait();
     [[nodiscard]] bool busy() const;
 
   private:

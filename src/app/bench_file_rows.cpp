@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "src/app/bench_rows.hpp"
+#include "src/app/bench_update.hpp"
 #include "src/base/numerics_version.hpp"
 #include "src/stages/checkpointing.hpp"
-#include "src/update/trainer.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -14,20 +14,22 @@ namespace {
 constexpr std::int64_t kPlainBlock = std::int64_t{8} << 20;
 constexpr std::int64_t kKept = 2;  // checkpoints that lie there when one was saved
 
-/// A stage that has a policy and its moments, and does nothing.
+/// A stage that has a policy and its moments, and does the model's usual update.
 class Trained final : public stages::Stage {
   public:
-    Trained(const stages::Environment& environment, model::Weights& policy)
-        : trainer_(environment.compute, policy, environment.data(),
-                   {.zero = narrow<int>(environment.physical.zero)}, {}) {}
+    Trained(BenchContext& context, const BenchModel& model, model::Weights& policy)
+        : update_(context, model, policy) {}
     [[nodiscard]] std::int64_t steps() const override { return 1; }
-    stages::StepResult step(std::int64_t /*index*/) override { return {}; }
+    stages::StepResult step(std::int64_t /*index*/) override {
+        update_.step();
+        return {};
+    }
     [[nodiscard]] std::vector<stages::OptimizerState> optimizers() override {
-        return {{"policy", &trainer_.optimizer()}};
+        return {{"policy", &update_.trainer().optimizer()}};
     }
 
   private:
-    update::Trainer trainer_;
+    BenchUpdate update_;
 };
 
 /// Makes the system forget what it holds of a file, or of the files of a folder: the next read is
@@ -60,7 +62,7 @@ class Files {
                        .clock = context.clock(),
                        .seed = 1,
                        .physical = context.physical()},
-          stage_(environment_, policy_),
+          stage_(context, model, policy_),
           folder_(context.options().folder),
           saver_(context.files(), folder_ / "checkpoints", environment_, {.keep_last = kKept},
                  false, [](const io::Path&) {}),
@@ -82,11 +84,25 @@ class Files {
     [[nodiscard]] std::int64_t bytes() const { return bytes_; }
 
     double save() { return saved_by(saver_); }
-    /// Until the run may go on, while the files are written.
-    double save_in_background() {
-        const double stall_s = saved_by(background_);
+    double step() {
+        return timed([&] { (void)stage_.step(0); });
+    }
+    /// A step while a checkpoint is written. How long the run waits for that: to begin it, and
+    /// before the optimizer changes what is not written yet.
+    struct StepBeside {
+        double stall_s, step_s;
+    };
+    StepBeside step_beside_save() {
+        StepBeside times{.stall_s = saved_by(background_), .step_s = 0.0};
+        std::function<void()>& before_change = context_.compute().before_change;
+        before_change = [&, keep = std::exchange(before_change, {})] {
+            const double begin_s = context_.clock().now_s();
+            keep();
+            times.stall_s += context_.clock().now_s() - begin_s;
+        };
+        times.step_s = step();
         background_.finish();
-        return stall_s;
+        return times;
     }
     double write_plain() {
         context_.files().remove_tree(plain_);  // as a checkpoint, it is written anew
@@ -183,16 +199,21 @@ BenchRow file_row(const BenchModel& model, bool reading) {
             }};
 }
 
+/// The share is that of a step: how often it could wait so long.
 BenchRow stall_row(const BenchModel& model) {
     return {.name = fmt::format("checkpoint/stall/{}", model.name),
-            .what = "weights and moments copied, to be written while the run goes on",
+            .what = "what an update waits for a save that is written beside it",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
                 Files files(context, model);
-                const RowFacts facts = facts_of(files);
-                meter.expect({{.bytes = 2.0 * facts.work.bytes}});  // read and written
-                (void)files.save_in_background();
-                while (meter.more()) meter.sample(files.save_in_background());
-                return facts;
+                (void)files.step();
+                while (meter.more()) {
+                    const Files::StepBeside beside = files.step_beside_save();
+                    const double step_s = files.step();
+                    meter.sample_against(beside.stall_s, step_s, "step");
+                    meter.part("step alone", step_s);
+                    meter.part("step beside the save", beside.step_s);
+                }
+                return facts_of(files);
             }};
 }
 

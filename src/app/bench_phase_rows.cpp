@@ -4,97 +4,22 @@
 #include <algorithm>
 
 #include "src/app/bench_rows.hpp"
+#include "src/app/bench_update.hpp"
 #include "src/rollout/generator.hpp"
-#include "src/update/trainer.hpp"
 
 namespace rankwise::app {
 namespace {
 
-/// Tokens without meaning.
-std::vector<TokenId> some_tokens(std::int64_t count, std::int64_t vocabulary, std::int64_t seed) {
-    std::vector<TokenId> tokens;
-    for (std::int64_t i = 0; i < count; ++i)
-        tokens.push_back(narrow<TokenId>((i * 7919 + seed * 104729) % vocabulary));
-    return tokens;
-}
-
 std::string row_name(const char* row, const BenchModel& model) {
     return fmt::format("{}{}/{}", row, suffix_of(model.config.dtype), model.name);
 }
-
-/// Forward, backward and AdamW over a model's usual sequences.
-class Update {
-  public:
-    Update(BenchContext& context, const BenchModel& model, model::Weights& policy)
-        : model_(model),
-          data_(context.mesh().axis(parallel::Axis::data)),
-          trainer_(context.compute(), policy, data_,
-                   {.head = {.ids = model.config.vocab_size,
-                             .block_bytes = context.physical().head_bytes,
-                             .logits = context.physical().head},
-                    .recompute = context.physical().recompute,
-                    .zero = narrow<int>(context.physical().zero)},
-                   {}),
-          plan_options_{
-              .chunk_tokens = 2048, .chunk_multiple = data_.size(), .share_prompts = false} {
-        // Every token but the first is predicted.
-        std::vector<update::SampleSize> sizes;
-        for (std::int64_t i = 0; i < model.update_rows; ++i) {
-            sequences_.push_back(some_tokens(model.update_tokens, model.config.vocab_size, i));
-            sizes.push_back(
-                {.group = i, .prompt_tokens = 1, .answer_tokens = model.update_tokens - 1});
-        }
-        plan_ = update::plan_minibatch(sizes, plan_options_);
-    }
-
-    [[nodiscard]] update::Trainer& trainer() { return trainer_; }
-
-    void step() {
-        const double weight =
-            -1.0 / static_cast<double>(model_.update_rows * (model_.update_tokens - 1));
-        const update::MinibatchCallbacks callbacks{
-            .text =
-                [&](std::int64_t sample) {
-                    const std::span<const TokenId> all =
-                        sequences_[static_cast<std::size_t>(sample)];
-                    return update::SampleText{all.first(1), all.subspan(1)};
-                },
-            .loss =
-                [&](std::int64_t, std::span<const float>, std::span<const float>,
-                    std::span<float> coefficient) {
-                    std::fill(coefficient.begin(), coefficient.end(), static_cast<float>(weight));
-                }};
-        (void)trainer_.step(plan_, plan_options_, callbacks, 1e-5);
-    }
-
-    /// Of one step, on this rank.
-    [[nodiscard]] BenchWork work(const BenchContext& context) const {
-        BenchWork work = update_work(model_.config, static_cast<double>(model_.update_rows),
-                                     static_cast<double>(model_.update_tokens));
-        work.flop /= context.world().size();
-        return work;
-    }
-    [[nodiscard]] RowFacts facts(const BenchContext& context) const {
-        return {.work = work(context),
-                .units = static_cast<double>(model_.update_rows * model_.update_tokens),
-                .unit = "tokens"};
-    }
-
-  private:
-    const BenchModel& model_;
-    parallel::Communicator& data_;
-    update::Trainer trainer_;
-    update::PlanOptions plan_options_;
-    std::vector<std::vector<TokenId>> sequences_;
-    update::MinibatchPlan plan_;
-};
 
 BenchRow update_row(const BenchModel& model) {
     return {.name = row_name("update", model),
             .what = fmt::format("forward, backward and AdamW over {} sequences of {} tokens",
                                 model.update_rows, model.update_tokens),
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
-                Update update(context, model, context.models(model).at("policy"));
+                BenchUpdate update(context, model, context.models(model).at("policy"));
                 meter.expect({update.work(context)});
                 context.expect_peak(model.config.dtype, meter);
                 update.step();  // memory grows to its size
@@ -118,10 +43,10 @@ BenchRow canonical_row(const BenchModel& model) {
                                             model::Passes::forward_and_backward,
                                             stages::model_axes(context.mesh(), context.physical()));
                 fill_for_bench(plain_policy, context.compute());
-                Update ours(context, model, policy);
-                Update theirs(context, plain, plain_policy);
+                BenchUpdate ours(context, model, policy);
+                BenchUpdate theirs(context, plain, plain_policy);
                 theirs.trainer().gradient_owners().break_order(true);
-                const auto timed = [&](Update& update) {
+                const auto timed = [&](BenchUpdate& update) {
                     context.world().barrier("bench");
                     const double begin_s = context.clock().now_s();
                     update.step();
@@ -146,7 +71,7 @@ std::vector<rollout::Request> requests_of(const BenchModel& model, std::int64_t 
         requests.push_back({.prompt_id = static_cast<std::uint64_t>(i),
                             .group = i,
                             .samples = narrow<std::int32_t>(samples),
-                            .prompt = some_tokens(prompt_tokens, model.config.vocab_size, i + 1)});
+                            .prompt = bench_tokens(prompt_tokens, model.config.vocab_size, i + 1)});
     }
     return requests;
 }

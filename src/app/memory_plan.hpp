@@ -24,7 +24,7 @@ struct StageMemory {
     std::int64_t cache = 0;          ///< keys and values of answers under way
     std::int64_t activations = 0;    ///< kept for backward passes, all that are under way
     std::int64_t buffers = 0;        ///< beside these: logits, gradients of a chunk, messages
-    std::int64_t saving = 0;         ///< what is copied to be written in the background
+    std::int64_t saving = 0;         ///< at most copied of what is written in the background
     std::vector<PhaseTraffic> sent;  ///< in the order of a step; without what sends nothing
     /// All of it, without what the program takes by itself.
     [[nodiscard]] std::int64_t bytes() const {

@@ -191,7 +191,6 @@ class TrainRun {
         const NamedStage& named = *options_.stages[at.stage];
         std::unique_ptr<stages::Stage> stage;
         const StageMemory& memory = memory_[at.stage + memory_.size() - options_.stages.size()];
-        checkpointer_.begin_stage();
         session_.start_together([&] {
             engine_.reserve(memory);
             reset_peak();  // what the stage before held is given back by now
@@ -203,6 +202,7 @@ class TrainRun {
             }
             stage = named.recipe.build(engine_.environment());
         });
+        const stages::Checkpointer::StageScope scope(checkpointer_);
         if (reader_) {
             stages::restore_stage(*reader_, engine_.environment(), *stage);
             reader_.reset();

@@ -43,7 +43,14 @@ struct Compute {
     /// Told before each layer, forward and backward, that work goes on: for a watchdog. May be
     /// empty.
     std::function<void()> beat = {};
+    /// Told before masters or an optimizer's moments change: what is being saved is read where it
+    /// lies until then. Empty: nothing is being saved.
+    std::function<void()> before_change = {};
 
+    /// For whoever is about to change masters or moments.
+    void will_change() const {
+        if (before_change) before_change();
+    }
     [[nodiscard]] Kept kept() const { return {kept_arena != nullptr ? *kept_arena : arena}; }
     /// The same, keeping in `arena`.
     [[nodiscard]] Compute in_scratch() const {

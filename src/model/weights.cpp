@@ -155,6 +155,7 @@ void Weights::use_mtp(Compute& compute, bool on) {
 }
 
 void Weights::renew_mtp_copies(Compute& compute) {
+    compute.will_change();
     const MtpIds& module = mtp_ids();
     const auto copy = [&](ConstMatrix whole, ParameterId to) {
         if (box(to).empty()) return;
@@ -266,6 +267,7 @@ void Weights::pack_mtp(Compute& compute) {
 void Weights::copy_from(const Weights& other, Compute& compute) {
     ensure(config_ == other.config_ && boxes_ == other.boxes_,
            "weights of another model were to be copied");
+    compute.will_change();
     compute.device.copy(cast_span<const std::byte>(DeviceSpan<const float>(other.masters_)),
                         cast_span<std::byte>(masters_), compute.stream);
     pack(compute);

@@ -4,58 +4,9 @@
 #include <utility>
 
 #include "parallel/shard_map.hpp"
+#include "src/stages/snapshot.hpp"
 
 namespace rankwise::stages {
-
-/// What this rank saves: host copies, or where it lies on the device; items refer to them.
-class Collected {
-  public:
-    Collected() = default;
-    /// @param spare  copies of a save that is done: those of the same sizes are used again, since
-    /// the system takes longer to clear new memory than it takes to fill
-    explicit Collected(std::vector<HostBuffer> spare) : spare_(std::move(spare)) {}
-
-    /// @param copied  the values may change before they are written
-    void add(model::Compute& compute, const std::string& model, const char* kind, ParameterId id,
-             const Box& box, DeviceSpan<const float> values, bool copied) {
-        io::ShardItem& item = items_.emplace_back();
-        item.model = model;
-        item.kind = kind;
-        item.parameter = id;
-        item.box = box;
-        const auto bytes = cast_span<const std::byte>(values);
-        if (copied) {
-            const HostBuffer& copy = copies_.emplace_back(room(bytes.size()));
-            compute.device.download(bytes, copy.bytes(), compute.stream);
-            item.bytes = copy.bytes();
-        } else {
-            item.read = [&compute, bytes](std::int64_t offset, std::span<std::byte> to) {
-                compute.device.download(bytes.subspan(offset, std::ssize(to)), to, compute.stream);
-            };
-        }
-    }
-    [[nodiscard]] std::span<const io::ShardItem> items() const { return items_; }
-    /// What was not used again goes.
-    void drop_spare() { spare_.clear(); }
-    /// Its copies, for a save to come.
-    [[nodiscard]] std::vector<HostBuffer> take_copies() {
-        items_.clear();
-        return std::move(copies_);
-    }
-
-  private:
-    HostBuffer room(std::int64_t bytes) {
-        const std::size_t next = copies_.size();
-        if (next < spare_.size() && std::ssize(spare_[next].bytes()) == bytes)
-            return std::move(spare_[next]);
-        spare_.clear();  // of another stage
-        return HostBuffer(bytes);
-    }
-
-    std::vector<io::ShardItem> items_;
-    std::vector<HostBuffer> copies_;  // what they hold stays where it is
-    std::vector<HostBuffer> spare_;
-};
 
 namespace {
 
@@ -97,21 +48,23 @@ std::vector<std::string> models_of(const Stage& stage) {
     return names;
 }
 
-/// @param copied  what is collected is written while the run goes on
-Collected collect(const Environment& environment, Stage& stage, bool copied,
-                  std::vector<HostBuffer> spare) {
-    Collected collected(std::move(spare));
+void collect(const Environment& environment, Stage& stage, Snapshot& snapshot) {
+    model::Compute& compute = environment.compute;
     for (const std::string& name : models_of(stage)) {
         model::Weights& weights = environment.models.at(name);
-        const model::OnDevice here(environment.compute, weights);
+        const model::OnDevice here(compute, weights);
         for_saved(environment, weights, false, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
             const std::int64_t first = weights.held_rows(piece.parameter).begin;
-            collected.add(environment.compute, name, kWeightsKind, piece.parameter,
-                          box_of(piece, weights),
-                          weights.master_span(piece.parameter)
-                              .subspan((piece.rows.begin - first) * cols, piece.size),
-                          copied || !weights.stays_on_device());
+            const Box box = box_of(piece, weights);
+            const DeviceSpan<const float> values =
+                weights.master_span(piece.parameter)
+                    .subspan((piece.rows.begin - first) * cols, piece.size);
+            if (weights.stays_on_device())
+                snapshot.add(name, kWeightsKind, piece.parameter, box, values);
+            else
+                snapshot.add_copied(name, kWeightsKind, piece.parameter, box, values,
+                                    compute.stream);
         });
     }
     for (const OptimizerState& state : stage.optimizers()) {
@@ -119,16 +72,13 @@ Collected collect(const Environment& environment, Stage& stage, bool copied,
         for_saved(environment, weights, true, [&](const ShardPiece& piece) {
             const std::int64_t cols = weights.shape(piece.parameter).cols;
             const auto add = [&](const char* kind, DeviceSpan<float> moments) {
-                collected.add(environment.compute, state.model, kind, piece.parameter,
-                              box_of(piece, weights),
-                              moments_of(*state.optimizer, moments, piece, cols), copied);
+                snapshot.add(state.model, kind, piece.parameter, box_of(piece, weights),
+                             moments_of(*state.optimizer, moments, piece, cols));
             };
             add(kFirstMomentKind, state.optimizer->first_moments());
             add(kSecondMomentKind, state.optimizer->second_moments());
         });
     }
-    collected.drop_spare();
-    return collected;
 }
 
 }  // namespace
@@ -154,11 +104,13 @@ std::string mtp_value(const std::string& model) {
 
 /// A save under way. The job fills `entry`; the rest is set before it starts.
 struct Checkpointer::Pending {
+    Pending(kernels::Device& device, std::vector<HostBuffer> spare)
+        : parts(device, std::move(spare)) {}
+
     io::Path folder;
     io::Manifest manifest;
-    Collected parts;
+    Snapshot parts;
     io::ShardEntry entry;
-    bool of_this_stage = true;  ///< its copies will serve the next save
 };
 
 Checkpointer::Checkpointer(io::FileSystem& fs, io::Path directory, const Environment& environment,
@@ -170,6 +122,10 @@ Checkpointer::Checkpointer(io::FileSystem& fs, io::Path directory, const Environ
       retention_(retention),
       background_(background),
       saved_(std::move(saved)) {}
+
+Checkpointer::~Checkpointer() {
+    if (pending_) environment_.compute.before_change = {};
+}
 
 void Checkpointer::save(Stage& stage, io::RunState state) {
     finish();
@@ -183,7 +139,8 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     if (environment_.physical.trains_modules) state.values[kWithModules] = std::int64_t{1};
     for (const auto& [name, text] : environment_.task.tokenizer.files())
         state.values[tokenizer_value(name)] = text;
-    const auto pending = std::make_shared<Pending>();
+    model::Compute& compute = environment_.compute;
+    const auto pending = std::make_shared<Pending>(compute.device, std::exchange(spare_, {}));
     pending->folder = directory_ / (io::step_name(state.step) + ".tmp");
     pending->manifest.id = io::checkpoint_id(state);
     pending->manifest.state = std::move(state);
@@ -196,14 +153,18 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     if (world.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
     world.barrier("checkpoint:begin");
 
-    pending->parts = collect(environment_, stage, background_, std::exchange(spare_, {}));
+    // After the barrier: what the device still has to do with the values is done, and they may be
+    // read without its stream.
+    compute.device.synchronize(compute.stream);
+    collect(environment_, stage, pending->parts);
     const auto write = [&fs = fs_, rank = world.rank(), pending] {
         pending->entry = io::write_shard(fs, pending->folder, pending->manifest.id, rank,
                                          pending->parts.items());
     };
     if (background_) {
-        writer_.start(write);
         pending_ = pending;
+        compute.before_change = [pending, &compute] { pending->parts.keep(compute.stream); };
+        writer_.start(write);
     } else {
         write();
         commit(pending);
@@ -220,15 +181,18 @@ void Checkpointer::finish() {
     if (!pending_) return;
     // What could not be written is forgotten before that is thrown: nobody may commit it later.
     const std::shared_ptr<Pending> pending = std::exchange(pending_, nullptr);
+    environment_.compute.before_change = {};
     writer_.join();
-    if (pending->of_this_stage) spare_ = pending->parts.take_copies();
-    pending->parts = {};
+    spare_ = pending->parts.take_copies();
     commit(pending);
 }
 
-void Checkpointer::begin_stage() {
+void Checkpointer::end_stage() noexcept {
+    writer_.wait();
     spare_.clear();
-    if (pending_) pending_->of_this_stage = false;
+    if (!pending_) return;
+    environment_.compute.before_change = {};
+    (void)pending_->parts.take_copies();
 }
 
 void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {
@@ -257,7 +221,9 @@ namespace {
 class Loader {
   public:
     Loader(io::CheckpointReader& reader, model::Compute& compute)
-        : reader_(reader), compute_(compute) {}
+        : reader_(reader), compute_(compute) {
+        compute.will_change();
+    }
 
     void load(const std::string& model, const char* kind, ParameterId id, const Box& box,
               DeviceSpan<float> to) {

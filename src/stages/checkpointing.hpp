@@ -41,10 +41,11 @@ struct Retention {
     std::int64_t keep_every = 0;
 };
 
-/// Writes a run's checkpoints, while the next steps compute if `background`: what a rank saves is
-/// copied, and one I/O thread writes the copy, whose memory is kept for the next. Every data rank
-/// writes the rows that it owns (the same whatever `zero` is); rank 0 commits. Members are
-/// collective over all ranks.
+/// Writes a run's checkpoints, while the next steps compute if `background`: one I/O thread reads
+/// what a rank saves where it lies, and what it has not read when that is about to change
+/// (model::Compute::before_change: in most steps nothing) is copied first, in memory that is kept
+/// for the next save. Every data rank writes the rows that it owns (the same whatever `zero` is);
+/// rank 0 commits. Members are collective over all ranks, unless they say otherwise.
 class Checkpointer {
   public:
     /// @param saved  told on rank 0 of each checkpoint that has become whole
@@ -52,9 +53,10 @@ class Checkpointer {
                  Retention retention, bool background, std::function<void(const io::Path&)> saved);
     Checkpointer(const Checkpointer&) = delete;
     Checkpointer& operator=(const Checkpointer&) = delete;
+    ~Checkpointer();
 
-    /// Completes the save before, then starts this one. The stage and the models may change as soon
-    /// as it returns.
+    /// Completes the save before, then starts this one. Models and moments may change as soon as it
+    /// returns, and must be there until the stage ends.
     /// @param state  what the run knows of itself; the stage's own scalars are added
     /// @throws EnvironmentError if files cannot be written: now, or from a later call.
     void save(Stage& stage, io::RunState state);
@@ -63,11 +65,23 @@ class Checkpointer {
     void poll();
     /// Waits until the save under way is whole.
     void finish();
-    /// What comes saves something else: memory that copies were made in is given back.
-    void begin_stage();
+
+    /// Of a stage that saves: made after it, so that it ends before. What is under way is read from
+    /// its memory, and waited for then, on this rank alone; copies' memory is given back.
+    class StageScope {
+      public:
+        explicit StageScope(Checkpointer& checkpointer) : checkpointer_(checkpointer) {}
+        StageScope(const StageScope&) = delete;
+        StageScope& operator=(const StageScope&) = delete;
+        ~StageScope() { checkpointer_.end_stage(); }
+
+      private:
+        Checkpointer& checkpointer_;
+    };
 
   private:
     struct Pending;
+    void end_stage() noexcept;
     void commit(const std::shared_ptr<Pending>& pending);
 
     io::FileSystem& fs_;
@@ -77,7 +91,7 @@ class Checkpointer {
     bool background_;
     std::function<void(const io::Path&)> saved_;
     std::shared_ptr<Pending> pending_;  ///< shared with the job
-    std::vector<HostBuffer> spare_;     ///< copies of the stage's last save
+    std::vector<HostBuffer> spare_;     ///< copies of the stage's saves before
     io::AsyncWriter writer_;            ///< last: its thread ends before what it uses
 };
 

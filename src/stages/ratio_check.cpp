@@ -108,6 +108,7 @@ void flip_bit(model::Weights& weights, model::Compute& compute, WeightCopy copy)
     const DeviceSpan<float> one = weights.master_span(id).subspan(0, 1);
     const std::vector<float> before =
         compute.device.kernels::Memory::download<float>(one, compute.stream);
+    compute.will_change();
     const auto write = [&](float value) {
         compute.device.kernels::Memory::upload<float>(std::span<const float>(&value, 1), one,
                                                       compute.stream);

@@ -99,6 +99,7 @@ std::span<const ShardPiece> Adamw::pieces() const {
 }
 
 void Adamw::reset() {
+    compute_.will_change();
     compute_.device.zero(cast_span<std::byte>(m_.span()), compute_.stream);
     compute_.device.zero(cast_span<std::byte>(v_.span()), compute_.stream);
     steps_ = 0;
@@ -108,6 +109,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
     const double norm = gradient_norm(gradients, weights_, compute_);
     double scale = 1.0;
     if (options_.max_grad_norm > 0.0) scale = std::min(1.0, options_.max_grad_norm / (norm + 1e-6));
+    compute_.will_change();
     ++steps_;
     const double correction1 = 1.0 - maths::pow(options_.beta1, static_cast<double>(steps_));
     const double correction2 = 1.0 - maths::pow(options_.beta2, static_cast<double>(steps_));

@@ -6,6 +6,7 @@ namespace rankwise::update {
 
 void level_router_biases(model::Compute& compute, model::Weights& weights,
                          parallel::Communicator& data, ExpertLoads loads, double rate) {
+    compute.will_change();
     for (std::int64_t layer = 0; layer < std::ssize(loads); ++layer) {
         const ParameterId id = weights.parameters().layer(layer).router_bias;
         if (id < 0 || !holds(weights.pipeline_part(), weights.parameters(), id)) continue;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -35,11 +36,14 @@ class FaultyFileSystem final : public FileSystem {
         error_number_ = 0;
         power_loss_ = power_loss;
     }
+    /// Called before a file is made, by the thread that makes it: it may wait there.
+    void before_making(std::function<void(const Path&)> call) { before_making_ = std::move(call); }
     [[nodiscard]] std::int64_t operations() const { return operations_; }
     [[nodiscard]] bool crashed() const { return crashed_; }
 
     std::unique_ptr<File> open(const Path& path, OpenMode mode) override {
         alive();
+        if (mode == OpenMode::create && before_making_) before_making_(path);
         if (mode != OpenMode::read) {
             step("write", path);
             if (mode == OpenMode::create) unsynced_[path] = {};
@@ -167,6 +171,7 @@ class FaultyFileSystem final : public FileSystem {
     }
 
     FileSystem& real_;
+    std::function<void(const Path&)> before_making_;
     std::int64_t at_ = 0;
     int error_number_ = 0;
     bool power_loss_ = false;

@@ -1,7 +1,11 @@
 #include "src/stages/checkpointing.hpp"
 
+#include <chrono>
 #include <filesystem>
+#include <future>
+#include <thread>
 
+#include "src/stages/grpo.hpp"
 #include "src/stages/ratio_check.hpp"
 #include "tests/fault/io/faulty_fs.hpp"
 #include "tests/unit/stages/toy_run.hpp"
@@ -33,6 +37,11 @@ class Checkpoints : public testing::Test {
         return other.digest("policy");
     }
 
+    /// What a rank's shard holds.
+    std::vector<std::byte> shard(const io::Path& run, std::int64_t step) {
+        return io::read_file(*fs_, run / io::step_name(step) / io::shard_name(0));
+    }
+
     std::filesystem::path folder_;
     std::unique_ptr<io::FileSystem> fs_ = io::posix_file_system();
 };
@@ -57,6 +66,75 @@ TEST_F(Checkpoints, HoldTheStateAtTheSaveWhateverTheRunDoesMeanwhile) {
             EXPECT_EQ(saved.size(), 1U) << "nothing is under way any more";
         });
     }
+}
+
+/// A stage that changes all that it saves: policy, moments, and the reference of every step.
+std::unique_ptr<Stage> learning(const Environment& environment) {
+    GrpoOptions options;
+    options.steps = 3;
+    options.num_prompts_per_step = 4;
+    options.num_generations = 3;
+    options.sampling.max_completion_length = 6;
+    options.rewards.reward_funcs = {"soft_overlong(max_length=6 cache=5)"};
+    options.optimizer.learning_rate = 0.01;
+    options.optimizer.lr_scheduler_type = "constant";
+    options.beta = 0.1;
+    options.ref_model_sync_steps = 1;
+    return make_grpo(environment, options);
+}
+
+TEST_F(Checkpoints, WhatIsWrittenAfterTheNextStepIsTheStateBeforeIt) {
+    for (const bool background : {false, true}) {
+        test::on_one_rank([&](test::ToyRun& run) {
+            const io::Path folder = folder_ / (background ? "background" : "foreground");
+            io::test::FaultyFileSystem slow(*fs_);
+            std::promise<void> may_write;
+            if (background)
+                slow.before_making([gate = may_write.get_future().share()](const io::Path& path) {
+                    if (path.filename().string().starts_with("shard")) gate.wait();
+                });
+            Checkpointer checkpointer(slow, folder, run.environment, {.keep_last = 9}, background,
+                                      [](const io::Path&) {});
+            const auto stage = learning(run.environment);
+            const Checkpointer::StageScope scope(checkpointer);
+            (void)stage->step(0);
+            checkpointer.save(*stage, {.stage = "learning", .step = 1});
+            const UInt128 at_save = run.digest("policy");
+            (void)stage->step(1);
+            EXPECT_NE(run.digest("policy"), at_save);
+            may_write.set_value();
+            checkpointer.save(*stage, {.stage = "learning", .step = 2});
+            checkpointer.finish();
+        });
+    }
+    for (const std::int64_t step : {1, 2})
+        EXPECT_EQ(shard(folder_ / "background", step), shard(folder_ / "foreground", step)) << step;
+    EXPECT_NE(shard(folder_ / "background", 1), shard(folder_ / "background", 2));
+}
+
+TEST_F(Checkpoints, AStageThatEndsIsWrittenBeforeItsMemoryGoes) {
+    test::on_one_rank([&](test::ToyRun& run) {
+        std::vector<std::string> saved;
+        io::test::FaultyFileSystem slow(*fs_);
+        slow.before_making([](const io::Path& path) {
+            if (path.filename().string().starts_with("shard"))
+                std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        });
+        Checkpointer checkpointer(slow, folder_, run.environment, {.keep_last = 9}, true,
+                                  [&](const io::Path& path) { saved.push_back(path.filename()); });
+        {
+            const auto stage = learning(run.environment);
+            const Checkpointer::StageScope scope(checkpointer);
+            (void)stage->step(0);
+            checkpointer.save(*stage, {.stage = "learning", .step = 1});
+        }
+        EXPECT_TRUE(fs_->exists(folder_ / (io::step_name(1) + ".tmp") / io::shard_name(0)));
+        EXPECT_TRUE(saved.empty()) << "the other ranks may still be writing";
+        flip_bit(run.models.at("policy"), run.model.compute, WeightCopy::master);
+        checkpointer.finish();
+        EXPECT_EQ(saved, std::vector<std::string>{io::step_name(1)});
+        EXPECT_FALSE(io::problem_of(*fs_, folder_ / io::step_name(1), io::Check::checksums));
+    });
 }
 
 TEST_F(Checkpoints, ASaveCompletesTheOneBeforeAndTheOldestGo) {
