@@ -32,14 +32,22 @@ class File {
     /// Writes all of `bytes` at `offset` with one system call where the system allows it; the file
     /// grows as needed.
     virtual void write_at(std::int64_t offset, std::span<const std::byte> bytes) = 0;
-    /// Asks the system to begin bringing these bytes, which were written, to the disk, so that
-    /// sync() finds less to do. A wish: it fails silently.
-    virtual void start_sync(std::int64_t /*offset*/, std::int64_t /*size*/) {}
+    /// The same for a large piece that is not read again soon: past the system's cache, whose
+    /// copying costs more of a processor than the disk takes, if offset, size and address are
+    /// multiples of kDirectBlock and the file system can do it; else written to the cache, with
+    /// the system asked to bring it to the disk at once.
+    virtual void write_through(std::int64_t offset, std::span<const std::byte> bytes) {
+        write_at(offset, bytes);
+    }
     virtual void truncate(std::int64_t size) = 0;
     [[nodiscard]] virtual std::int64_t size() = 0;
     /// Returns when what was written is on the disk (fsync).
     virtual void sync() = 0;
 };
+
+/// What files can be written by without the system's cache: no less than a page and any disk's
+/// sector.
+inline constexpr std::int64_t kDirectBlock = 4096;
 
 enum class OpenMode : std::uint8_t {
     read,    ///< the file must exist
@@ -84,8 +92,13 @@ class FileSystem {
     [[nodiscard]] virtual std::unique_ptr<Lock> lock(const Path& path) = 0;
 };
 
+/// How the real one writes.
+struct PosixOptions {
+    bool direct = true;  ///< File::write_through goes past the cache where it can
+};
+
 /// The real one. Stateless; safe to call from several threads.
-[[nodiscard]] std::unique_ptr<FileSystem> posix_file_system();
+[[nodiscard]] std::unique_ptr<FileSystem> posix_file_system(PosixOptions options = {});
 
 /// "cannot {what} {path}: {strerror}; {advice}", for an error number of the system.
 [[nodiscard]] EnvironmentError file_error(std::string_view what, const Path& path,

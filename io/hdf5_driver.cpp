@@ -4,11 +4,16 @@
 #include <H5FDdevelop.h>
 #endif
 
+#include <sys/mman.h>
+
 #include <algorithm>
-#include <cstring>
+#include <cstdlib>
+#include <functional>
+#include <future>
 #include <limits>
+#include <memory>
+#include <new>
 #include <span>
-#include <vector>
 
 namespace rankwise::io {
 namespace {
@@ -17,7 +22,8 @@ namespace {
 /// takes large pieces at several times the speed of small ones.
 constexpr std::int64_t kStretch = std::int64_t{8} << 20;
 
-/// Writes that follow one another, until they fill a stretch of the file.
+/// Writes that follow one another, until they fill a stretch of the file. A stretch is written by a
+/// thread while the next is filled and hashed.
 class Gathered {
   public:
     explicit Gathered(DriverTarget& target) : target_(target) {}
@@ -25,38 +31,70 @@ class Gathered {
     void write(std::int64_t offset, std::span<const std::byte> bytes) {
         if (offset != end()) flush();
         while (!bytes.empty()) {
-            if (held_.empty()) begin_ = offset;
-            const auto room = static_cast<std::size_t>(kStretch - offset % kStretch);
-            const auto piece = bytes.first(std::min(bytes.size(), room));
-            if (std::ssize(piece) == kStretch) {
-                out(offset, piece);
-                begin_ = offset + kStretch;
-            } else {
-                held_.insert(held_.end(), piece.begin(), piece.end());
-                if (piece.size() == room) flush();
-            }
+            if (size_ == 0) begin_ = offset;
+            const auto piece = bytes.first(
+                std::min(bytes.size(), static_cast<std::size_t>(kStretch - offset % kStretch)));
+            if (!filling_) filling_ = make_stretch();
+            std::copy(piece.begin(), piece.end(), filling_.get() + size_);
+            size_ += std::ssize(piece);
             offset += std::ssize(piece);
             bytes = bytes.subspan(piece.size());
+            if (offset % kStretch == 0) out();
         }
     }
+    /// All is written when it returns.
     void flush() {
-        if (!held_.empty()) out(begin_, held_);
-        begin_ = end();
-        held_.clear();
+        if (size_ > 0) out();
+        wait();
     }
 
   private:
-    [[nodiscard]] std::int64_t end() const { return begin_ + std::ssize(held_); }
-    void out(std::int64_t offset, std::span<const std::byte> bytes) {
-        target_.file->write_at(offset, bytes);
+    struct Free {
+        void operator()(std::byte* memory) const { std::free(memory); }
+    };
+    using Stretch = std::unique_ptr<std::byte[], Free>;
+
+    /// On large pages: a disk takes few long pieces at once, and a small page is one of them.
+    static Stretch make_stretch() {
+        constexpr std::size_t kLargePage = std::size_t{2} << 20;
+        static_assert(kLargePage % kDirectBlock == 0 && kStretch % kLargePage == 0);
+        constexpr auto size = static_cast<std::size_t>(kStretch);
+        Stretch made(static_cast<std::byte*>(std::aligned_alloc(kLargePage, size)));
+        if (!made) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+        (void)::madvise(made.get(), size, MADV_HUGEPAGE);  // a wish
+#endif
+        return made;
+    }
+    [[nodiscard]] std::int64_t end() const {
+        return begin_ + size_;
+    }
+
+    void out() {
+        wait();
+        const std::int64_t offset = begin_;
+        const std::span<const std::byte> bytes(filling_.get(), static_cast<std::size_t>(size_));
+        begin_ = end();
+        size_ = 0;
+        if (std::ssize(bytes) < kStretch) {
+            target_.file->write_at(offset, bytes);
+        } else {
+            std::swap(filling_, writing_);
+            written_ = std::async(std::launch::async, [file = target_.file, offset, bytes] {
+                file->write_through(offset, bytes);
+            });
+        }
         if (target_.checksum != nullptr) target_.checksum->wrote(offset, bytes);
-        // It goes to the disk while what follows is still gathered and hashed.
-        if (std::ssize(bytes) == kStretch) target_.file->start_sync(offset, kStretch);
+    }
+    void wait() {
+        if (written_.valid()) written_.get();
     }
 
     DriverTarget& target_;
     std::int64_t begin_ = 0;
-    std::vector<std::byte> held_;
+    std::int64_t size_ = 0;  // bytes from there on in `filling_`
+    Stretch filling_, writing_;
+    std::future<void> written_;  // last: ends before what it writes
 };
 
 /// HDF5's own part first: it hands out pointers to that.

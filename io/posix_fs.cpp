@@ -29,8 +29,8 @@ Descriptor open_or_throw(const Path& path, int flags, std::string_view what) {
 
 class PosixFile final : public File {
   public:
-    PosixFile(Descriptor descriptor, Path path)
-        : descriptor_(std::move(descriptor)), path_(std::move(path)) {}
+    PosixFile(Descriptor descriptor, Path path, bool direct = false)
+        : descriptor_(std::move(descriptor)), path_(std::move(path)), direct_refused_(!direct) {}
 
     std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
         std::size_t done = 0;
@@ -47,21 +47,21 @@ class PosixFile final : public File {
     }
 
     void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
-        std::size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t n = ::pwrite(descriptor_.get(), bytes.data() + done,
-                                       std::min(bytes.size() - done, kMaxTransfer),
-                                       offset + static_cast<off_t>(done));
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) throw file_error("write", path_, errno);
-            done += static_cast<std::size_t>(n);
-        }
+        write(descriptor_.get(), offset, bytes);
     }
 
-    void start_sync([[maybe_unused]] std::int64_t offset,
-                    [[maybe_unused]] std::int64_t size) override {
+    void write_through(std::int64_t offset, std::span<const std::byte> bytes) override {
+        const std::int64_t past_cache =
+            may_write_direct(offset, bytes) ? write(direct_.get(), offset, bytes, EINVAL) : 0;
+        if (past_cache == std::ssize(bytes)) return;
+        direct_ = {};  // this file system cannot do it after all
+        direct_refused_ = true;
+        offset += past_cache;
+        bytes = bytes.subspan(static_cast<std::size_t>(past_cache));
+        write_at(offset, bytes);
 #ifdef __linux__
-        (void)::sync_file_range(descriptor_.get(), offset, size, SYNC_FILE_RANGE_WRITE);
+        (void)::sync_file_range(descriptor_.get(), offset, std::ssize(bytes),
+                                SYNC_FILE_RANGE_WRITE);
 #endif
     }
 
@@ -80,8 +80,43 @@ class PosixFile final : public File {
     }
 
   private:
+    /// @return bytes written: all, unless an error number is given to stop at
+    std::int64_t write(int descriptor, std::int64_t offset, std::span<const std::byte> bytes,
+                       int stop_at = 0) {
+        std::size_t done = 0;
+        while (done < bytes.size()) {
+            const ssize_t n = ::pwrite(descriptor, bytes.data() + done,
+                                       std::min(bytes.size() - done, kMaxTransfer),
+                                       offset + static_cast<off_t>(done));
+            if (n < 0 && errno == EINTR) continue;
+            if (n < 0 && stop_at != 0 && errno == stop_at) break;
+            if (n < 0) throw file_error("write", path_, errno);
+            done += static_cast<std::size_t>(n);
+        }
+        return static_cast<std::int64_t>(done);
+    }
+
+    [[nodiscard]] bool may_write_direct([[maybe_unused]] std::int64_t offset,
+                                        [[maybe_unused]] std::span<const std::byte> bytes) {
+#ifdef O_DIRECT
+        const auto whole_blocks = [](auto value) {
+            return static_cast<std::int64_t>(value) % kDirectBlock == 0;
+        };
+        if (direct_refused_ || !whole_blocks(offset) || !whole_blocks(bytes.size()) ||
+            !whole_blocks(reinterpret_cast<std::uintptr_t>(bytes.data())))
+            return false;
+        // Another description of the same file, so that reading still goes through the cache.
+        if (!direct_) direct_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
+        return static_cast<bool>(direct_);
+#else
+        return false;
+#endif
+    }
+
     Descriptor descriptor_;
+    Descriptor direct_;  ///< opened when first wanted
     Path path_;
+    bool direct_refused_;
 };
 
 class PosixLock final : public Lock {
@@ -100,12 +135,15 @@ std::string this_process() {
 
 class PosixFileSystem final : public FileSystem {
   public:
+    explicit PosixFileSystem(PosixOptions options) : options_(options) {}
+
     std::unique_ptr<File> open(const Path& path, OpenMode mode) override {
         int flags = O_RDONLY;
         if (mode == OpenMode::create) flags = O_RDWR | O_CREAT | O_TRUNC;
         if (mode == OpenMode::update) flags = O_RDWR | O_CREAT;
         return std::make_unique<PosixFile>(
-            open_or_throw(path, flags, mode == OpenMode::read ? "open" : "write"), path);
+            open_or_throw(path, flags, mode == OpenMode::read ? "open" : "write"), path,
+            options_.direct);
     }
 
     void create_directories(const Path& path) override {
@@ -182,12 +220,15 @@ class PosixFileSystem final : public FileSystem {
         file.write_at(0, bytes_of(owner));
         return std::make_unique<PosixLock>(std::move(descriptor));
     }
+
+  private:
+    PosixOptions options_;
 };
 
 }  // namespace
 
-std::unique_ptr<FileSystem> posix_file_system() {
-    return std::make_unique<PosixFileSystem>();
+std::unique_ptr<FileSystem> posix_file_system(PosixOptions options) {
+    return std::make_unique<PosixFileSystem>(options);
 }
 
 }  // namespace rankwise::io

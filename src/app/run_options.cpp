@@ -21,8 +21,11 @@ OptionList RunOptions::options() {
         .at_least(0);
     list.operational("checkpoint_in_background", &checkpoint_in_background,
                      "the files are the same",
-                     "checkpoints are written while the next step computes, from a copy of what a "
-                     "rank saves");
+                     "checkpoints are written while the next step computes; what is not written "
+                     "when weights are about to change is copied first");
+    list.operational("direct_io", &direct_io, "the files are the same",
+                     "checkpoints go past the system's cache where the file system can do that: "
+                     "writing takes a tenth of the processor's time");
     list.operational("keep_last", &keep_last, "deletes only what is no longer read",
                      "newest checkpoints to keep")
         .at_least(1);

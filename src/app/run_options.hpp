@@ -17,6 +17,7 @@ struct RunOptions {
     std::int64_t stop_after_steps = 0;
     std::int64_t checkpoint_every = 50;
     bool checkpoint_in_background = true;
+    bool direct_io = true;
     std::int64_t keep_last = 2;
     std::int64_t keep_every = 0;
     std::int64_t rollouts_every = 1;

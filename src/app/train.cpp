@@ -33,7 +33,7 @@ class TrainRun {
         : recipe_(recipe),
           options_(options),
           session_(session),
-          fs_(io::posix_file_system()),
+          fs_(io::posix_file_system({.direct = options.run.direct_io})),
           clock_(std::make_shared<SteadyClock>()),
           stop_(options.run.time_limit_s, clock_),
           fault_(options.faults, session.rank()),

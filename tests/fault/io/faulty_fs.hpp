@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <functional>
 #include <map>
@@ -100,11 +101,12 @@ class FaultyFileSystem final : public FileSystem {
             return real_->read_at(offset, bytes);
         }
         void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
-            fs_.remember(path_);
-            if (fs_.is_next() && fs_.error_number_ == 0)
-                real_->write_at(offset, bytes.first(bytes.size() / 2));
-            fs_.step("write", path_);
+            before_write(offset, bytes);
             real_->write_at(offset, bytes);
+        }
+        void write_through(std::int64_t offset, std::span<const std::byte> bytes) override {
+            before_write(offset, bytes);
+            real_->write_through(offset, bytes);
         }
         void truncate(std::int64_t size) override {
             fs_.remember(path_);
@@ -122,6 +124,13 @@ class FaultyFileSystem final : public FileSystem {
         }
 
       private:
+        void before_write(std::int64_t offset, std::span<const std::byte> bytes) {
+            fs_.remember(path_);
+            if (fs_.is_next() && fs_.error_number_ == 0)
+                real_->write_at(offset, bytes.first(bytes.size() / 2));
+            fs_.step("write", path_);
+        }
+
         FaultyFileSystem& fs_;
         Path path_;
         std::unique_ptr<File> real_;
@@ -176,7 +185,7 @@ class FaultyFileSystem final : public FileSystem {
     int error_number_ = 0;
     bool power_loss_ = false;
     bool crashed_ = false;
-    std::int64_t operations_ = 0;
+    std::atomic<std::int64_t> operations_ = 0;  // files may be written by threads of their own
     std::map<Path, std::vector<std::byte>> unsynced_;  ///< → what is on the disk for certain
     std::vector<Rename> renames_;
 };

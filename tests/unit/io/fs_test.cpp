@@ -43,6 +43,76 @@ TEST_F(Files, ReadAndWriteAtOffsets) {
     EXPECT_EQ(fs_->open(scratch_ / "a", OpenMode::update)->size(), 4);
 }
 
+/// Memory at a multiple of kDirectBlock, with contents that differ from place to place.
+class Blocks {
+  public:
+    explicit Blocks(std::int64_t size)
+        : memory_(static_cast<std::size_t>(size + kDirectBlock)), size_(size) {
+        const auto address = reinterpret_cast<std::uintptr_t>(memory_.data());
+        begin_ = static_cast<std::size_t>(kDirectBlock) - address % kDirectBlock;
+        for (std::size_t i = 0; i < memory_.size(); ++i)
+            memory_[i] = static_cast<std::byte>(i * 31 + i / 4099);
+    }
+    [[nodiscard]] std::span<const std::byte> all() const {
+        return std::span(memory_).subspan(begin_, static_cast<std::size_t>(size_));
+    }
+
+  private:
+    std::vector<std::byte> memory_;
+    std::int64_t size_;
+    std::size_t begin_ = 0;
+};
+
+TEST_F(Files, WhatIsWrittenPastTheCacheIsWhatIsReadThroughIt) {
+    constexpr std::int64_t kSize = 64 * kDirectBlock;
+    const Blocks blocks(kSize);
+    struct Piece {
+        std::int64_t offset, begin, size;
+        bool through;
+    };
+    const std::vector<Piece> pieces = {
+        {0, 0, 5000, false},                                        // before a block ends
+        {2 * kDirectBlock, 0, 8 * kDirectBlock, true},              // whole blocks
+        {kDirectBlock, 3 * kDirectBlock, 2 * kDirectBlock, false},  // over a part of them
+        {20 * kDirectBlock, kDirectBlock, 3 * kDirectBlock, true},  // behind a hole
+        {20 * kDirectBlock, 0, 2 * kDirectBlock, true},             // again
+        {30 * kDirectBlock, 7, 4 * kDirectBlock, true},             // memory between blocks
+        {30 * kDirectBlock + 9, 0, 2 * kDirectBlock, true},         // offset likewise
+        {40 * kDirectBlock, 0, 100, true},                          // no block
+        {41 * kDirectBlock, 0, 0, true},
+    };
+    std::vector<Path> folders = {scratch_.path()};
+    if (fs_->exists("/dev/shm")) folders.emplace_back("/dev/shm");  // of memory, without a disk
+    for (const Path& folder : folders) {
+        for (const bool direct : {false, true}) {
+            const auto files = posix_file_system({.direct = direct});
+            const Path path = folder / fmt::format("rankwise_through_{}", ::getpid());
+            std::vector<std::byte> expected;
+            {
+                const auto file = files->open(path, OpenMode::create);
+                for (const Piece& piece : pieces) {
+                    const auto bytes = blocks.all().subspan(static_cast<std::size_t>(piece.begin),
+                                                            static_cast<std::size_t>(piece.size));
+                    const auto end = static_cast<std::size_t>(piece.offset + piece.size);
+                    if (piece.size > 0 && expected.size() < end) expected.resize(end);
+                    std::copy(bytes.begin(), bytes.end(), expected.begin() + piece.offset);
+                    if (piece.through) {
+                        file->write_through(piece.offset, bytes);
+                    } else {
+                        file->write_at(piece.offset, bytes);
+                    }
+                    std::vector<std::byte> seen(expected.size());
+                    EXPECT_EQ(file->read_at(0, seen), std::ssize(expected));
+                    EXPECT_EQ(seen, expected) << path << " at " << piece.offset;
+                }
+                file->sync();
+            }
+            EXPECT_EQ(read_file(*fs_, path), expected) << path;
+            fs_->remove_tree(path);
+        }
+    }
+}
+
 TEST_F(Files, ListIsSortedAndEmptyForWhatIsNotThere) {
     for (const char* name : {"b", "a", "c"}) test::put(scratch_ / name, "");
     EXPECT_EQ(fs_->list(scratch_.path()), (std::vector<std::string>{"a", "b", "c"}));
@@ -104,6 +174,10 @@ TEST_F(Files, AFileSizeLimitIsAnError) {
     ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
     const std::string text(200, 'x');
     expect_error<EnvironmentError>([&] { write_file(*fs_, scratch_ / "big", bytes_of(text)); },
+                                   {"big", "File too large", "ulimit -f"});
+    const Blocks blocks(kDirectBlock);
+    const auto file = fs_->open(scratch_ / "big", OpenMode::create);
+    expect_error<EnvironmentError>([&] { file->write_through(kDirectBlock, blocks.all()); },
                                    {"big", "File too large", "ulimit -f"});
     ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &old), 0);
     std::signal(SIGXFSZ, SIG_DFL);

@@ -85,6 +85,26 @@ TEST_F(Hdf5, PartsOneAfterTheOtherReachTheFileInLargePieces) {
     EXPECT_EQ(Hdf5File::open(*fs_, scratch_ / "a.h5").read<float>("d"), values);
 }
 
+TEST_F(Hdf5, ALargePieceThatCannotBeWrittenIsSaidNoLaterThanAtTheEnd) {
+    constexpr std::int64_t kSize = 7 << 20;  // floats: 28 MiB
+    const std::vector<float> values(static_cast<std::size_t>(kSize), 0.5F);
+    test::FaultyFileSystem full(*fs_);
+    const auto write = [&](const Path& path, std::int64_t fails) {
+        Hdf5File file = Hdf5File::create(full, path);
+        file.create_dataset("d", Element::f32, kSize);
+        if (fails > 0) full.fail(full.operations() + fails, ENOSPC);
+        file.write_part("d", 0, Element::f32, std::as_bytes(std::span(values)));
+        file.close();
+    };
+    for (const std::int64_t fails : {1, 2, 3, 4}) {
+        const Path path = scratch_ / fmt::format("{}.h5", fails);
+        expect_error<EnvironmentError>([&] { write(path, fails); },
+                                       {path.string(), "No space left on device"});
+    }
+    write(scratch_ / "whole.h5", 0);
+    EXPECT_EQ(Hdf5File::open(*fs_, scratch_ / "whole.h5").read<float>("d"), values);
+}
+
 TEST_F(Hdf5, StringsKeepAnyBytesIncludingNulsAtTheEnd) {
     const std::vector<std::string> words{"plain", "", std::string("a\0b\0\0", 5), "größe",
                                          "\xFF\xFE"};
