@@ -1,7 +1,6 @@
 #include "io/checkpoint_reader.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <set>
 
 #include "io/checkpoint.hpp"
@@ -13,7 +12,7 @@ namespace {
 constexpr std::int64_t kBufferBytes = std::int64_t{8} << 20U;
 /// Files that are read ahead, so many blocks at a time: of more, memory would be held for each.
 constexpr std::int64_t kReadAhead = 4;
-constexpr std::int64_t kAheadBlocks = 4;
+constexpr std::int64_t kAheadBlocks = 2;
 
 std::string list_of_saved(const Manifest& manifest) {
     std::set<std::string> saved;
@@ -24,24 +23,44 @@ std::string list_of_saved(const Manifest& manifest) {
     return fmt::format("{}", fmt::join(saved, ", "));
 }
 
-/// Copies rows of `from` (whole rows of `source`, beginning at row `first`) that lie in `part` to
-/// their place in `box`.
-void copy_rows(const Box& source, std::span<const std::byte> from, Range rows, const Box& part,
-               const Box& box, std::span<std::byte> to, std::int64_t element) {
-    const auto bytes = static_cast<std::size_t>(part.cols.size() * element);
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-        const std::int64_t at =
-            (row - rows.begin) * source.cols.size() + part.cols.begin - source.cols.begin;
-        const std::int64_t target =
-            (row - box.rows.begin) * box.cols.size() + part.cols.begin - box.cols.begin;
-        std::memcpy(to.data() + target * element, from.data() + at * element, bytes);
+/// Rows of a saved box, whole: `bytes` of its rows `rows`.
+struct SavedRows {
+    Box saved;
+    Range rows;
+    std::span<const std::byte> bytes;
+};
+
+/// Gives `take` what of these rows lies in `part`, at its place in `box`: a row at a time, or
+/// gathered in `gathered` where that is one piece of the box.
+void take_rows(const SavedRows& from, const Box& part, const Box& box, std::int64_t element,
+               std::vector<std::byte>& gathered, const CheckpointReader::Take& take) {
+    const std::int64_t size = part.cols.size() * element;
+    const auto place = [&](std::int64_t row) {
+        return ((row - box.rows.begin) * box.cols.size() + part.cols.begin - box.cols.begin) *
+               element;
+    };
+    const auto row_of = [&](std::int64_t row) {
+        const std::int64_t at = (row - from.rows.begin) * from.saved.cols.size() + part.cols.begin -
+                                from.saved.cols.begin;
+        return from.bytes.subspan(static_cast<std::size_t>(at * element),
+                                  static_cast<std::size_t>(size));
+    };
+    if (part.cols != box.cols) {
+        for (std::int64_t row = from.rows.begin; row < from.rows.end; ++row)
+            take(place(row), row_of(row));
+        return;
     }
+    gathered.resize(static_cast<std::size_t>(from.rows.size() * size));
+    auto to = gathered.begin();
+    for (std::int64_t row = from.rows.begin; row < from.rows.end; ++row)
+        to = std::ranges::copy(row_of(row), to).out;
+    take(place(from.rows.begin), gathered);
 }
 
 }  // namespace
 
-CheckpointReader::CheckpointReader(FileSystem& fs, Path path)
-    : fs_(fs), path_(std::move(path)), manifest_([&] {
+CheckpointReader::CheckpointReader(FileSystem& fs, Path path, bool alone)
+    : fs_(fs), path_(std::move(path)), alone_(alone), manifest_([&] {
           try {
               return read_manifest(fs, path_);
           } catch (const CorruptFile& problem) {
@@ -157,8 +176,8 @@ VerifiedFile& CheckpointReader::open(std::int64_t index) {
     const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
     const Path path = path_ / entry.file;
     if (!fs_.exists(path)) corrupt(entry.file, "the file is missing");
-    auto file = std::make_unique<VerifiedFile>(fs_.open(path, OpenMode::read),
-                                               files_opened() < kReadAhead ? kAheadBlocks : 1);
+    auto file = std::make_unique<VerifiedFile>(
+        fs_.open(path, OpenMode::read), files_opened() < kReadAhead ? kAheadBlocks : 1, alone_);
     if (const std::int64_t size = file->size(); size != entry.bytes) {
         refuse_anothers(entry);
         corrupt(entry.file, fmt::format("{} bytes were written, {} are there", entry.bytes, size));
@@ -179,9 +198,17 @@ std::int64_t CheckpointReader::files_opened() const {
 void CheckpointReader::read(const std::string& model, const std::string& kind,
                             ParameterId parameter, const Box& box, DType dtype,
                             std::span<std::byte> bytes) {
-    const std::int64_t element = size_of(dtype);
-    ensure(static_cast<std::int64_t>(bytes.size()) == box.size() * element,
+    ensure(static_cast<std::int64_t>(bytes.size()) == box.size() * size_of(dtype),
            "{} bytes to hold box {} of {}", bytes.size(), to_string(box), name_of(dtype));
+    visit(model, kind, parameter, box, dtype,
+          [&](std::int64_t first, std::span<const std::byte> piece) {
+              std::ranges::copy(piece, bytes.begin() + first);
+          });
+}
+
+void CheckpointReader::visit(const std::string& model, const std::string& kind,
+                             ParameterId parameter, const Box& box, DType dtype, const Take& take) {
+    const std::int64_t element = size_of(dtype);
     if (box.empty()) return;
     const auto& all = places(model, kind);
     const auto [begin, end] =
@@ -189,6 +216,7 @@ void CheckpointReader::read(const std::string& model, const std::string& kind,
                          [](const Place& a, const Place& b) { return a.parameter < b.parameter; });
     std::int64_t copied = 0;
     std::vector<std::byte> buffer;
+    std::vector<std::byte> gathered;
     for (auto place = begin; place != end; ++place) {
         const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(place->file)];
         const ShardContent& content = entry.contents[static_cast<std::size_t>(place->content)];
@@ -205,25 +233,27 @@ void CheckpointReader::read(const std::string& model, const std::string& kind,
             shards_[static_cast<std::size_t>(place->file)].offsets[static_cast<std::size_t>(
                 place->content)][static_cast<std::size_t>(place->box)];
         const std::int64_t width = source.cols.size();
-        const auto read_rows = [&](std::int64_t row, std::span<std::byte> into) {
-            const std::int64_t first = offset + (row - source.rows.begin) * width;
-            const std::int64_t read = file.read_at(content.data + first * element, into);
-            if (read != static_cast<std::int64_t>(into.size())) {
+        const auto visit_rows = [&](const Range& rows, const VerifiedFile::Take& take_piece) {
+            const std::int64_t first = offset + (rows.begin - source.rows.begin) * width;
+            const std::int64_t size = rows.size() * width * element;
+            if (file.visit(content.data + first * element, size, take_piece) != size)
                 corrupt(entry.file, "the file ends before the data that the manifest lists");
-            }
         };
         if (part.cols == source.cols && part.cols == box.cols) {  // contiguous here and there
-            const auto first = (part.rows.begin - box.rows.begin) * width * element;
-            read_rows(part.rows.begin,
-                      bytes.subspan(static_cast<std::size_t>(first),
-                                    static_cast<std::size_t>(part.size() * element)));
+            std::int64_t at = (part.rows.begin - box.rows.begin) * width * element;
+            visit_rows(part.rows, [&](std::span<const std::byte> piece) {
+                take(at, piece);
+                at += std::ssize(piece);
+            });
         } else {
             const std::int64_t block = std::max<std::int64_t>(1, kBufferBytes / (width * element));
             for (std::int64_t row = part.rows.begin; row < part.rows.end; row += block) {
                 const Range rows = intersect(part.rows, Range{row, row + block});
-                buffer.resize(static_cast<std::size_t>(rows.size() * width * element));
-                read_rows(row, buffer);
-                copy_rows(source, buffer, rows, part, box, bytes, element);
+                buffer.clear();
+                visit_rows(rows, [&](std::span<const std::byte> piece) {
+                    buffer.insert(buffer.end(), piece.begin(), piece.end());
+                });
+                take_rows({source, rows, buffer}, part, box, element, gathered, take);
             }
         }
         copied += part.size();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -26,8 +27,10 @@ namespace rankwise::io {
 /// what was never saved here or another model.
 class CheckpointReader {
   public:
+    /// @param alone  no other process of this machine reads the same files: they need not come
+    /// through the system's cache, which brings them once for all, at the price of a copy
     /// @throws as read_manifest.
-    CheckpointReader(FileSystem& fs, Path path);
+    CheckpointReader(FileSystem& fs, Path path, bool alone = false);
 
     [[nodiscard]] const Manifest& manifest() const { return manifest_; }
     [[nodiscard]] const RunState& state() const { return manifest_.state; }
@@ -43,6 +46,13 @@ class CheckpointReader {
     /// @throws BadInput if that was not saved, or not with this dtype.
     void read(const std::string& model, const std::string& kind, ParameterId parameter,
               const Box& box, DType dtype, std::span<std::byte> bytes);
+
+    /// The same for whoever copies elsewhere: `take(first, piece)` is given the bytes that lie from
+    /// byte `first` of that copy on, in memory that is there for the call alone. Pieces come in any
+    /// order and are as long as files allow.
+    using Take = std::function<void(std::int64_t first, std::span<const std::byte> piece)>;
+    void visit(const std::string& model, const std::string& kind, ParameterId parameter,
+               const Box& box, DType dtype, const Take& take);
 
     /// Compares the checksums of all files that were opened since the last call.
     void finish();
@@ -70,6 +80,7 @@ class CheckpointReader {
 
     FileSystem& fs_;
     Path path_;
+    bool alone_;
     Manifest manifest_;
     std::map<std::pair<std::string, std::string>, std::vector<Place>> places_;
     std::vector<Shard> shards_;

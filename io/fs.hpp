@@ -29,6 +29,11 @@ class File {
     /// Fills `bytes` from `offset`. @return bytes read; fewer than asked for only at the end of the
     /// file. Two threads may read at the same time.
     virtual std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) = 0;
+    /// The same for a large piece that is not read again soon, nor by others: past the system's
+    /// cache, as write_through. `bytes` may go beyond the file's end.
+    virtual std::int64_t read_through(std::int64_t offset, std::span<std::byte> bytes) {
+        return read_at(offset, bytes);
+    }
     /// Writes all of `bytes` at `offset` with one system call where the system allows it; the file
     /// grows as needed.
     virtual void write_at(std::int64_t offset, std::span<const std::byte> bytes) = 0;

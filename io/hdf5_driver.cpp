@@ -4,16 +4,13 @@
 #include <H5FDdevelop.h>
 #endif
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 #include <future>
 #include <limits>
-#include <memory>
-#include <new>
 #include <span>
+
+#include "io/direct_buffer.hpp"
 
 namespace rankwise::io {
 namespace {
@@ -34,8 +31,8 @@ class Gathered {
             if (size_ == 0) begin_ = offset;
             const auto piece = bytes.first(
                 std::min(bytes.size(), static_cast<std::size_t>(kStretch - offset % kStretch)));
-            if (!filling_) filling_ = make_stretch();
-            std::copy(piece.begin(), piece.end(), filling_.get() + size_);
+            if (filling_.bytes().empty()) filling_ = DirectBuffer(kStretch);
+            std::copy(piece.begin(), piece.end(), filling_.bytes().begin() + size_);
             size_ += std::ssize(piece);
             offset += std::ssize(piece);
             bytes = bytes.subspan(piece.size());
@@ -49,31 +46,13 @@ class Gathered {
     }
 
   private:
-    struct Free {
-        void operator()(std::byte* memory) const { std::free(memory); }
-    };
-    using Stretch = std::unique_ptr<std::byte[], Free>;
-
-    /// On large pages: a disk takes few long pieces at once, and a small page is one of them.
-    static Stretch make_stretch() {
-        constexpr std::size_t kLargePage = std::size_t{2} << 20;
-        static_assert(kLargePage % kDirectBlock == 0 && kStretch % kLargePage == 0);
-        constexpr auto size = static_cast<std::size_t>(kStretch);
-        Stretch made(static_cast<std::byte*>(std::aligned_alloc(kLargePage, size)));
-        if (!made) throw std::bad_alloc();
-#ifdef MADV_HUGEPAGE
-        (void)::madvise(made.get(), size, MADV_HUGEPAGE);  // a wish
-#endif
-        return made;
-    }
-    [[nodiscard]] std::int64_t end() const {
-        return begin_ + size_;
-    }
+    [[nodiscard]] std::int64_t end() const { return begin_ + size_; }
 
     void out() {
         wait();
         const std::int64_t offset = begin_;
-        const std::span<const std::byte> bytes(filling_.get(), static_cast<std::size_t>(size_));
+        const std::span<const std::byte> bytes =
+            filling_.bytes().first(static_cast<std::size_t>(size_));
         begin_ = end();
         size_ = 0;
         if (std::ssize(bytes) < kStretch) {
@@ -93,7 +72,7 @@ class Gathered {
     DriverTarget& target_;
     std::int64_t begin_ = 0;
     std::int64_t size_ = 0;  // bytes from there on in `filling_`
-    Stretch filling_, writing_;
+    DirectBuffer filling_, writing_;
     std::future<void> written_;  // last: ends before what it writes
 };
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <mutex>
 
 #include "io/descriptor.hpp"
 #include "io/fs.hpp"
@@ -29,35 +30,37 @@ Descriptor open_or_throw(const Path& path, int flags, std::string_view what) {
 
 class PosixFile final : public File {
   public:
+    /// @param direct  whether the cache may be passed by
     PosixFile(Descriptor descriptor, Path path, bool direct = false)
-        : descriptor_(std::move(descriptor)), path_(std::move(path)), direct_refused_(!direct) {}
+        : descriptor_(std::move(descriptor)), path_(std::move(path)), refused_(!direct) {}
 
     std::int64_t read_at(std::int64_t offset, std::span<std::byte> bytes) override {
-        std::size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t n = ::pread(descriptor_.get(), bytes.data() + done,
-                                      std::min(bytes.size() - done, kMaxTransfer),
-                                      offset + static_cast<off_t>(done));
-            if (n < 0 && errno == EINTR) continue;
-            if (n < 0) throw file_error("read", path_, errno);
-            if (n == 0) break;
-            done += static_cast<std::size_t>(n);
+        return read(descriptor_.get(), offset, bytes, 0);
+    }
+
+    std::int64_t read_through(std::int64_t offset, std::span<std::byte> bytes) override {
+        std::int64_t done = 0;
+        if (const int direct = past_cache(offset, bytes); direct >= 0) {
+            done = read(direct, offset, bytes, EINVAL);
+            // What a disk gives at a file's end is no whole block.
+            if (done == std::ssize(bytes) || offset + done == size()) return done;
+            refuse();
         }
-        return static_cast<std::int64_t>(done);
+        return done + read_at(offset + done, bytes.subspan(static_cast<std::size_t>(done)));
     }
 
     void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
-        write(descriptor_.get(), offset, bytes);
+        (void)write(descriptor_.get(), offset, bytes, 0);
     }
 
     void write_through(std::int64_t offset, std::span<const std::byte> bytes) override {
-        const std::int64_t past_cache =
-            may_write_direct(offset, bytes) ? write(direct_.get(), offset, bytes, EINVAL) : 0;
-        if (past_cache == std::ssize(bytes)) return;
-        direct_ = {};  // this file system cannot do it after all
-        direct_refused_ = true;
-        offset += past_cache;
-        bytes = bytes.subspan(static_cast<std::size_t>(past_cache));
+        if (const int direct = past_cache(offset, bytes); direct >= 0) {
+            const std::int64_t done = write(direct, offset, bytes, EINVAL);
+            if (done == std::ssize(bytes)) return;
+            refuse();
+            offset += done;
+            bytes = bytes.subspan(static_cast<std::size_t>(done));
+        }
         write_at(offset, bytes);
 #ifdef __linux__
         (void)::sync_file_range(descriptor_.get(), offset, std::ssize(bytes),
@@ -80,43 +83,72 @@ class PosixFile final : public File {
     }
 
   private:
-    /// @return bytes written: all, unless an error number is given to stop at
-    std::int64_t write(int descriptor, std::int64_t offset, std::span<const std::byte> bytes,
-                       int stop_at = 0) {
+    /// Repeats `call(done, size)` until all is moved, or there is no more, or an error of number
+    /// `stop_at` came. @return bytes that were moved
+    template <class Call>
+    std::int64_t transfer(std::size_t size, std::string_view what, int stop_at, const Call& call) {
         std::size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t n = ::pwrite(descriptor, bytes.data() + done,
-                                       std::min(bytes.size() - done, kMaxTransfer),
-                                       offset + static_cast<off_t>(done));
+        while (done < size) {
+            const ssize_t n = call(done, std::min(size - done, kMaxTransfer));
             if (n < 0 && errno == EINTR) continue;
             if (n < 0 && stop_at != 0 && errno == stop_at) break;
-            if (n < 0) throw file_error("write", path_, errno);
+            if (n < 0) throw file_error(what, path_, errno);
+            if (n == 0) break;
             done += static_cast<std::size_t>(n);
         }
         return static_cast<std::int64_t>(done);
     }
+    std::int64_t read(int descriptor, std::int64_t offset, std::span<std::byte> bytes,
+                      int stop_at) {
+        return transfer(bytes.size(), "read", stop_at, [&](std::size_t done, std::size_t size) {
+            return ::pread(descriptor, bytes.data() + done, size,
+                           offset + static_cast<off_t>(done));
+        });
+    }
+    std::int64_t write(int descriptor, std::int64_t offset, std::span<const std::byte> bytes,
+                       int stop_at) {
+        return transfer(bytes.size(), "write", stop_at, [&](std::size_t done, std::size_t size) {
+            return ::pwrite(descriptor, bytes.data() + done, size,
+                            offset + static_cast<off_t>(done));
+        });
+    }
 
-    [[nodiscard]] bool may_write_direct([[maybe_unused]] std::int64_t offset,
-                                        [[maybe_unused]] std::span<const std::byte> bytes) {
+    /// What to reach these bytes of the file by, past the cache; -1: it cannot be done.
+    [[nodiscard]] int past_cache([[maybe_unused]] std::int64_t offset,
+                                 [[maybe_unused]] std::span<const std::byte> bytes) {
 #ifdef O_DIRECT
         const auto whole_blocks = [](auto value) {
             return static_cast<std::int64_t>(value) % kDirectBlock == 0;
         };
-        if (direct_refused_ || !whole_blocks(offset) || !whole_blocks(bytes.size()) ||
+        if (!whole_blocks(offset) || !whole_blocks(bytes.size()) ||
             !whole_blocks(reinterpret_cast<std::uintptr_t>(bytes.data())))
-            return false;
-        // Another description of the same file, so that reading still goes through the cache.
-        if (!direct_) direct_ = Descriptor(::open(path_.c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC));
-        return static_cast<bool>(direct_);
+            return -1;
+        const std::lock_guard lock(mutex_);
+        if (refused_) return -1;
+        if (!direct_) {
+            // Another description of the very file, whatever its name is by now: other reading and
+            // writing goes through the cache.
+            const std::string self = fmt::format("/proc/self/fd/{}", descriptor_.get());
+            const int access = ::fcntl(descriptor_.get(), F_GETFL) & O_ACCMODE;
+            direct_ = Descriptor(::open(self.c_str(), access | O_DIRECT | O_CLOEXEC));
+            refused_ = !direct_;
+        }
+        return direct_.get();
 #else
-        return false;
+        return -1;
 #endif
+    }
+    /// This file system cannot do it after all.
+    void refuse() {
+        const std::lock_guard lock(mutex_);
+        refused_ = true;
     }
 
     Descriptor descriptor_;
-    Descriptor direct_;  ///< opened when first wanted
     Path path_;
-    bool direct_refused_;
+    std::mutex mutex_;
+    Descriptor direct_;  ///< opened when first wanted; another thread may be using it when refused
+    bool refused_;
 };
 
 class PosixLock final : public Lock {

@@ -9,14 +9,20 @@
 namespace rankwise::io {
 namespace {
 
+/// Stretches on their way: the disk has work while those that it brought are hashed and used.
+constexpr std::int64_t kAhead = 12;
+
 [[noreturn]] void refuse() {
     throw InternalError("a file that is being verified is not written to");
 }
 
 }  // namespace
 
-VerifiedFile::VerifiedFile(std::unique_ptr<File> file, std::int64_t blocks)
-    : file_(std::move(file)), size_(file_->size()), stretch_(blocks * kChecksumBlock) {
+VerifiedFile::VerifiedFile(std::unique_ptr<File> file, std::int64_t blocks, bool through)
+    : file_(std::move(file)),
+      size_(file_->size()),
+      stretch_(blocks * kChecksumBlock),
+      through_(through) {
     hashes_.resize(static_cast<std::size_t>(ceil_div(size_, kChecksumBlock)));
     known_.resize(static_cast<std::size_t>(ceil_div(size_, stretch_)));
 }
@@ -33,15 +39,19 @@ void VerifiedFile::sync() {
 
 VerifiedFile::Stretch VerifiedFile::fetch(Stretch room, std::int64_t index) const {
     Stretch read = std::move(room);
-    read.bytes.resize(static_cast<std::size_t>(std::min(stretch_, size_ - index * stretch_)));
-    read.bytes.resize(static_cast<std::size_t>(file_->read_at(index * stretch_, read.bytes)));
+    if (read.room.bytes().empty()) read.room = DirectBuffer(std::min(stretch_, size_));
+    const std::int64_t begin = index * stretch_;
+    const std::int64_t wanted = std::min(stretch_, size_ - begin);
+    const auto whole_blocks = read.room.bytes().first(
+        static_cast<std::size_t>(ceil_div(wanted, kDirectBlock) * kDirectBlock));
+    const std::int64_t got =
+        through_ ? file_->read_through(begin, whole_blocks) : file_->read_at(begin, whole_blocks);
+    read.bytes = whole_blocks.first(static_cast<std::size_t>(std::min(got, wanted)));
     read.hashes.clear();
     for (std::int64_t at = 0; at < std::ssize(read.bytes); at += kChecksumBlock) {
-        read.hashes.push_back(
-            checksum_of_block(std::span(read.bytes)
-                                  .subspan(static_cast<std::size_t>(at),
-                                           static_cast<std::size_t>(std::min(
-                                               kChecksumBlock, std::ssize(read.bytes) - at)))));
+        read.hashes.push_back(checksum_of_block(read.bytes.subspan(
+            static_cast<std::size_t>(at),
+            static_cast<std::size_t>(std::min(kChecksumBlock, std::ssize(read.bytes) - at)))));
     }
     read.index = index;
     return read;
@@ -56,17 +66,28 @@ void VerifiedFile::note(const Stretch& stretch) {
     known_[i] = true;
 }
 
-void VerifiedFile::start_ahead(std::int64_t index) {
-    if (index >= std::ssize(known_) || known_[static_cast<std::size_t>(index)]) return;
+VerifiedFile::Stretch VerifiedFile::spare() {
+    if (spare_.empty()) return {};
+    Stretch room = std::move(spare_.back());
+    spare_.pop_back();
+    return room;
+}
+
+/// Stretches from `index` on that nobody has had yet, as many as threads are to be had.
+void VerifiedFile::read_ahead(std::int64_t index) {
     try {
-        ahead_ = std::async(std::launch::async,
-                            [this, index] { return fetch(std::move(spare_), index); });
+        for (std::int64_t next = index + std::ssize(ahead_); std::ssize(ahead_) < kAhead; ++next) {
+            if (next >= std::ssize(known_) || known_[static_cast<std::size_t>(next)]) return;
+            ahead_.push_back(std::async(std::launch::async, [this, next, room = spare()]() mutable {
+                return fetch(std::move(room), next);
+            }));
+        }
     } catch (const std::system_error&) {
-        // No thread to be had: it is read when it is wanted.
+        // No thread: they are read when they are wanted.
     }
 }
 
-const std::vector<std::byte>& VerifiedFile::hold(std::int64_t index) {
+std::span<const std::byte> VerifiedFile::hold(std::int64_t index) {
     for (const Stretch& held : held_) {
         if (held.index == index) return held.bytes;
     }
@@ -74,35 +95,43 @@ const std::vector<std::byte>& VerifiedFile::hold(std::int64_t index) {
     Stretch& held = held_[next_held_];
     next_held_ = 1 - next_held_;
     held.index = -1;  // should reading fail
-    const bool ahead = ahead_.valid();
-    if (ahead) {
-        Stretch arrived = ahead_.get();
+    const bool ahead = !ahead_.empty();
+    while (!ahead_.empty() && held.index != index) {
+        std::future<Stretch> first = std::move(ahead_.front());
+        ahead_.pop_front();
+        Stretch arrived = first.get();
         note(arrived);
         if (arrived.index == index) std::swap(held, arrived);  // else the reader went elsewhere
-        spare_ = std::move(arrived);
+        spare_.push_back(std::move(arrived));
     }
     if (held.index != index) held = fetch(std::move(held), index);
     note(held);
-    if (stretch_ > kChecksumBlock && (follows || ahead)) start_ahead(index + 1);
+    if (stretch_ > kChecksumBlock && (follows || ahead)) read_ahead(index + 1);
     return held.bytes;
 }
 
-std::int64_t VerifiedFile::read_at(std::int64_t offset, std::span<std::byte> bytes) {
-    const std::int64_t end = std::min(offset + std::ssize(bytes), size_);
+std::int64_t VerifiedFile::visit(std::int64_t offset, std::int64_t size, const Take& take) {
+    const std::int64_t end = std::min(offset + size, size_);
     std::int64_t at = offset;
     while (at < end) {
         const std::int64_t index = at / stretch_;
         const std::int64_t begin = index * stretch_;
         const auto wanted = static_cast<std::size_t>(std::min(end, begin + stretch_) - at);
-        const auto stretch = std::span(hold(index));
+        const auto stretch = hold(index);
         const auto rest =
             stretch.subspan(std::min(stretch.size(), static_cast<std::size_t>(at - begin)));
         const auto part = rest.first(std::min(rest.size(), wanted));
-        std::ranges::copy(part, bytes.begin() + (at - offset));
+        take(part);
         at += std::ssize(part);
         if (part.size() < wanted) break;
     }
     return std::max<std::int64_t>(0, at - offset);
+}
+
+std::int64_t VerifiedFile::read_at(std::int64_t offset, std::span<std::byte> bytes) {
+    auto to = bytes.begin();
+    return visit(offset, std::ssize(bytes),
+                 [&](std::span<const std::byte> piece) { to = std::ranges::copy(piece, to).out; });
 }
 
 UInt128 VerifiedFile::finish() {
@@ -110,7 +139,7 @@ UInt128 VerifiedFile::finish() {
         if (!known_[i]) (void)hold(static_cast<std::int64_t>(i));
     }
     held_ = {};  // it may stay open for long
-    spare_ = {};
+    spare_.clear();
     return checksum_of_blocks(hashes_);
 }
 

@@ -117,7 +117,7 @@ class Files {
         const io::Path path = folder_ / "checkpoints" / io::step_name(step_);
         forget(context_.files(), path);
         return timed([&] {
-            io::CheckpointReader reader(context_.files(), path);
+            io::CheckpointReader reader(context_.files(), path, context_.world().size() == 1);
             stages::restore_stage(reader, environment_, stage_);
         });
     }

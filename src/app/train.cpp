@@ -160,7 +160,8 @@ class TrainRun {
         session_.start_together([&] {
             if (!resume_.checkpoint) return;
             enter_phase("restore", 0);
-            reader_ = std::make_unique<io::CheckpointReader>(*fs_, *resume_.checkpoint);
+            reader_ = std::make_unique<io::CheckpointReader>(*fs_, *resume_.checkpoint,
+                                                             session_.ranks_here() == 1);
             const auto& values = reader_->state().values;
             const auto number = [&](const char* name) {
                 return std::get<std::int64_t>(values.at(name));

@@ -187,7 +187,8 @@ void Weights::bring(Compute& compute) {
     const std::vector<float> values = off_->get();
     if (values.empty()) return;  // nothing was written yet
     compute.device.Memory::upload<float>(std::span<const float>(values), masters_, compute.stream);
-    pack_copies(compute);
+    pack_layers(compute);
+    pack_others(compute);
 }
 
 void Weights::leave() {
@@ -225,28 +226,35 @@ DeviceSpan<const float> Weights::final_norm() const {
 }
 
 void Weights::pack(Compute& compute) {
+    pack_layers(compute);
+    pack_rest(compute);
+}
+
+void Weights::pack_layers(Compute& compute) {
+    for (std::int64_t l = 0; l < config_.layers; ++l) pack_layer(compute, l);
+}
+
+void Weights::pack_layer(Compute& compute, std::int64_t layer) {
+    if (sharded() || !pipeline_part_.holds_layer(layer)) return;
+    ConstMatrix rows;
+    const ParameterRows whole = whole_rows(rows);
+    const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(layer)];
+    PackedLayer& packed = layers_[static_cast<std::size_t>(pipeline_part_.local_layer(layer))];
+    packed.pack_forward(compute, ids, whole);
+    if (passes_ == Passes::forward_and_backward) packed.pack_backward(compute, ids, whole);
+}
+
+void Weights::pack_rest(Compute& compute) {
     if (off_ && off_->keeps())
         off_->put(compute.device.Memory::download<float>(DeviceSpan<const float>(masters_),
                                                          compute.stream));
-    pack_copies(compute);
+    pack_others(compute);
 }
 
-void Weights::pack_copies(Compute& compute) {
+void Weights::pack_others(Compute& compute) {
     if (sharded()) {
         gathered_->invalidate();
         return;
-    }
-    ConstMatrix rows;
-    const ParameterRows whole = [&](ParameterId id) {
-        rows = std::as_const(*this).master(id);
-        return std::span<const ConstMatrix>(&rows, 1);
-    };
-    for (std::int64_t l = 0; l < config_.layers; ++l) {
-        if (!pipeline_part_.holds_layer(l)) continue;
-        const LayerIds& ids = parameters_.layers[static_cast<std::size_t>(l)];
-        PackedLayer& layer = layers_[static_cast<std::size_t>(pipeline_part_.local_layer(l))];
-        layer.pack_forward(compute, ids, whole);
-        if (passes_ == Passes::forward_and_backward) layer.pack_backward(compute, ids, whole);
     }
     if (mtp_) pack_mtp(compute);
     if (!pipeline_part_.has_head) return;
@@ -254,12 +262,17 @@ void Weights::pack_copies(Compute& compute) {
     if (!part_.vocabulary.empty()) head_.pack(compute, PackSide::outputs, head);
 }
 
+/// `held` is what each answer lies in.
+ParameterRows Weights::whole_rows(ConstMatrix& held) const {
+    return [this, &held](ParameterId id) {
+        held = master(id);
+        return std::span<const ConstMatrix>(&held, 1);
+    };
+}
+
 void Weights::pack_mtp(Compute& compute) {
     ConstMatrix rows;
-    const ParameterRows whole = [&](ParameterId id) {
-        rows = std::as_const(*this).master(id);
-        return std::span<const ConstMatrix>(&rows, 1);
-    };
+    const ParameterRows whole = whole_rows(rows);
     mtp_->pack_forward(compute, mtp_ids(), whole);
     mtp_->pack_backward(compute, mtp_ids(), whole);
 }

@@ -165,6 +165,10 @@ class Weights {
     /// The masters have changed (after loading, after every update): packed copies are made anew,
     /// or gathered anew when they are asked for.
     void pack(Compute& compute);
+    /// The same in parts, for whoever has other work between them: the decoder's layers, in any
+    /// order, and then all else. A layer that this rank does not have is no work.
+    void pack_layer(Compute& compute, std::int64_t layer);
+    void pack_rest(Compute& compute);
 
     // A pass says what it is about to read; where rows are shared out they are gathered then, else
     // nothing is to be done. Collective over the shards (Gathered).
@@ -223,8 +227,11 @@ class Weights {
     /// Masters and copies of all layers, unless rows are shared out, in memory of `take`; without
     /// contents.
     void make_room(const Take& take);
-    void pack_copies(Compute& compute);
+    void pack_layers(Compute& compute);
+    /// What is in no layer of the decoder.
+    void pack_others(Compute& compute);
     void pack_mtp(Compute& compute);
+    [[nodiscard]] ParameterRows whole_rows(kernels::ConstMatrix& held) const;
     [[nodiscard]] std::unique_ptr<Gathered> make_gathered() const;
     void bring(Compute& compute);
     void leave();

@@ -217,7 +217,7 @@ void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {
 
 namespace {
 
-/// Values of a checkpoint on their way to the device, some rows at a time.
+/// Values of a checkpoint on their way to the device.
 class Loader {
   public:
     Loader(io::CheckpointReader& reader, model::Compute& compute)
@@ -227,26 +227,17 @@ class Loader {
 
     void load(const std::string& model, const char* kind, ParameterId id, const Box& box,
               DeviceSpan<float> to) {
-        const std::int64_t cols = box.cols.size();
-        const std::int64_t most = std::max<std::int64_t>(1, kLoadedAtOnce / cols);
-        for (std::int64_t row = box.rows.begin; row < box.rows.end; row += most) {
-            const Range rows{row, std::min(box.rows.end, row + most)};
-            const std::int64_t size = rows.size() * cols;
-            values_.resize(std::max(values_.size(), static_cast<std::size_t>(size)));
-            const auto values = std::span(values_).first(static_cast<std::size_t>(size));
-            reader_.read(model, kind, id, {rows, box.cols}, DType::f32,
-                         std::as_writable_bytes(values));
-            compute_.device.kernels::Memory::upload<float>(
-                std::span<const float>(values), to.subspan((row - box.rows.begin) * cols, size),
-                compute_.stream);
-        }
+        const auto bytes = cast_span<std::byte>(to);
+        reader_.visit(model, kind, id, box, DType::f32,
+                      [&](std::int64_t first, std::span<const std::byte> piece) {
+                          compute_.device.upload(piece, bytes.subspan(first, std::ssize(piece)),
+                                                 compute_.stream);
+                      });
     }
 
   private:
-    static constexpr std::int64_t kLoadedAtOnce = std::int64_t{1} << 20;  // elements: in a cache
     io::CheckpointReader& reader_;
     model::Compute& compute_;
-    std::vector<float> values_;
 };
 
 /// Without a word on whether the files are whole: reader.finish() says that, once all has been read
@@ -256,12 +247,18 @@ void read_weights(io::CheckpointReader& reader, const std::string& name, model::
     reader.require_same_model(name, weights.table());
     const model::OnDevice here(compute, weights);
     Loader loader(reader, compute);
+    // A layer is packed while the file's next bytes are on their way.
+    std::int64_t layer = -1;
     for (ParameterId id = 0; id < weights.table().count(); ++id) {
+        const std::int64_t next = weights.table()[id].layer;
+        if (layer >= 0 && next != layer && layer < weights.config().layers)
+            weights.pack_layer(compute, layer);
+        layer = next;
         const Box& box = weights.box(id);
         if (box.empty()) continue;
         loader.load(name, kWeightsKind, id, box, weights.master_span(id));
     }
-    weights.pack(compute);
+    weights.pack_rest(compute);
 }
 
 }  // namespace

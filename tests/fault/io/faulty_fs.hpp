@@ -100,6 +100,10 @@ class FaultyFileSystem final : public FileSystem {
             fs_.alive();
             return real_->read_at(offset, bytes);
         }
+        std::int64_t read_through(std::int64_t offset, std::span<std::byte> bytes) override {
+            fs_.alive();
+            return real_->read_through(offset, bytes);
+        }
         void write_at(std::int64_t offset, std::span<const std::byte> bytes) override {
             before_write(offset, bytes);
             real_->write_at(offset, bytes);
