@@ -105,6 +105,7 @@ class Communicator {
     }
 
     /// Collective. The same with counts[r] elements from rank r; all ranks give the same counts.
+    /// `send` may be this rank's block of `recv`, which is then in place already.
     template <Buffer S, Buffer R>
     requires SameElements<S, R>
     void all_gather_v(std::string_view label, const S& send, R&& recv,

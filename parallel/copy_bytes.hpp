@@ -1,4 +1,4 @@
-// Bytes from one place to another that may be empty.
+// Bytes from one place to another, which may be the same or empty.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 namespace rankwise::parallel {
 
 inline void copy_bytes(std::span<const std::byte> from, std::span<std::byte> to) {
-    if (!from.empty()) std::memcpy(to.data(), from.data(), from.size());
+    if (!from.empty() && from.data() != to.data()) std::memcpy(to.data(), from.data(), from.size());
 }
 
 }  // namespace rankwise::parallel

@@ -181,12 +181,18 @@ void MpiCommunicator::do_broadcast(std::string_view label, std::span<std::byte> 
     });
 }
 
+/// Where this rank's block is gathered from; MPI wants to be told that it is at its place.
+const void* MpiCommunicator::source_of(std::span<const std::byte> send, const std::byte* place) {
+    return !send.empty() && send.data() == place ? MPI_IN_PLACE : send.data();
+}
+
 void MpiCommunicator::do_all_gather_v(std::string_view label, std::span<const std::byte> send,
                                       std::span<std::byte> recv,
                                       std::span<const std::int64_t> counts) {
     const int bytes = static_cast<int>(std::min<std::size_t>(send.size(), index(piece_bytes_)));
     if (fits_one_call(recv) && all_equal(counts)) {
-        check(MPI_Allgather(send.data(), bytes, MPI_BYTE, recv.data(), bytes, MPI_BYTE, comm_),
+        check(MPI_Allgather(source_of(send, recv.data() + index(bytes) * index(rank())), bytes,
+                            MPI_BYTE, recv.data(), bytes, MPI_BYTE, comm_),
               Op::all_gather, label);
         return;
     }
@@ -204,7 +210,8 @@ std::unique_ptr<Request::State> MpiCommunicator::do_start_all_gather_v(
             state->offsets.push_back(offset);
             offset += static_cast<int>(count);
         }
-        check(MPI_Iallgatherv(send.data(), static_cast<int>(send.size()), MPI_BYTE, recv.data(),
+        check(MPI_Iallgatherv(source_of(send, recv.data() + state->offsets[index(rank())]),
+                              static_cast<int>(send.size()), MPI_BYTE, recv.data(),
                               state->counts.data(), state->offsets.data(), MPI_BYTE, comm_,
                               state->add()),
               Op::all_gather, label);

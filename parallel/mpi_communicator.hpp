@@ -71,6 +71,7 @@ class MpiCommunicator final : public Communicator {
     // can count.
     template <class Byte, class F>
     void for_each_piece(std::span<Byte> bytes, const F& piece) const;
+    static const void* source_of(std::span<const std::byte> send, const std::byte* place);
     [[nodiscard]] bool fits_one_call(std::span<const std::byte> all) const {
         return static_cast<std::int64_t>(all.size()) <= piece_bytes_;
     }

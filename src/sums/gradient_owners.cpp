@@ -320,8 +320,11 @@ void all_gather_rows_among(Tools tools, parallel::Communicator& data, std::strin
         sent[static_cast<std::size_t>(rank)] = mine;
         ++copies;
     }
-    const DeviceSpan<float> send = tools.arena.take<float>(stride == 1 ? mine : copies * mine);
     const DeviceSpan<float> received = tools.arena.take<float>(total_of(counts));
+    // This rank's block at its place; or a copy for each rank that it goes to.
+    const auto before = std::span(counts).first(static_cast<std::size_t>(data.rank()));
+    const DeviceSpan<float> send = stride == 1 ? received.subspan(total_of(before), mine)
+                                               : tools.arena.take<float>(copies * mine);
     for (std::int64_t at = 0; at < send.size();) {
         for (const ParameterId id : parameters) {
             const auto piece = owners.piece(data.rank(), id);
@@ -341,10 +344,11 @@ void all_gather_rows_among(Tools tools, parallel::Communicator& data, std::strin
         for (const ParameterId id : parameters) {
             const auto piece = owners.piece(rank, id);
             if (!piece) continue;
-            tools.device.copy(cast_span<const std::byte>(
-                                  DeviceSpan<const float>(received.subspan(at, piece->size))),
-                              bytes_of(whole(id).row_range(piece->rows)), tools.stream);
+            const DeviceSpan<const float> rows(received.subspan(at, piece->size));
             at += piece->size;
+            if (rank == data.rank()) continue;  // they came from there
+            tools.device.copy(cast_span<const std::byte>(rows),
+                              bytes_of(whole(id).row_range(piece->rows)), tools.stream);
         }
     }
 }

@@ -60,6 +60,27 @@ inline void all_gathers_blocks_of_different_sizes(Communicator& comm) {
     EXPECT_EQ(all.values, expected);
 }
 
+/// Blocks that are in place already, of one size and of different ones.
+inline void all_gathers_in_place(Communicator& comm) {
+    for (const bool equal : {true, false}) {
+        std::vector<std::int64_t> counts;
+        std::vector<std::int64_t> expected;
+        for (int r = 0; r < comm.size(); ++r) {
+            counts.push_back(equal ? 5 : r);
+            for (int i = 0; i < counts.back(); ++i) expected.push_back(value(r, 0, i));
+        }
+        std::vector<std::int64_t> all(expected.size(), -1);
+        std::int64_t before = 0;
+        for (int r = 0; r < comm.rank(); ++r) before += counts[static_cast<std::size_t>(r)];
+        const auto mine = std::span(all).subspan(
+            static_cast<std::size_t>(before),
+            static_cast<std::size_t>(counts[static_cast<std::size_t>(comm.rank())]));
+        std::copy_n(expected.begin() + before, mine.size(), mine.begin());
+        comm.all_gather_v("test", mine, all, counts);
+        EXPECT_EQ(all, expected);
+    }
+}
+
 inline void gathers_on_every_root(Communicator& comm) {
     for (int root = 0; root < comm.size(); ++root) {
         const std::vector<std::int64_t> mine(static_cast<std::size_t>(comm.rank() % 3),
@@ -358,6 +379,7 @@ inline constexpr Case kAll[] = {
     {"broadcasts_from_every_root", broadcasts_from_every_root},
     {"all_gathers_in_rank_order", all_gathers_in_rank_order},
     {"all_gathers_blocks_of_different_sizes", all_gathers_blocks_of_different_sizes},
+    {"all_gathers_in_place", all_gathers_in_place},
     {"gathers_on_every_root", gathers_on_every_root},
     {"exchanges_equal_blocks", exchanges_equal_blocks},
     {"exchanges_blocks_of_different_sizes", exchanges_blocks_of_different_sizes},
