@@ -34,7 +34,9 @@ struct Asked {
         OptionList own;
         own.logical("threads", &threads, "").at_least(1).at_most(1024);
         own.logical("seconds", &options.meter.seconds, "").at_least(0);
+        std::int64_t prompts = 0;
         own.logical("batches", &batches, "");
+        own.logical("prompts", &prompts, "").at_least(1).at_most(4096);
         own.logical("rounds", &options.meter.least_rounds, "").at_least(1);
         read_options(arguments, own, problems);
         Recipe settings("", "command line", arguments.settings);
@@ -65,6 +67,9 @@ struct Asked {
                 sizes.decode_batches.push_back(static_cast<std::int64_t>(batch));
             else
                 problems.push_back(fmt::format("--batches: {} is no number of answers", batch));
+        }
+        if (prompts > 0) {
+            for (BenchModel& model : sizes.models) model.prompts = prompts;
         }
         if (sizes.decode_batches.empty()) sizes.decode_batches = usual_sizes().decode_batches;
         if (!problems.empty()) throw Problems(std::move(problems));

@@ -62,7 +62,7 @@ std::vector<BenchModel> bench_models() {
                                     .config = llama(49152, 576, 30, 9, 3, 1536, 8192),
                                     .update_rows = 4,
                                     .update_tokens = 256,
-                                    .prompts = 2,
+                                    .prompts = 8,
                                     .samples = 8,
                                     .prompt_tokens = 128,
                                     .new_tokens = 64,

@@ -257,6 +257,7 @@ const std::vector<Command>& all_commands() {
                      {"batches", "LIST",
                       "answers that are decoded at a time, with commas between them; default "
                       "1,8,64,512"},
+                     {"prompts", "N", "that eight answers each are generated to; default 8"},
                      {"processor-time", "",
                       "of the one thread that computes, of which other programs cannot take: for "
                       "a machine that is not quiet"},
