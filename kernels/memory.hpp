@@ -34,7 +34,8 @@ class Memory {
     /// Copies; host memory may be reused when the call returns. Spans have equal sizes.
     virtual void upload(std::span<const std::byte> from, DeviceSpan<std::byte> to,
                         Stream& stream) = 0;
-    /// Waits for `stream` first: the bytes are there when the call returns.
+    /// Waits for `stream` first: the bytes are there when the call returns. Other threads may
+    /// download too, each with a stream of its own, while this one is used.
     virtual void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,
                           Stream& stream) = 0;
     virtual void copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to,
