@@ -153,8 +153,7 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     if (world.rank() == 0) (void)io::begin_step(fs_, directory_, pending->manifest.state.step);
     world.barrier("checkpoint:begin");
 
-    // After the barrier: what the device still has to do with the values is done, and they may be
-    // read without its stream.
+    // What the device still has to do with the values is done now: they are read on another stream.
     compute.device.synchronize(compute.stream);
     collect(environment_, stage, pending->parts);
     const auto write = [&fs = fs_, rank = world.rank(), pending] {

@@ -1,7 +1,7 @@
 // What a rank saves, as it is at one moment, though it is written later.
 #pragma once
 
-#include <deque>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,7 +55,7 @@ class Snapshot {
 
     kernels::Device& device_;
     std::unique_ptr<kernels::Stream> reading_;  ///< what is read waits for no pass
-    std::deque<Part> parts_;                    // which items refer to
+    std::list<Part> parts_;                     // which items refer to
     std::vector<io::ShardItem> items_;
     std::multimap<std::int64_t, HostBuffer> spare_;  // by size
     std::int64_t copied_bytes_ = 0;
