@@ -96,10 +96,10 @@ void ensure_whole(const Manifest& manifest) {
         }
     }
     for (auto& [key, boxes] : all) {
-        const auto model = std::find_if(manifest.models.begin(), manifest.models.end(),
-                                        [&](const SavedModel& m) { return m.name == key.first; });
+        const std::string& name = key.first;
+        const auto model = std::ranges::find(manifest.models, name, &SavedModel::name);
         ensure(model != manifest.models.end(), "a shard holds model {}, which the manifest lacks",
-               key.first);
+               name);
         ensure_whole(*model, key.second, std::move(boxes));
     }
 }

@@ -77,6 +77,7 @@ RowFacts sum_over_tensor(BenchContext& context, const BenchModel& model, Meter& 
     const auto order = sums::RankTree::all(model.config.tree(), ranks);
     std::vector<Range> split_rows;
     std::vector<std::int64_t> sent;
+    sent.reserve(static_cast<std::size_t>(ranks));
     for (int rank = 0; rank < ranks; ++rank) {
         split_rows.push_back(split(rows, ranks, rank));
         sent.push_back(split_rows.back().size());

@@ -323,6 +323,7 @@ std::vector<ShownSample> shown_samples(const Environment& environment,
         at += 4 + size;
     }
     std::vector<ShownSample> shown;
+    shown.reserve(by_group.size());
     for (auto& [group, sample] : by_group) shown.push_back(std::move(sample));
     return shown;
 }

@@ -198,7 +198,7 @@ class Reject final : public Stage {
         std::string text;
         std::int64_t rows = 0;
         const auto add = [&](std::span<const TokenId> prompt, std::span<const TokenId> completion,
-                             nlohmann::ordered_json more) {
+                             const nlohmann::ordered_json& more) {
             nlohmann::ordered_json row{{"id", rows++},
                                        {"prompt", tokenizer.decode(prompt, true)},
                                        {"completion", tokenizer.decode(completion, true)},
