@@ -77,7 +77,6 @@ RowFacts sum_over_tensor(BenchContext& context, const BenchModel& model, Meter& 
     const auto order = sums::RankTree::all(model.config.tree(), ranks);
     std::vector<Range> split_rows;
     std::vector<std::int64_t> sent;
-    sent.reserve(static_cast<std::size_t>(ranks));
     for (int rank = 0; rank < ranks; ++rank) {
         split_rows.push_back(split(rows, ranks, rank));
         sent.push_back(split_rows.back().size());
@@ -134,8 +133,8 @@ RowFacts sum_over_data(BenchContext& context, const BenchModel& model, Meter& me
         own.emplace_back(Matrix(memory.span().subspan(at, shape.size()), shape.rows, shape.cols));
         at += shape.size();
     }
-    std::vector<std::int64_t> sent;
-    for (int rank = 0; rank < ranks; ++rank) sent.push_back(owners.size(rank));
+    std::vector<std::int64_t> sent(static_cast<std::size_t>(ranks));
+    std::ranges::generate(sent, [&, rank = 0]() mutable { return owners.size(rank++); });
     const std::int64_t size = owners.size(axis.rank());
     const std::vector<std::int64_t> received(static_cast<std::size_t>(ranks), size);
     const kernels::DeviceBuffer<float> block_memory = context.zeros(size * ranks);

@@ -216,7 +216,7 @@ class Reject final : public Stage {
             }
             add(std::span(trajectory.tokens)
                     .first(static_cast<std::size_t>(trajectory.prompt_size())),
-                trajectory.answer(), std::move(more));
+                trajectory.answer(), more);
         }
         const auto mixed = static_cast<std::int64_t>(
             std::ceil(options_.mix_demonstrations * static_cast<double>(selection.kept.size())));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "parallel/index.hpp"
+
 namespace rankwise::sums {
 namespace {
 
@@ -67,9 +69,9 @@ GradientOwners::Flight GradientOwners::send(std::string_view label,
     // Chunks whose gradients a rank has, among those of the ranks that it serves.
     const auto chunks_of = [&](int rank) {
         std::vector<int> chunks;
-        const int first = rank / served * served;
+        const auto first = parallel::index(std::int64_t{rank} - rank % served);
         for (int chunk = 0; chunk < served; ++chunk) {
-            if (contributes[static_cast<std::size_t>(first + chunk)]) chunks.push_back(chunk);
+            if (contributes[first + parallel::index(chunk)]) chunks.push_back(chunk);
         }
         return chunks;
     };
