@@ -166,7 +166,8 @@ class Weights {
     /// or gathered anew when they are asked for.
     void pack(Compute& compute);
     /// The same in parts, for whoever has other work between them: the decoder's layers, in any
-    /// order, and then all else. A layer that this rank does not have is no work.
+    /// order, and then all else. A number that is no layer of the decoder, or of another rank's, is
+    /// no work.
     void pack_layer(Compute& compute, std::int64_t layer);
     void pack_rest(Compute& compute);
 

@@ -246,16 +246,14 @@ void read_weights(io::CheckpointReader& reader, const std::string& name, model::
     reader.require_same_model(name, weights.table());
     const model::OnDevice here(compute, weights);
     Loader loader(reader, compute);
-    // A layer is packed while the file's next bytes are on their way.
-    std::int64_t layer = -1;
-    for (ParameterId id = 0; id < weights.table().count(); ++id) {
-        const std::int64_t next = weights.table()[id].layer;
-        if (layer >= 0 && next != layer && layer < weights.config().layers)
-            weights.pack_layer(compute, layer);
-        layer = next;
+    const ParameterTable& table = weights.table();
+    for (ParameterId id = 0; id < table.count(); ++id) {
         const Box& box = weights.box(id);
-        if (box.empty()) continue;
-        loader.load(name, kWeightsKind, id, box, weights.master_span(id));
+        if (!box.empty()) loader.load(name, kWeightsKind, id, box, weights.master_span(id));
+        // A layer is packed while the file's next bytes are on their way.
+        const int layer = table[id].layer;
+        if (id + 1 == table.count() || table[id + 1].layer != layer)
+            weights.pack_layer(compute, layer);
     }
     weights.pack_rest(compute);
 }

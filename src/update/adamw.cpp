@@ -138,10 +138,6 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
     const bool owns_all_moments = held_.ranks() == 1 && data_.size() > 1;
     const sums::Tools tools = compute_.tools();
     const std::int64_t layers = weights_.config().layers;
-    // A layer is packed while it is in the caches.
-    const auto pack = [&](int layer) {
-        if (layer >= 0 && layer < layers) weights_.pack_layer(compute_, layer);
-    };
     for (int layer = -1; layer < layers + (weights_.uses_mtp() ? 1 : 0); ++layer) {
         const model::PipelinePart& part = weights_.pipeline_part();
         if (layer >= 0 && !(layer < layers ? part.holds_layer(layer) : part.has_head)) continue;
@@ -165,7 +161,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
             }
             if (weights_.sharded()) continue;  // they stay with their owners
             gather("weights:layer", [&](ParameterId id) { return weights_.master(id); });
-            pack(layer);
+            weights_.pack_layer(compute_, layer);  // while it is in the caches
             continue;
         }
         // zero = 0: every rank gets the whole gradient and makes the same step.
@@ -192,7 +188,7 @@ double Adamw::step(const sums::GradientOwners& gradients, double lr) {
                   DeviceSpan<const float>(reinterpret_cast<const float*>(whole.at(id).handle),
                                           shape.size()));
         }
-        pack(layer);
+        weights_.pack_layer(compute_, layer);
     }
     weights_.pack_rest(compute_);
     return norm;
