@@ -9,8 +9,11 @@
 namespace rankwise::io {
 namespace {
 
-/// Stretches on their way: the disk has work while those that it brought are hashed and used.
+/// Stretches on their way: the disk has work while those that it brought are hashed and used. Past
+/// the cache, where no one else reads ahead, it has enough even while the widest parameter is
+/// packed.
 constexpr std::int64_t kAhead = 12;
+constexpr std::int64_t kAheadPastCache = 32;
 
 [[noreturn]] void refuse() {
     throw InternalError("a file that is being verified is not written to");
@@ -75,8 +78,9 @@ VerifiedFile::Stretch VerifiedFile::spare() {
 
 /// Stretches from `index` on that nobody has had yet, as many as threads are to be had.
 void VerifiedFile::read_ahead(std::int64_t index) {
+    const std::int64_t most = through_ ? kAheadPastCache : kAhead;
     try {
-        for (std::int64_t next = index + std::ssize(ahead_); std::ssize(ahead_) < kAhead; ++next) {
+        for (std::int64_t next = index + std::ssize(ahead_); std::ssize(ahead_) < most; ++next) {
             if (next >= std::ssize(known_) || known_[static_cast<std::size_t>(next)]) return;
             ahead_.push_back(std::async(std::launch::async, [this, next, room = spare()]() mutable {
                 return fetch(std::move(room), next);

@@ -24,7 +24,7 @@ namespace rankwise::io {
 class VerifiedFile final : public File {
   public:
     /// @param blocks  of a stretch; two are held, and of several blocks each up to twelve more
-    /// @param through  read past the system's cache (File::read_through)
+    /// @param through  read past the system's cache (File::read_through), then up to 32 more
     explicit VerifiedFile(std::unique_ptr<File> file, std::int64_t blocks = 1,
                           bool through = false);
 
