@@ -22,23 +22,30 @@ StackedRow stacked_row(std::span<const ConstMatrix> stacked, std::int64_t index)
     throw InternalError(fmt::format("pack: row {} beyond the stacked matrices", index));
 }
 
-/// to = columns `range` of a row that begins at `row`.
-void copy_widened(const std::byte* row, DType dtype, Range range, float* to) {
-    if (dtype == DType::f32) {
-        std::memcpy(to, row + range.begin * 4, static_cast<std::size_t>(range.size()) * 4);
+const std::byte* begin_of(const StackedRow& row) {
+    const ConstMatrix& matrix = *row.matrix;
+    return matrix.handle + row.row * matrix.stride * size_of(matrix.dtype);
+}
+
+/// to = columns `range` of a row.
+void copy_widened(const StackedRow& row, Range range, float* to) {
+    const std::byte* begin = begin_of(row);
+    if (row.matrix->dtype == DType::f32) {
+        std::memcpy(to, begin + range.begin * 4, static_cast<std::size_t>(range.size()) * 4);
         return;
     }
-    const auto* from = reinterpret_cast<const std::uint16_t*>(row) + range.begin;
+    const auto* from = reinterpret_cast<const std::uint16_t*>(begin) + range.begin;
     for (std::int64_t i = 0; i < range.size(); ++i) to[i] = float_from_bf16(from[i]);
 }
 
-/// to = columns `range` of a row that begins at `row`, rounded.
-void copy_rounded(const Bf16PackKernels& kernels, const std::byte* row, DType dtype, Range range,
+/// to = columns `range` of a row, rounded.
+void copy_rounded(const Bf16PackKernels& kernels, const StackedRow& row, Range range,
                   std::uint16_t* to) {
-    if (dtype == DType::f32) {
-        kernels.round(reinterpret_cast<const float*>(row) + range.begin, range.size(), to);
+    const std::byte* begin = begin_of(row);
+    if (row.matrix->dtype == DType::f32) {
+        kernels.round(reinterpret_cast<const float*>(begin) + range.begin, range.size(), to);
     } else {
-        std::memcpy(to, row + range.begin * 2, static_cast<std::size_t>(range.size()) * 2);
+        std::memcpy(to, begin + range.begin * 2, static_cast<std::size_t>(range.size()) * 2);
     }
 }
 
@@ -67,6 +74,134 @@ void copy_panel(const float* from, std::int64_t left, float* to) {
     std::fill(to + left, to + kPanel, 0.0F);
 }
 
+/// Matrices that stand one under the other, on their way into panels.
+class Packing {
+  public:
+    /// @param stacked  their handles are where they are read
+    /// @param inputs  columns of each matrix
+    /// @param runs  what the terms are, in their order; they and the matrices outlive this
+    Packing(const PackSpec& spec, std::span<const ConstMatrix> stacked, std::int64_t inputs,
+            std::span<const ElementRun> runs, Isa isa, float* to)
+        : stacked_(stacked),
+          columns_(spec.columns),
+          inputs_(inputs),
+          terms_(packed_terms(spec.dtype, spec.contraction)),
+          pairs_(spec.dtype == DType::bf16),
+          runs_(runs),
+          kernels_(matmul_kernels(isa)),
+          bf16_(bf16_pack_kernels(isa)),
+          to_(to) {}
+
+    [[nodiscard]] std::int64_t terms() const { return terms_; }
+    [[nodiscard]] std::int64_t panels() const { return ceil_div(columns_, kPanel); }
+
+    /// Where a row of the matrices is a term of every panel: terms `wanted` of all, rows read as
+    /// they lie.
+    void put_terms(Range wanted) const {
+        const std::int64_t of_term = pairs_ ? 2 : 1;
+        std::int64_t begin = 0;  // term of the run
+        for (const ElementRun& run : runs_) {
+            const std::int64_t end = begin + ceil_div(run.count, of_term);
+            const Range part = intersect(wanted, {begin, end});
+            for (std::int64_t term = part.begin; term < part.end; ++term) {
+                const std::int64_t index = (term - begin) * of_term;
+                if (pairs_) {
+                    put_pair(run.first + index, index + 1 < run.count, term);
+                } else {
+                    put_row(run.first + index, term);
+                }
+            }
+            begin = end;
+        }
+    }
+
+    /// Where a row is a column: a panel of them, transposed.
+    void put_panel(std::int64_t p) const {
+        const PanelPlace place = place_of_panel(p, panels(), terms_, kernels_.panels_together);
+        const std::int64_t first = p * kPanel;
+        const std::int64_t count = std::min<std::int64_t>(kPanel, columns_ - first);
+        if (pairs_) {
+            transpose_pairs(first, count, to_ + place.begin, place.step);
+        } else {
+            transpose_rows(first, count, to_ + place.begin, place.step);
+        }
+    }
+
+  private:
+    void put_row(std::int64_t index, std::int64_t term) const {
+        const StackedRow row = stacked_row(stacked_, index);
+        const float* from = nullptr;
+        if (row.matrix->dtype == DType::f32) {
+            from = reinterpret_cast<const float*>(begin_of(row));
+        } else {
+            float* widened = matmul_scratch(columns_);
+            copy_widened(row, {0, columns_}, widened);
+            from = widened;
+        }
+        each_panel(panels(), terms_, kernels_.panels_together, term,
+                   [&](std::int64_t p, std::int64_t to_word) {
+                       const std::int64_t left = columns_ - p * kPanel;
+                       copy_panel(from + p * kPanel, left, to_ + to_word);
+                   });
+    }
+    /// Rows `index` and, unless the run ends with that, the next.
+    void put_pair(std::int64_t index, bool whole, std::int64_t term) const {
+        auto* first = reinterpret_cast<std::uint16_t*>(matmul_scratch(columns_ + 1));
+        std::uint16_t* second = whole ? first + columns_ : nullptr;
+        copy_rounded(bf16_, stacked_row(stacked_, index), {0, columns_}, first);
+        if (whole) copy_rounded(bf16_, stacked_row(stacked_, index + 1), {0, columns_}, second);
+        each_panel(panels(), terms_, kernels_.panels_together, term,
+                   [&](std::int64_t p, std::int64_t to_word) {
+                       const std::int64_t begin = p * kPanel;
+                       bf16_.pair(first + begin, whole ? second + begin : nullptr,
+                                  std::min<std::int64_t>(kPanel, columns_ - begin), to_ + to_word);
+                   });
+    }
+    /// Rows as words of pairs, run after run; then transposed like floats.
+    void transpose_pairs(std::int64_t first, std::int64_t count, float* panel,
+                         std::int64_t step) const {
+        float* rows = matmul_scratch(kPanel * terms_);
+        for (std::int64_t i = 0; i < count; ++i) {
+            const StackedRow row = stacked_row(stacked_, first + i);
+            auto* to_row = reinterpret_cast<std::uint16_t*>(rows + i * terms_);
+            for (const ElementRun& run : runs_) {
+                copy_rounded(bf16_, row, {run.first, run.first + run.count}, to_row);
+                to_row += run.count;
+                if (run.count % 2 != 0) *to_row++ = 0;
+            }
+        }
+        kernels_.pack_transposed(rows, terms_, count, terms_, panel, step);
+    }
+    /// Rows of one fp32 matrix where they lie; others are brought together first.
+    void transpose_rows(std::int64_t first, std::int64_t count, float* panel,
+                        std::int64_t step) const {
+        const StackedRow row = stacked_row(stacked_, first);
+        const float* from = nullptr;
+        std::int64_t stride = row.matrix->stride;
+        if (row.matrix->dtype == DType::f32 && row.row + count <= row.matrix->rows) {
+            from = reinterpret_cast<const float*>(begin_of(row));
+        } else {
+            float* rows = matmul_scratch(kPanel * inputs_);
+            for (std::int64_t i = 0; i < count; ++i)
+                copy_widened(stacked_row(stacked_, first + i), {0, inputs_}, rows + i * inputs_);
+            from = rows;
+            stride = inputs_;
+        }
+        for (const ElementRun& run : runs_) {
+            kernels_.pack_transposed(from + run.first, stride, count, run.count, panel, step);
+            panel += run.count * step;
+        }
+    }
+
+    std::span<const ConstMatrix> stacked_;
+    std::int64_t columns_, inputs_, terms_;
+    bool pairs_;
+    std::span<const ElementRun> runs_;
+    const MatmulKernels& kernels_;
+    const Bf16PackKernels& bf16_;
+    float* to_;
+};
+
 }  // namespace
 
 std::int64_t CpuDevice::packed_bytes(const PackSpec& spec) const {
@@ -93,7 +228,6 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
            spec.columns, columns);
     ensure(to.size() == packed_bytes(spec), "pack: {} bytes given for a packed weight of {}",
            to.size(), packed_bytes(spec));
-    const bool pairs = spec.dtype == DType::bf16;
     thread_local std::vector<MatmulRun> plan;
     thread_local std::vector<ElementRun> elements;
     plan_elements(spec, plan, elements);
@@ -104,113 +238,17 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
     }
     if (to.empty()) return;
 
-    const std::span<const ElementRun> runs = elements;
-    const MatmulKernels& kernels = matmul_kernels(isa_);
-    const Bf16PackKernels& bf16 = bf16_pack_kernels(isa_);
-    const std::int64_t terms = packed_terms(spec.dtype, spec.contraction);
-    auto* panels = reinterpret_cast<float*>(at(to));
-    const auto copy_row = [&](const StackedRow& row, Range range, float* to_row) {
-        const ConstMatrix& matrix = *row.matrix;
-        copy_widened(at(matrix.handle) + row.row * matrix.stride * size_of(matrix.dtype),
-                     matrix.dtype, range, to_row);
-    };
-    const auto round_row = [&](const StackedRow& row, Range range, std::uint16_t* to_row) {
-        const ConstMatrix& matrix = *row.matrix;
-        copy_rounded(bf16, at(matrix.handle) + row.row * matrix.stride * size_of(matrix.dtype),
-                     matrix.dtype, range, to_row);
-    };
-    const std::int64_t count_of_panels = ceil_div(columns, kPanel);
-    const std::int64_t together = kernels.panels_together;
+    thread_local std::vector<ConstMatrix> readable;
+    readable.assign(stacked.begin(), stacked.end());
+    for (ConstMatrix& matrix : readable) matrix.handle = at(matrix.handle);
+    const Packing packing(spec, readable, inputs, elements, isa_, reinterpret_cast<float*>(at(to)));
     if (side == PackSide::inputs) {
-        // A row of the matrices is a term of every panel: rows are read as they lie.
-        const std::int64_t of_term = pairs ? 2 : 1;
-        const auto put_row = [&](std::int64_t index, std::int64_t term) {
-            const StackedRow row = stacked_row(stacked, index);
-            const float* from = nullptr;
-            if (row.matrix->dtype == DType::f32) {
-                from = floats(*row.matrix) + row.row * row.matrix->stride;
-            } else {
-                float* widened = matmul_scratch(columns);
-                copy_row(row, {0, columns}, widened);
-                from = widened;
-            }
-            each_panel(count_of_panels, terms, together, term,
-                       [&](std::int64_t p, std::int64_t to_word) {
-                           const std::int64_t left = columns - p * kPanel;
-                           copy_panel(from + p * kPanel, left, panels + to_word);
-                       });
-        };
-        const auto put_pair = [&](std::int64_t index, bool whole, std::int64_t term) {
-            auto* first = reinterpret_cast<std::uint16_t*>(matmul_scratch(columns + 1));
-            std::uint16_t* second = whole ? first + columns : nullptr;
-            round_row(stacked_row(stacked, index), {0, columns}, first);
-            if (whole) round_row(stacked_row(stacked, index + 1), {0, columns}, second);
-            each_panel(
-                count_of_panels, terms, together, term, [&](std::int64_t p, std::int64_t to_word) {
-                    const std::int64_t begin = p * kPanel;
-                    bf16.pair(first + begin, whole ? second + begin : nullptr,
-                              std::min<std::int64_t>(kPanel, columns - begin), panels + to_word);
-                });
-        };
-        team_->run(ceil_div(terms, kTermsATask), [&](std::int64_t task) {
-            const Range mine{task * kTermsATask, (task + 1) * kTermsATask};
-            std::int64_t begin = 0;  // term of the run
-            for (const ElementRun& run : runs) {
-                const std::int64_t end = begin + ceil_div(run.count, of_term);
-                const Range part = intersect(mine, {begin, end});
-                for (std::int64_t term = part.begin; term < part.end; ++term) {
-                    const std::int64_t index = (term - begin) * of_term;
-                    if (pairs) {
-                        put_pair(run.first + index, index + 1 < run.count, term);
-                    } else {
-                        put_row(run.first + index, term);
-                    }
-                }
-                begin = end;
-            }
+        team_->run(ceil_div(packing.terms(), kTermsATask), [&](std::int64_t task) {
+            packing.put_terms({task * kTermsATask, (task + 1) * kTermsATask});
         });
-        return;
+    } else {
+        team_->run(packing.panels(), [&](std::int64_t p) { packing.put_panel(p); });
     }
-    team_->run(count_of_panels, [&](std::int64_t p) {
-        const PanelPlace place = place_of_panel(p, count_of_panels, terms, together);
-        float* panel = panels + place.begin;
-        const std::int64_t first = p * kPanel;
-        const std::int64_t count = std::min<std::int64_t>(kPanel, columns - first);
-        if (pairs) {
-            // Rows as words of pairs, run after run; then transposed like floats.
-            float* rows = matmul_scratch(kPanel * terms);
-            for (std::int64_t i = 0; i < count; ++i) {
-                const StackedRow row = stacked_row(stacked, first + i);
-                auto* to_row = reinterpret_cast<std::uint16_t*>(rows + i * terms);
-                for (const ElementRun& run : runs) {
-                    round_row(row, {run.first, run.first + run.count}, to_row);
-                    to_row += run.count;
-                    if (run.count % 2 != 0) *to_row++ = 0;
-                }
-            }
-            kernels.pack_transposed(rows, terms, count, terms, panel, place.step);
-            return;
-        }
-        // Rows of one fp32 matrix are transposed where they lie; others are brought together first.
-        const StackedRow row = stacked_row(stacked, first);
-        const float* from = nullptr;
-        std::int64_t stride = row.matrix->stride;
-        if (row.matrix->dtype == DType::f32 && row.row + count <= row.matrix->rows) {
-            from = floats(*row.matrix) + row.row * stride;
-        } else {
-            float* rows = matmul_scratch(kPanel * inputs);
-            for (std::int64_t i = 0; i < count; ++i) {
-                const StackedRow each = stacked_row(stacked, first + i);
-                copy_row(each, {0, inputs}, rows + i * inputs);
-            }
-            from = rows;
-            stride = inputs;
-        }
-        for (const ElementRun& run : runs) {
-            kernels.pack_transposed(from + run.first, stride, count, run.count, panel, place.step);
-            panel += run.count * place.step;
-        }
-    });
 }
 
 }  // namespace rankwise::kernels::cpu
