@@ -69,7 +69,7 @@ int run_alone(const Command& command, const Arguments& arguments) {
 }
 
 /// When all ranks meet the same error, the lowest ends the job before the others have printed
-/// theirs, or have ended it. It may come to it late where ranks share cores.
+/// theirs. It may come to it late where ranks share cores.
 void wait_for_lower_ranks(int rank) {
     if (rank == 0) return;
     remove_stop_signals();  // the launcher's TERM then ends this rank quietly
@@ -139,9 +139,9 @@ int launch(int argc, char** argv, const std::vector<Command>& commands) {
     try {
         parsed = parse_command_line(std::vector<std::string>(argv + 1, argv + argc), commands);
     } catch (const Problems& problems) {
-        // A rank that fails ends the job, and rank 0 with it.
-        wait_for_lower_ranks(launcher_rank());
-        if (launcher_rank() == 0) print_error(fmt::format("rankwise: {}", problems.what()));
+        // Rank 0 says it, and ends the job with its code: another that failed might end rank 0.
+        if (launcher_rank() > 0) return code_of(ExitCode::done);
+        print_error(fmt::format("rankwise: {}", problems.what()));
         return code_of(ExitCode::bad_input);
     }
     if (parsed.command == nullptr) {

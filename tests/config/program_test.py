@@ -42,6 +42,13 @@ class Program(unittest.TestCase):
         self.assertEqual(result.returncode, 2)
         self.assertEqual(result.stderr.count("there is no command comprae"), 1)
 
+    def test_a_mistake_is_said_though_the_rank_that_says_it_is_late(self):
+        wait = 'test "${OMPI_COMM_WORLD_RANK-${PMIX_RANK-$PMI_RANK}}" != 0 || sleep 2; exec "$@"'
+        result = subprocess.run([str(RUN_RANKS), "3", "sh", "-c", wait, "late", str(PROGRAM), "comprae"],
+                                capture_output=True, text=True, timeout=60)
+        self.assertEqual(result.returncode, 2, result.stderr)
+        self.assertEqual(result.stderr.count("there is no command comprae"), 1, result.stderr)
+
     def test_a_command_without_ranks_runs_once_on_many(self):
         result = run("version", ranks=3)
         self.assertEqual(result.returncode, 0)
