@@ -52,18 +52,6 @@ void copy_rounded(const Bf16PackKernels& kernels, const StackedRow& row, Range r
 /// Terms that a task spreads over all panels.
 constexpr std::int64_t kTermsATask = 16;
 
-/// Calls body(panel, word of the packed operand where this term of it begins) for all panels.
-template <class Body>
-void each_panel(std::int64_t panels, std::int64_t terms, std::int64_t together, std::int64_t term,
-                const Body& body) {
-    for (std::int64_t first = 0; first < panels; first += together) {
-        const PanelPlace place = place_of_panel(first, panels, terms, together);
-        const std::int64_t end = std::min(first + together, panels);
-        for (std::int64_t p = first; p < end; ++p)  // side by side
-            body(p, place.begin + term * place.step + (p - first) * kPanel);
-    }
-}
-
 /// One term of a panel: the first kPanel of `left` floats, zeros beyond the last.
 void copy_panel(const float* from, std::int64_t left, float* to) {
     if (left >= kPanel) {
@@ -128,6 +116,17 @@ class Packing {
     }
 
   private:
+    /// Calls body(panel, where this term of it goes) for all panels.
+    template <class Body>
+    void each_panel(std::int64_t term, const Body& body) const {
+        const std::int64_t together = kernels_.panels_together;
+        for (std::int64_t first = 0; first < panels(); first += together) {
+            const PanelPlace place = place_of_panel(first, panels(), terms_, together);
+            const std::int64_t end = std::min(first + together, panels());
+            for (std::int64_t p = first; p < end; ++p)  // side by side
+                body(p, to_ + place.begin + term * place.step + (p - first) * kPanel);
+        }
+    }
     void put_row(std::int64_t index, std::int64_t term) const {
         const StackedRow row = stacked_row(stacked_, index);
         const float* from = nullptr;
@@ -138,11 +137,9 @@ class Packing {
             copy_widened(row, {0, columns_}, widened);
             from = widened;
         }
-        each_panel(panels(), terms_, kernels_.panels_together, term,
-                   [&](std::int64_t p, std::int64_t to_word) {
-                       const std::int64_t left = columns_ - p * kPanel;
-                       copy_panel(from + p * kPanel, left, to_ + to_word);
-                   });
+        each_panel(term, [&](std::int64_t p, float* to) {
+            copy_panel(from + p * kPanel, columns_ - p * kPanel, to);
+        });
     }
     /// Rows `index` and, unless the run ends with that, the next.
     void put_pair(std::int64_t index, bool whole, std::int64_t term) const {
@@ -150,12 +147,11 @@ class Packing {
         std::uint16_t* second = whole ? first + columns_ : nullptr;
         copy_rounded(bf16_, stacked_row(stacked_, index), {0, columns_}, first);
         if (whole) copy_rounded(bf16_, stacked_row(stacked_, index + 1), {0, columns_}, second);
-        each_panel(panels(), terms_, kernels_.panels_together, term,
-                   [&](std::int64_t p, std::int64_t to_word) {
-                       const std::int64_t begin = p * kPanel;
-                       bf16_.pair(first + begin, whole ? second + begin : nullptr,
-                                  std::min<std::int64_t>(kPanel, columns_ - begin), to_ + to_word);
-                   });
+        each_panel(term, [&](std::int64_t p, float* to) {
+            const std::int64_t begin = p * kPanel;
+            bf16_.pair(first + begin, whole ? second + begin : nullptr,
+                       std::min<std::int64_t>(kPanel, columns_ - begin), to);
+        });
     }
     /// Rows as words of pairs, run after run; then transposed like floats.
     void transpose_pairs(std::int64_t first, std::int64_t count, float* panel,
