@@ -39,6 +39,33 @@ class Device : public Memory,
     /// For people: "cpu (avx512, 2 threads)".
     [[nodiscard]] virtual std::string description() const = 0;
     [[nodiscard]] virtual std::unique_ptr<Stream> make_stream() = 0;
+
+    /// Several ops on rows that do not need each other: work(rows) for ranges that cover
+    /// [0, count), each once, in any order and several at a time. Inside, ops are called that make
+    /// rows of their results from the same rows of their arguments (products, norms, rope,
+    /// activations, sums and copies of rows), and nothing is allocated. A device with caches takes
+    /// few rows at a time, so that an op finds what the one before it gave, and its threads meet
+    /// once for all of them; one that queues ops takes all rows. The same bits either way: a row's
+    /// do not depend on others.
+    /// @param row_bytes  about what the ops read and write of a row, weights aside
+    /// @param work       (Range)
+    template <class Work>
+    void over_rows(std::int64_t count, std::int64_t row_bytes, const Work& work) {
+        run_over_rows(count, row_bytes, RowWork{&work, [](const void* context, Range rows) {
+                                                    (*static_cast<const Work*>(context))(rows);
+                                                }});
+    }
+
+  protected:
+    /// Refers to what over_rows() was given.
+    struct RowWork {
+        const void* context;
+        void (*call)(const void* context, Range rows);
+        void operator()(Range rows) const { call(context, rows); }
+    };
+    virtual void run_over_rows(std::int64_t count, std::int64_t /*row_bytes*/, RowWork work) {
+        if (count > 0) work({0, count});
+    }
 };
 
 /// Instruction sets of the CPU device. `automatic`: the widest that this machine has.

@@ -90,6 +90,10 @@ class CpuDevice final : public Device {
     [[nodiscard]] int read_patterns() const override;
     [[nodiscard]] float read(DeviceSpan<const float> from, int pattern, Stream& stream) override;
 
+  protected:
+    // over_rows.cpp
+    void run_over_rows(std::int64_t count, std::int64_t row_bytes, RowWork work) override;
+
   private:
     /// Where this process reads and writes the memory behind a handle: the same address, or
     /// (checked) the other mapping.

@@ -10,8 +10,28 @@ namespace rankwise::kernels::cpu {
 /// the last being zero. A term is a word of four bytes: a float, or a pair of bf16 elements, the
 /// first in the low half, the last of an odd range with a zero beside it (N1). As many panels as
 /// the instruction set's tiles take at a time lie together, [term][panel][kPanel], the last ones
-/// fewer: a tile then reads one piece of memory in order, which comes faster than three.
+/// fewer: a tile then reads one piece of memory in order, which comes faster than three. No panel
+/// is left over alone where it can be helped, for a tile of one does half as much with what it
+/// reads.
 constexpr int kPanel = 16;
+
+/// Panels that lie together: [first, first + width).
+struct PanelGroup {
+    std::int64_t first = 0;
+    std::int64_t width = 0;
+};
+/// The group of a panel, of `panels` of which at most `together` lie together.
+constexpr PanelGroup group_of_panel(std::int64_t panel, std::int64_t panels,
+                                    std::int64_t together) {
+    std::int64_t first = 0;
+    if (together > 2 && panels > together && panels % together == 1) {
+        first = panels - together - 1;  // the last full group and the one left over: halves
+        if (panel >= first) together = (together + 1) / 2;
+        if (panel < first) first = 0;
+    }
+    first += (panel - first) / together * together;
+    return {.first = first, .width = panels - first < together ? panels - first : together};
+}
 
 /// Where a panel of a packed operand begins, and how far it is from one of its terms to the next,
 /// in words.
@@ -21,9 +41,9 @@ struct PanelPlace {
 };
 constexpr PanelPlace place_of_panel(std::int64_t panel, std::int64_t panels, std::int64_t depth,
                                     std::int64_t together) {
-    const std::int64_t first = panel / together * together;
-    const std::int64_t width = panels - first < together ? panels - first : together;
-    return {.begin = (first * depth + panel - first) * kPanel, .step = width * kPanel};
+    const PanelGroup group = group_of_panel(panel, panels, together);
+    return {.begin = (group.first * depth + panel - group.first) * kPanel,
+            .step = group.width * kPanel};
 }
 
 /// Levels of a reduction tree.

@@ -120,11 +120,12 @@ class Packing {
     template <class Body>
     void each_panel(std::int64_t term, const Body& body) const {
         const std::int64_t together = kernels_.panels_together;
-        for (std::int64_t first = 0; first < panels(); first += together) {
+        for (std::int64_t first = 0; first < panels();) {
             const PanelPlace place = place_of_panel(first, panels(), terms_, together);
-            const std::int64_t end = std::min(first + together, panels());
+            const std::int64_t end = first + group_of_panel(first, panels(), together).width;
             for (std::int64_t p = first; p < end; ++p)  // side by side
                 body(p, to_ + place.begin + term * place.step + (p - first) * kPanel);
+            first = end;
         }
     }
     void put_row(std::int64_t index, std::int64_t term) const {

@@ -23,6 +23,9 @@ constexpr unsigned kMaskedToNearest = 0x1F80;
 // slice that another rank on the same core waits for.
 constexpr int kSpins = 1000;
 
+/// Whether this thread runs a task: a loop inside is its own.
+thread_local bool inside_task = false;
+
 /// Waits until `word` differs from `old`: spins, then sleeps.
 template <class Word>
 Word wait_for_change(const std::atomic<Word>& word, Word old) {
@@ -112,7 +115,9 @@ struct ThreadTeam::State {
 
     /// A thread's own tasks first, then what others have not begun.
     void work(std::size_t thread) {
+        inside_task = true;
         for (std::size_t i = 0; i < shares.size(); ++i) take_from((thread + i) % shares.size());
+        inside_task = false;
     }
 
     void idle(std::size_t thread) {
@@ -154,13 +159,13 @@ ThreadTeam::~ThreadTeam() {
 }
 
 int ThreadTeam::threads() const {
-    return narrow<int>(state_->workers.size()) + 1;
+    return inside_task ? 1 : narrow<int>(state_->workers.size()) + 1;
 }
 
 void ThreadTeam::run_any(std::int64_t tasks, AnyTask task) {
     const FlushDenormals flush;
     State& state = *state_;
-    if (tasks <= 1 || state.workers.empty()) {
+    if (tasks <= 1 || state.workers.empty() || inside_task) {
         for (std::int64_t i = 0; i < tasks; ++i) task.call(task.context, i);
         return;
     }

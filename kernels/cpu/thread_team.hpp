@@ -21,8 +21,8 @@ class FlushDenormals {
 
 /// `threads` threads, the caller among them, that run one parallel loop at a time. Each flushes
 /// denormals (FTZ and DAZ), the caller for the length of the loop. Idle threads spin briefly and
-/// then sleep, so that oversubscribed ranks make progress. One thread at a time calls run(), and no
-/// task does.
+/// then sleep, so that oversubscribed ranks make progress. One thread at a time calls run(); a task
+/// that does so runs the inner loop by itself.
 class ThreadTeam {
   public:
     /// @throws InternalError if threads < 1; EnvironmentError if the system gives no more threads.
@@ -31,6 +31,7 @@ class ThreadTeam {
     ThreadTeam(const ThreadTeam&) = delete;
     ThreadTeam& operator=(const ThreadTeam&) = delete;
 
+    /// Threads that a loop begun here is shared by: one, inside a task.
     [[nodiscard]] int threads() const;
     /// Runs task(0) … task(tasks - 1), each once; returns when all are done. A thread takes its own
     /// part of them first, in order, and then what the others have not begun: loops over the same

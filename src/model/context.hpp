@@ -56,6 +56,15 @@ struct Compute {
     [[nodiscard]] Compute in_scratch() const {
         return {device, stream, arena, probe, nullptr, beat};
     }
+    /// Device::over_rows; all rows at once where each operation shows what it gave.
+    template <class Work>
+    void over_rows(std::int64_t count, std::int64_t row_bytes, const Work& work) const {
+        if (probe) {
+            work(Range{0, count});
+        } else {
+            device.over_rows(count, row_bytes, work);
+        }
+    }
     /// A dense matrix among what a pass keeps.
     [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols,
                                               DType dtype = DType::f32) const {

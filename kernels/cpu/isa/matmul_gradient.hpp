@@ -88,6 +88,14 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
 
+/// Columns that tiles take at a time, of `left`: no panel is left over alone.
+RANKWISE_INLINE std::int64_t group_columns(std::int64_t left) {
+    constexpr std::int64_t kGroup = kTilePanels * kPanel;
+    if (kTilePanels > 2 && left > kGroup && left <= kGroup + kPanel)
+        return (kTilePanels + 1) / 2 * kPanel;
+    return smaller(kGroup, left);
+}
+
 /// Columns [first, first + columns) of the block, all tokens. Operands know their elements and how
 /// they are packed: dy for each tile of kTileRows rows of dw, [term][kTileRows], tiles dy_pitch
 /// apart; x in panels of [term][kPanel].
@@ -97,7 +105,6 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
     float* packed_dy = block.scratch;
     float* packed_x = packed_dy + kGradientTokens * (kGradientRows + 16);
     float* rest = packed_x + kGradientTokens * 3 * kPanel;
-    constexpr std::int64_t kGroup = kTilePanels * kPanel;
     constexpr std::ptrdiff_t kBytes = Operands::kBytes;
     for (Slice slice; slice.first + slice.tokens < block.tokens;) {
         operands.advance(slice, block.tokens);
@@ -105,17 +112,17 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
         const bool from_zero = slice.first == 0 && !block.resume;
         const bool finished = slice.first + slice.tokens == block.tokens;
         operands.pack_dy(slice, block.n, packed_dy);
-        for (std::int64_t k = 0; k < columns; k += kGroup) {
-            const std::int64_t width = smaller(kGroup, columns - k);
+        for (std::int64_t k = 0, width = 0; k < columns; k += width) {
+            width = group_columns(columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
             operands.pack_x(slice, first + k, width, packed_x);
             // The next group of columns comes nearer meanwhile.
             Prefetch prefetch;
-            if (k + kGroup < columns) {
+            if (k + width < columns) {
                 const std::int64_t slots =
                     (terms / kPrefetchTerms) * ((block.n + kTileRows - 1) / kTileRows);
                 prefetch = {reinterpret_cast<const char*>(
-                                operands.x + slice.first * operands.x_stride + first + k + kGroup),
+                                operands.x + slice.first * operands.x_stride + first + k + width),
                             operands.x_stride * kBytes, slice.tokens / (slots + 1) + 1};
             }
             const std::int64_t each = prefetch.pieces * (terms / kPrefetchTerms);

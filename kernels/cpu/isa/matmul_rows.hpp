@@ -93,10 +93,12 @@ constexpr TileFunction kTiles[4][kTileRows] = {
 #endif
 };
 
-/// How many of `left` panels from `panel` on a tile takes, for blocks of `rows` rows: those that
-/// lie together; or, where each lies by itself, more of them the fewer the rows.
-std::int64_t group_panels(std::int64_t rows, std::int64_t panel, std::int64_t left) {
-    std::int64_t most = kTogether - panel % kTogether;
+/// How many of `left` panels from `panel` on of `panels` a tile takes, for blocks of `rows` rows:
+/// those that lie together; or, where each lies by itself, more of them the fewer the rows.
+std::int64_t group_panels(std::int64_t rows, std::int64_t panel, std::int64_t panels,
+                          std::int64_t left) {
+    const PanelGroup group = group_of_panel(panel, panels, kTogether);
+    std::int64_t most = group.first + group.width - panel;
     if constexpr (kTogether == 1) {
         most = rows == 1 ? 4 : rows == 2 ? 3 : rows == 3 ? 2 : 1;
         if (left == most + 1 && most > 2) most -= 1;  // no lone panel is left over
@@ -129,7 +131,8 @@ void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) 
     const bool own = kTogether > 1 && tiles == 1;
     const auto& functions = ahead ? kTiles<Term, true> : kTiles<Term, false>;
     for (std::int64_t panel = 0; panel < panels;) {
-        const std::int64_t width = group_panels(rows, block.first_panel + panel, panels - panel);
+        const std::int64_t width =
+            group_panels(rows, block.first_panel + panel, block.panels, panels - panel);
         const std::int64_t next = panel + width;
         Prefetch prefetch;
         if (ahead && (own || next < panels)) {

@@ -72,6 +72,22 @@ TEST_P(ThreadTeamTest, TheFirstExceptionOfATaskComesOutAndTheTeamGoesOn) {
     EXPECT_EQ(runs, 25);
 }
 
+TEST_P(ThreadTeamTest, ALoopInsideATaskIsOfThatTasksThreadAlone) {
+    std::atomic<int> runs{0};
+    std::atomic<int> elsewhere{0};
+    team.run(8, [&](std::int64_t) {
+        EXPECT_EQ(team.threads(), 1);
+        const std::thread::id here = std::this_thread::get_id();
+        team.run(5, [&](std::int64_t) {
+            ++runs;
+            if (std::this_thread::get_id() != here) ++elsewhere;
+        });
+    });
+    EXPECT_EQ(runs, 40);
+    EXPECT_EQ(elsewhere, 0);
+    EXPECT_EQ(team.threads(), GetParam());
+}
+
 // Operands that the compiler cannot fold.
 float halve(float value) {
     volatile float x = value;

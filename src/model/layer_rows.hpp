@@ -1,0 +1,34 @@
+// What the ways through a layer have in common: its rows, and the columns of q, k and v.
+#pragma once
+
+#include <span>
+
+#include "src/model/context.hpp"
+#include "src/model/weights.hpp"
+
+namespace rankwise::model {
+
+/// Columns of q, k and v in their stacked matrix.
+struct QkvColumns {
+    explicit QkvColumns(const Part& part)
+        : q{0, part.q_size()}, k{q.end, q.end + part.kv_size()}, v{k.end, k.end + part.kv_size()} {}
+    Range q, k, v;
+};
+
+/// q and k of stacked rows turned to their positions, or (`inverse`) back.
+void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
+            kernels::Matrix qkv, bool inverse);
+
+/// work(rows) for blocks of rows, or for all rows where tensor ranks share them out and meet. Each
+/// row takes `columns` activations.
+template <class Work>
+void in_rows(Compute& compute, const Weights& weights, std::int64_t rows, std::int64_t columns,
+             const Work& work) {
+    if (weights.split()) {
+        work(Range{0, rows});
+    } else {
+        compute.over_rows(rows, columns * size_of(weights.config().dtype), work);
+    }
+}
+
+}  // namespace rankwise::model
