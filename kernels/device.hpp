@@ -56,8 +56,28 @@ class Device : public Memory,
                                                 }});
     }
 
+    /// Threads that take part in side_by_side().
+    [[nodiscard]] virtual int lanes() const { return 1; }
+    /// work(i) for i in [0, count), each once, in any order, lanes() at a time: ops inside are one
+    /// lane's, however large, and nothing is allocated. For work that goes on long by itself: lanes
+    /// meet once, at its end.
+    template <class Work>
+    void side_by_side(std::int64_t count, const Work& work) {
+        run_side_by_side(count, LaneWork{&work, [](const void* context, std::int64_t index) {
+                                             (*static_cast<const Work*>(context))(index);
+                                         }});
+    }
+
   protected:
-    /// Refers to what over_rows() was given.
+    /// Refer to what over_rows() and side_by_side() were given.
+    struct LaneWork {
+        const void* context;
+        void (*call)(const void* context, std::int64_t index);
+        void operator()(std::int64_t index) const { call(context, index); }
+    };
+    virtual void run_side_by_side(std::int64_t count, LaneWork work) {
+        for (std::int64_t i = 0; i < count; ++i) work(i);
+    }
     struct RowWork {
         const void* context;
         void (*call)(const void* context, Range rows);

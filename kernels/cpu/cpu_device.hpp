@@ -90,8 +90,11 @@ class CpuDevice final : public Device {
     [[nodiscard]] int read_patterns() const override;
     [[nodiscard]] float read(DeviceSpan<const float> from, int pattern, Stream& stream) override;
 
+    [[nodiscard]] int lanes() const override { return team_->threads(); }
+
   protected:
     // over_rows.cpp
+    void run_side_by_side(std::int64_t count, LaneWork work) override;
     void run_over_rows(std::int64_t count, std::int64_t row_bytes, RowWork work) override;
 
   private:

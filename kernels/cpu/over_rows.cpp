@@ -33,4 +33,8 @@ void CpuDevice::run_over_rows(std::int64_t count, std::int64_t row_bytes, RowWor
     });
 }
 
+void CpuDevice::run_side_by_side(std::int64_t count, LaneWork work) {
+    team_->run(count, work);
+}
+
 }  // namespace rankwise::kernels::cpu

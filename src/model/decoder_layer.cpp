@@ -73,23 +73,6 @@ void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, Co
     }
 }
 
-/// What a layer's forward pass writes of some of its rows. Only where a rank has all of them.
-LayerActivations rows_of(const LayerActivations& all, Range rows, const Part& part) {
-    LayerActivations some = all;
-    for (Matrix* matrix : {&some.x_in, &some.normed_in, &some.qkv_raw, &some.qkv, &some.attention,
-                           &some.x_mid, &some.normed_post, &some.gate_up, &some.activated}) {
-        *matrix = matrix->row_range(rows);
-    }
-    const auto keep_rows = [rows](DeviceSpan<float>& span, std::int64_t each) {
-        if (!span.empty()) span = span.subspan(rows.begin * each, rows.size() * each);
-    };
-    keep_rows(some.inv_rms_in, 1);
-    keep_rows(some.inv_rms_post, 1);
-    keep_rows(some.inv_rms_q, part.heads.size());
-    keep_rows(some.inv_rms_k, part.kv_heads.size());
-    return some;
-}
-
 /// Queries, keys and values, each KV head with its own, of normed rows: normed and rotated.
 void queries_keys_values(Compute& compute, const Weights& weights, std::int64_t layer,
                          std::span<const std::int32_t> positions, const LayerActivations& at,
@@ -219,14 +202,40 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
 
 }  // namespace
 
+LayerActivations rows_of(const LayerActivations& all, Range rows, const Part& part) {
+    LayerActivations some = all;
+    for (Matrix* matrix : {&some.x_in, &some.normed_in, &some.qkv_raw, &some.qkv, &some.attention,
+                           &some.x_mid, &some.normed_post, &some.gate_up, &some.activated}) {
+        *matrix = matrix->row_range(rows);
+    }
+    const auto keep_rows = [rows](DeviceSpan<float>& span, std::int64_t each) {
+        if (!span.empty()) span = span.subspan(rows.begin * each, rows.size() * each);
+    };
+    keep_rows(some.inv_rms_in, 1);
+    keep_rows(some.inv_rms_post, 1);
+    keep_rows(some.inv_rms_q, part.heads.size());
+    keep_rows(some.inv_rms_k, part.kv_heads.size());
+    return some;
+}
+
+LayerActivations forward_scratch(Compute& compute, const Weights& weights, std::int64_t layer,
+                                 std::int64_t rows) {
+    return allocate(compute, weights, layer, TokenSplit(rows), false);
+}
+
+void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
+                   std::span<const std::int32_t> positions, const AttentionPass& attention,
+                   Matrix x, LayerActivations& scratch) {
+    forward(compute, weights, layer, TokenSplit(x.rows), positions, attention, x, scratch, false);
+}
+
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    Matrix x) {
     if (compute.beat) compute.beat();
     const kernels::Arena::Scope scope(compute.arena);
-    const TokenSplit all(x.rows);
-    LayerActivations scratch = allocate(compute, weights, layer, all, false);
-    forward(compute, weights, layer, all, positions, attention, x, scratch, false);
+    LayerActivations scratch = forward_scratch(compute, weights, layer, x.rows);
+    layer_forward(compute, weights, layer, positions, attention, x, scratch);
 }
 
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,

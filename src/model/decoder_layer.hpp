@@ -38,6 +38,19 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
                    std::span<const std::int32_t> positions, const AttentionPass& attention,
                    kernels::Matrix x);
 
+/// What layers of one shape write on their way in generation: [rows, …] in scratch memory.
+[[nodiscard]] LayerActivations forward_scratch(Compute& compute, const Weights& weights,
+                                               std::int64_t layer, std::int64_t rows);
+
+/// Some rows of that. Only of layers with a dense MLP and without latent attention, where a rank
+/// has all rows.
+[[nodiscard]] LayerActivations rows_of(const LayerActivations& all, Range rows, const Part& part);
+
+/// layer_forward() in such memory: several calls may go on side by side, each with its own rows.
+void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
+                   std::span<const std::int32_t> positions, const AttentionPass& attention,
+                   kernels::Matrix x, LayerActivations& scratch);
+
 /// The same over segments, keeping what the backward pass needs in scratch memory. x: this rank's
 /// rows of the batch.
 LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, std::int64_t layer,

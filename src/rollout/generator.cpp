@@ -61,7 +61,8 @@ Generator::Generator(model::Compute& compute, const model::Weights& weights,
       tokenizer_(tokenizer),
       ids_(ids),
       streams_(options.stream_weights && weights.sharded()),
-      in_step_(streams_ || weights.expert_data_ranks() > 1) {
+      in_step_(streams_ || weights.expert_data_ranks() > 1),
+      layers_(compute, weights, !streams_) {
     ensure(options.slots >= 1, "a generator with {} slots", options.slots);
     ensure(options.data_ranks >= 1, "a generator for {} data ranks", options.data_ranks);
     ensure(options.prefill_tokens >= 1, "a generator with pieces of {} rows",
@@ -190,8 +191,8 @@ std::vector<Trajectory> Generator::run(std::span<const Request> requests,
 
 /// What is to be computed of the prompts of `units`, all but their last tokens: those are the first
 /// steps of the samples.
-std::vector<Generator::Rows> Generator::prompt_passes(std::span<const Request> requests,
-                                                      std::span<const WorkUnit> units) {
+std::vector<Rows> Generator::prompt_passes(std::span<const Request> requests,
+                                           std::span<const WorkUnit> units) {
     if (units.empty()) return {};
     std::vector<std::int64_t> fresh;
     for (const WorkUnit& unit : units) {
@@ -327,7 +328,7 @@ void Generator::prefill(std::span<const Rows> passes, std::int64_t count) {
         } else {
             mail_->receive(kPrompts, x);
         }
-        layers(stage, pass, x);
+        layers_.forward(*pool_, stage, pass, x);
         if (!stage.last) mail_->send(kPrompts);
         if (step.virtual_stage == 0) counts_.prefill_rows += rows;
     }
@@ -344,28 +345,6 @@ Generator::Turn Generator::agree_on(const Turn& mine) const {
             .decodes = most[1] != 0,
             .more = most[2] != 0,
             .stops = most[3] != 0};
-}
-
-void Generator::layers(const model::LayerStage& stage, const Rows& rows, Matrix x) {
-    const model::AttentionShape shape = model::attention_shape(weights_);
-    for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
-        const kernels::KvPages pages = pool_->layer(weights_.pipeline_part().local_layer(layer));
-        const auto attend = [&](const model::AttentionInputs& in, Matrix out) {
-            compute_.device.kv_write({.k = in.k, .v = in.v, .slots = rows.slots, .pages = pages},
-                                     compute_.stream);
-            compute_.device.paged_attention({.q = in.q,
-                                             .heads = shape.heads,
-                                             .pages = pages,
-                                             .runs = rows.runs,
-                                             .page_table = rows.page_table,
-                                             .scale = shape.scale,
-                                             .out = out},
-                                            compute_.stream);
-        };
-        model::gather_forward(compute_, weights_, stage, layer);
-        // By reference: a function that keeps so much would be allocated.
-        model::layer_forward(compute_, weights_, layer, rows.positions, std::ref(attend), x);
-    }
 }
 
 /// A row for the newest token of each slot.
@@ -430,7 +409,7 @@ void Generator::decode(std::size_t index, const model::LayerStage& stage,
     } else {
         mail_->receive(kTokens, x);
     }
-    layers(stage, group.rows, x);
+    layers_.forward(*pool_, stage, group.rows, x);
     if (!stage.last) {
         mail_->send(kTokens);
         return;

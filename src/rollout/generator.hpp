@@ -11,8 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "src/model/decoder.hpp"
-#include "src/rollout/kv_pool.hpp"
+#include "src/rollout/cached_layers.hpp"
 #include "src/rollout/pipeline_mail.hpp"
 #include "src/rollout/sampling.hpp"
 #include "src/rollout/work_source.hpp"
@@ -104,14 +103,6 @@ class Generator {
         std::int64_t drawn =
             -1;  // which of the group's last tokens its newest is; -1: the prompt's
     };
-    /// Rows that go through the layers together.
-    struct Rows {
-        std::vector<TokenId> ids;
-        std::vector<std::int32_t> positions;
-        std::vector<std::int64_t> slots;
-        std::vector<kernels::PagedRun> runs;
-        std::vector<PageId> page_table;
-    };
     /// Slots whose tokens are drawn together.
     struct Group {
         std::int64_t capacity = 0;
@@ -146,7 +137,6 @@ class Generator {
     void decode(std::size_t group, const model::LayerStage& stage, const SamplingOptions& sampling);
     /// Tokens and log-probabilities of a group whose rows have gone through all stages.
     void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
-    void layers(const model::LayerStage& stage, const Rows& rows, kernels::Matrix x);
     /// Where data ranks go together, what any of them has to do; else what this one has.
     [[nodiscard]] Turn agree_on(const Turn& mine) const;
     /// Tokens and log-probabilities of every slot's next token.
@@ -164,6 +154,7 @@ class Generator {
     std::int64_t ids_;
     bool streams_;  // gathers weights in every pass
     bool in_step_;  // with other data ranks, turn by turn
+    CachedLayers layers_;
     std::unique_ptr<KvPool> pool_;
     std::map<std::int64_t, Prompt> prompts_;  // by request
     std::vector<Group> groups_;

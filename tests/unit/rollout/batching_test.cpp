@@ -81,6 +81,19 @@ TEST_F(Batching, SlotsPiecesOfPromptsAndBlocksOfLogitsChangeNoBit) {
     }
 }
 
+TEST(ManyAnswers, GoLaneByLaneWithTheBitsThatTheyHaveTogether) {
+    const auto requests = test::requests_of(kLengths, 13);
+    const auto answers = [&](int threads, bool checked, std::int64_t slots) {
+        SmallModel model(test::small_config(), {"", {.threads = threads, .checked = checked}});
+        return test::generate(model, requests, sampling(), {.slots = slots});
+    };
+    const std::vector<Trajectory> expected = answers(1, false, 5);  // no lane has enough of them
+    test::expect_same(answers(2, false, 104), expected);
+    test::expect_same(answers(3, false, 97), expected);
+    test::expect_same(answers(4, false, 99), expected);
+    test::expect_same(answers(2, true, 50), expected);
+}
+
 TEST_F(Batching, APromptIsComputedOnceForItsGroup) {
     for (const std::int64_t slots : {1, 3, 64}) {
         for (const std::int64_t prefill : {5, 2048}) {
