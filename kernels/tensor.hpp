@@ -46,6 +46,14 @@ struct BasicMatrix {
     [[nodiscard]] bool dense() const { return stride == cols || rows <= 1; }
 };
 
+/// A distance between rows of `cols` elements at which products read them where they lie: not a
+/// multiple of 2 KiB, at which the rows of a tile fall on few lines of a cache and are copied
+/// first.
+[[nodiscard]] inline std::int64_t stride_for_products(std::int64_t cols, DType dtype) {
+    constexpr std::int64_t kLine = 64;
+    return cols * size_of(dtype) % 2048 == 0 ? cols + kLine / size_of(dtype) : cols;
+}
+
 using Matrix = BasicMatrix<std::byte>;
 using ConstMatrix = BasicMatrix<const std::byte>;
 

@@ -68,13 +68,21 @@ struct Compute {
     /// A dense matrix among what a pass keeps.
     [[nodiscard]] kernels::Matrix kept_matrix(std::int64_t rows, std::int64_t cols,
                                               DType dtype = DType::f32) const {
-        return matrix_in(kept(), rows, cols, dtype);
+        return matrix_in(kept(), rows, cols, cols, dtype);
     }
 
     /// A dense matrix in scratch memory, valid until the enclosing Arena::Scope ends.
     [[nodiscard]] kernels::Matrix matrix(std::int64_t rows, std::int64_t cols,
                                          DType dtype = DType::f32) const {
-        return matrix_in(arena, rows, cols, dtype);
+        return matrix_in(arena, rows, cols, cols, dtype);
+    }
+    /// The same, kept or not, for rows that products read and nobody moves: they may have gaps
+    /// between them.
+    [[nodiscard]] kernels::Matrix matrix_for_products(bool keep, std::int64_t rows,
+                                                      std::int64_t cols, DType dtype) const {
+        const std::int64_t stride = kernels::stride_for_products(cols, dtype);
+        return keep ? matrix_in(kept(), rows, cols, stride, dtype)
+                    : matrix_in(arena, rows, cols, stride, dtype);
     }
     /// What sums over ranks compute with.
     [[nodiscard]] sums::Tools tools() const { return {device, stream, arena}; }
@@ -107,10 +115,11 @@ struct Compute {
   private:
     template <class Memory>
     [[nodiscard]] static kernels::Matrix matrix_in(Memory&& memory, std::int64_t rows,
-                                                   std::int64_t cols, DType dtype) {
+                                                   std::int64_t cols, std::int64_t stride,
+                                                   DType dtype) {
         const DeviceSpan<std::byte> bytes =
-            memory.template take<std::byte>(rows * cols * size_of(dtype));
-        return {bytes.handle(), dtype, rows, cols, cols};
+            memory.template take<std::byte>(rows * stride * size_of(dtype));
+        return {bytes.handle(), dtype, rows, cols, stride};
     }
 };
 

@@ -26,24 +26,30 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
         return keep ? compute.kept_matrix(count, cols, config.dtype)
                     : compute.matrix(count, cols, config.dtype);
     };
-    kept.normed_in = matrix(rows, config.hidden);
+    // What products read. Rows that ranks send each other have no gaps.
+    const bool moved = weights.split() || config.has_experts(layer);
+    const auto read = [&](std::int64_t cols) {
+        return moved ? matrix(rows, cols)
+                     : compute.matrix_for_products(keep, rows, cols, config.dtype);
+    };
+    kept.normed_in = read(config.hidden);
     if (config.latent.used()) {
         kept.latent = allocate_latent(compute, weights, rows, keep);
     } else {
         kept.qkv = matrix(rows, part.qkv_size());
     }
-    kept.attention = matrix(rows, part.attention_size());
+    kept.attention = read(part.attention_size());
     if (config.has_experts(layer)) {
         kept.experts = allocate_experts(compute, weights, tokens, keep);
     } else {
         kept.gate_up = matrix(rows, 2 * part.intermediate.size());
-        kept.activated = matrix(rows, part.intermediate.size());
+        kept.activated = read(part.intermediate.size());
     }
     if (!keep) {
         kept.normed_post = kept.normed_in;
         return kept;
     }
-    kept.normed_post = matrix(rows, config.hidden);
+    kept.normed_post = read(config.hidden);
     kept.x_in = matrix(own_rows, config.hidden);
     kept.x_mid = matrix(own_rows, config.hidden);
     const Kept memory = compute.kept();

@@ -8,8 +8,8 @@ namespace {
 void matmul(const MatmulBlock& block) {
     const std::int64_t blocks = ceil_div(block.rows, block_rows(block.depth));
     for (std::int64_t i = 0; i < blocks; ++i) {
-        const std::int64_t first = block.rows * i / blocks;
-        row_block<Single>(block, first, block.rows * (i + 1) / blocks - first);
+        const std::int64_t first = begin_of_block(block.rows, blocks, i);
+        row_block<Single>(block, first, begin_of_block(block.rows, blocks, i + 1) - first);
     }
 }
 

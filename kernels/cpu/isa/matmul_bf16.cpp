@@ -65,8 +65,8 @@ void matmul(const Bf16MatmulBlock& block) {
         part.x_stride = staged_stride(terms);
     }
     for (std::int64_t i = 0; i < blocks; ++i) {
-        const std::int64_t first = whole.rows * i / blocks;
-        const std::int64_t rows = whole.rows * (i + 1) / blocks - first;
+        const std::int64_t first = begin_of_block(whole.rows, blocks, i);
+        const std::int64_t rows = begin_of_block(whole.rows, blocks, i + 1) - first;
         if (block.elements == nullptr) {
             row_block<Pair>(part, first, rows);
             continue;

@@ -116,6 +116,12 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
     return (a + b - 1) / b;
 }
 
+/// The first row of a block: they are of about as many whole tiles each.
+std::int64_t begin_of_block(std::int64_t rows, std::int64_t blocks, std::int64_t index) {
+    const std::int64_t begin = ceil_div(rows, kTileRows) * index / blocks * kTileRows;
+    return begin < rows ? begin : rows;
+}
+
 /// All columns of rows [first, first + rows).
 template <class Term>
 void row_block(const MatmulBlock& block, std::int64_t first, std::int64_t rows) {
