@@ -22,6 +22,9 @@ constexpr unsigned kMaskedToNearest = 0x1F80;
 // Some tens of microseconds: longer than the gap between two ops of one layer, shorter than a time
 // slice that another rank on the same core waits for.
 constexpr int kSpins = 1000;
+// Of those the first are without a pause, which lasts about as long as a word takes to come from
+// another core: the end of a loop is seen sooner.
+constexpr int kEagerSpins = 256;
 
 /// Whether this thread runs a task: a loop inside is its own.
 thread_local bool inside_task = false;
@@ -32,7 +35,7 @@ Word wait_for_change(const std::atomic<Word>& word, Word old) {
     for (int spin = 0; spin < kSpins; ++spin) {
         const Word now = word.load(std::memory_order_acquire);
         if (now != old) return now;
-        _mm_pause();
+        if (spin >= kEagerSpins) _mm_pause();
     }
     word.wait(old, std::memory_order_acquire);
     return word.load(std::memory_order_acquire);
