@@ -65,18 +65,24 @@ LayerActivations allocate(Compute& compute, const Weights& weights, std::int64_t
     return kept;
 }
 
-/// y = norm(x): y has all rows, x those of this rank.
+/// y = norm(x): y has all rows, x those of this rank. Several threads call it where no rows are
+/// split: it takes no memory then.
 void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, ConstMatrix x,
           DeviceSpan<const float> weight, DeviceSpan<float> inv_rms, Matrix y) {
-    const kernels::Arena::Scope scope(compute.arena);
-    const Matrix mine = tokens.split() ? compute.matrix(x.rows, x.cols, x.dtype) : y;
-    compute.device.rms_norm(
-        {.x = x, .weight = weight, .eps = norm_eps(weights), .y = mine, .inv_rms = inv_rms},
-        compute.stream);
-    if (tokens.split()) {
-        sums::all_gather(compute.tools(), weights.tensor(), "activations:normed", tokens.rows(),
-                         mine, y);
+    const auto own_rows = [&](Matrix to) {
+        compute.device.rms_norm(
+            {.x = x, .weight = weight, .eps = norm_eps(weights), .y = to, .inv_rms = inv_rms},
+            compute.stream);
+    };
+    if (!tokens.split()) {
+        own_rows(y);
+        return;
     }
+    const kernels::Arena::Scope scope(compute.arena);
+    const Matrix mine = compute.matrix(x.rows, x.cols, x.dtype);
+    own_rows(mine);
+    sums::all_gather(compute.tools(), weights.tensor(), "activations:normed", tokens.rows(), mine,
+                     y);
 }
 
 /// Queries, keys and values, each KV head with its own, of normed rows: normed and rotated.
