@@ -47,13 +47,12 @@ class Device : public Memory,
     /// few rows at a time, so that an op finds what the one before it gave, and its threads meet
     /// once for all of them; one that queues ops takes all rows. The same bits either way: a row's
     /// do not depend on others.
-    /// @param row_bytes  about what the ops read and write of a row, weights aside
-    /// @param work       (Range)
+    /// @param work  (Range)
     template <class Work>
-    void over_rows(std::int64_t count, std::int64_t row_bytes, const Work& work) {
-        run_over_rows(count, row_bytes, RowWork{&work, [](const void* context, Range rows) {
-                                                    (*static_cast<const Work*>(context))(rows);
-                                                }});
+    void over_rows(std::int64_t count, const Work& work) {
+        run_over_rows(count, RowWork{&work, [](const void* context, Range rows) {
+                                         (*static_cast<const Work*>(context))(rows);
+                                     }});
     }
 
     /// Threads that take part in side_by_side().
@@ -83,7 +82,7 @@ class Device : public Memory,
         void (*call)(const void* context, Range rows);
         void operator()(Range rows) const { call(context, rows); }
     };
-    virtual void run_over_rows(std::int64_t count, std::int64_t /*row_bytes*/, RowWork work) {
+    virtual void run_over_rows(std::int64_t count, RowWork work) {
         if (count > 0) work({0, count});
     }
 };

@@ -95,7 +95,7 @@ class CpuDevice final : public Device {
   protected:
     // over_rows.cpp
     void run_side_by_side(std::int64_t count, LaneWork work) override;
-    void run_over_rows(std::int64_t count, std::int64_t row_bytes, RowWork work) override;
+    void run_over_rows(std::int64_t count, RowWork work) override;
 
   private:
     /// Where this process reads and writes the memory behind a handle: the same address, or

@@ -23,14 +23,14 @@ struct PanelGroup {
 /// The group of a panel, of `panels` of which at most `together` lie together.
 constexpr PanelGroup group_of_panel(std::int64_t panel, std::int64_t panels,
                                     std::int64_t together) {
-    std::int64_t first = 0;
-    if (together > 2 && panels > together && panels % together == 1) {
-        first = panels - together - 1;  // the last full group and the one left over: halves
-        if (panel >= first) together = (together + 1) / 2;
-        if (panel < first) first = 0;
-    }
-    first += (panel - first) / together * together;
-    return {.first = first, .width = panels - first < together ? panels - first : together};
+    // From here on halves: the last full group and the panel that would be left over.
+    const std::int64_t halves = together > 2 && panels > together && panels % together == 1
+                                    ? panels - together - 1
+                                    : panels;
+    const std::int64_t from = panel < halves ? 0 : halves;
+    const std::int64_t most = panel < halves ? together : (together + 1) / 2;
+    const std::int64_t first = from + (panel - from) / most * most;
+    return {.first = first, .width = panels - first < most ? panels - first : most};
 }
 
 /// Where a panel of a packed operand begins, and how far it is from one of its terms to the next,

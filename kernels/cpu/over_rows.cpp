@@ -1,31 +1,25 @@
-#include <algorithm>
-
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/matmul_call.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
 
-/// What a block of rows may take of the second-level cache; weights pass through the rest.
-constexpr std::int64_t kBlockBytes = std::int64_t{768} << 10;
-/// Rows of a block at least, since all weights are read for each, and at most.
-constexpr std::int64_t kLeastRows = 3 * kRowMultiple;
-constexpr std::int64_t kMostRows = 4 * kRowMultiple;
+/// Rows of a block: few enough that their values stay in the second-level cache from one op to the
+/// next, enough for all weights to be read for each block.
+constexpr std::int64_t kGroupsOfBlock = 4;  // of kRowMultiple rows
 
 }  // namespace
 
-void CpuDevice::run_over_rows(std::int64_t count, std::int64_t row_bytes, RowWork work) {
+void CpuDevice::run_over_rows(std::int64_t count, RowWork work) {
     if (count <= 0) return;
     const std::int64_t threads = team_->threads();
-    const std::int64_t fitting = kBlockBytes / std::max<std::int64_t>(row_bytes, 1);
-    const std::int64_t rows = std::clamp(fitting, kLeastRows, kMostRows);
-    const std::int64_t blocks = round_up(ceil_div(count, rows), threads);
     const std::int64_t groups = ceil_div(count, kRowMultiple);
     // Few rows: each op is shared out over the threads by itself.
-    if (threads > 1 && groups < 2 * threads * (kLeastRows / kRowMultiple)) {
+    if (threads > 1 && groups < 6 * threads) {
         work({0, count});
         return;
     }
+    const std::int64_t blocks = round_up(ceil_div(groups, kGroupsOfBlock), threads);
     team_->run(blocks, [&](std::int64_t block) {
         const Range part = split(groups, blocks, block);
         if (part.empty()) return;

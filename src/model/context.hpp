@@ -58,11 +58,11 @@ struct Compute {
     }
     /// Device::over_rows; all rows at once where each operation shows what it gave.
     template <class Work>
-    void over_rows(std::int64_t count, std::int64_t row_bytes, const Work& work) const {
+    void over_rows(std::int64_t count, const Work& work) const {
         if (probe) {
             work(Range{0, count});
         } else {
-            device.over_rows(count, row_bytes, work);
+            device.over_rows(count, work);
         }
     }
     /// A dense matrix among what a pass keeps.

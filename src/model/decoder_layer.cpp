@@ -85,36 +85,6 @@ void norm(Compute& compute, const Weights& weights, const TokenSplit& tokens, Co
                      y);
 }
 
-/// Queries, keys and values, each KV head with its own, of normed rows: normed and rotated.
-void queries_keys_values(Compute& compute, const Weights& weights, std::int64_t layer,
-                         std::span<const std::int32_t> positions, const LayerActivations& at,
-                         bool keep) {
-    const ModelConfig& config = weights.config();
-    const LayerWeights& w = weights.layer(layer);
-    const Part& part = weights.part();
-    const QkvColumns columns(part);
-    compute.device.matmul({.x = at.normed_in, .w = w.qkv, .y = at.qkv, .bias = w.qkv_bias},
-                          compute.stream);
-    if (config.qk_norm) {
-        if (keep) compute.copy_rows(at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
-        const auto norm_heads = [&](Range range, std::int64_t heads, DeviceSpan<const float> weight,
-                                    DeviceSpan<float> inv_rms) {
-            const Matrix heads_of = at.qkv.col_range(range);
-            compute.device.rms_norm({.x = heads_of,
-                                     .groups = heads,
-                                     .weight = weight,
-                                     .eps = norm_eps(weights),
-                                     .y = heads_of,
-                                     .inv_rms = inv_rms},
-                                    compute.stream);
-        };
-        norm_heads(columns.q, part.heads.size(), w.q_norm, at.inv_rms_q);
-        norm_heads(columns.k, part.kv_heads.size(), w.k_norm, at.inv_rms_k);
-    }
-    rotate(compute, weights, positions, at.qkv, false);
-    if (compute.probe) compute.probe({layer, "qkv", at.qkv, false});
-}
-
 /// The residual stream x goes on through the layer.
 class LayerForward {
   public:
@@ -132,8 +102,7 @@ class LayerForward {
                           const LayerActivations& at) const {
         if (keep_) compute_.copy(x, at.x_in);
         norm(compute_, weights_, tokens_, x, w_.input_norm, at.inv_rms_in, at.normed_in);
-        if (w_.latent == nullptr)
-            queries_keys_values(compute_, weights_, layer_, positions, at, keep_);
+        if (w_.latent == nullptr) queries_keys_values(positions, at);
     }
 
     /// Adds what attention gave to rows of x, and what a dense MLP makes of them.
@@ -148,6 +117,34 @@ class LayerForward {
     }
 
   private:
+    /// Each KV head with its own, normed and rotated.
+    void queries_keys_values(std::span<const std::int32_t> positions,
+                             const LayerActivations& at) const {
+        const ModelConfig& config = weights_.config();
+        const Part& part = weights_.part();
+        const QkvColumns columns(part);
+        compute_.device.matmul({.x = at.normed_in, .w = w_.qkv, .y = at.qkv, .bias = w_.qkv_bias},
+                               compute_.stream);
+        if (config.qk_norm) {
+            if (keep_) compute_.copy_rows(at.qkv.col_range({0, columns.k.end}), at.qkv_raw);
+            const auto norm_heads = [&](Range range, std::int64_t heads,
+                                        DeviceSpan<const float> weight, DeviceSpan<float> inv_rms) {
+                const Matrix heads_of = at.qkv.col_range(range);
+                compute_.device.rms_norm({.x = heads_of,
+                                          .groups = heads,
+                                          .weight = weight,
+                                          .eps = norm_eps(weights_),
+                                          .y = heads_of,
+                                          .inv_rms = inv_rms},
+                                         compute_.stream);
+            };
+            norm_heads(columns.q, part.heads.size(), w_.q_norm, at.inv_rms_q);
+            norm_heads(columns.k, part.kv_heads.size(), w_.k_norm, at.inv_rms_k);
+        }
+        rotate(compute_, weights_, positions, at.qkv, false);
+        if (compute_.probe) compute_.probe({layer_, "qkv", at.qkv, false});
+    }
+
     void dense_mlp(Matrix x, const LayerActivations& at) const {
         if (!weights_.part().intermediate.empty()) {
             compute_.device.matmul(
@@ -180,12 +177,11 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
              std::span<const std::int32_t> positions, const AttentionPass& attention, Matrix x,
              LayerActivations& at, bool keep) {
     const Part& part = weights.part();
-    const std::int64_t hidden = weights.config().hidden;
     const LayerForward steps(compute, weights, layer, tokens, keep);
     const bool split = weights.split();
     const bool latent = weights.layer(layer).latent != nullptr;
 
-    in_rows(compute, weights, tokens.total(), 3 * hidden + at.qkv.cols, [&](Range rows) {
+    in_rows(compute, weights, tokens.total(), [&](Range rows) {
         if (split) return steps.before_attention(positions, x, at);
         steps.before_attention(positions.subspan(static_cast<std::size_t>(rows.begin),
                                                  static_cast<std::size_t>(rows.size())),
@@ -202,9 +198,7 @@ void forward(Compute& compute, const Weights& weights, std::int64_t layer, const
                   at.attention);
     }
     if (compute.probe) compute.probe({layer, "attention", at.attention, false});
-    const std::int64_t columns =
-        3 * hidden + at.attention.cols + at.gate_up.cols + at.activated.cols;
-    in_rows(compute, weights, tokens.total(), columns, [&](Range rows) {
+    in_rows(compute, weights, tokens.total(), [&](Range rows) {
         if (split) return steps.after_attention(x, at);
         steps.after_attention(x.row_range(rows), rows_of(at, rows, part));
     });

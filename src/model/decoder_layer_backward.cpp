@@ -151,7 +151,7 @@ class LayerBackward {
         if (w_.experts != nullptr)
             experts_backward(compute_, weights_, layer_, tokens_, kept_.experts, kept_.normed_post,
                              dout, gradients_, dnormed);
-        in_rows(compute_, weights_, rows, 4 * config.hidden + 5 * intermediate, [&](Range some) {
+        in_rows(compute_, weights_, rows, [&](Range some) {
             if (dense) {
                 compute_.device.matmul(
                     {.x = dout.row_range(some), .w = w_.down_back, .y = dactivated.row_range(some)},
@@ -192,9 +192,7 @@ class LayerBackward {
             latent_backward(compute_, weights_, layer_, batch_, tokens_, kept_.latent,
                             {.maximum = kept_.maximum, .denominator = kept_.denominator},
                             kept_.normed_in, dattention_, gradients_, dnormed);
-            in_rows(compute_, weights_, tokens_.total(), 3 * dnormed.cols, [&](Range some) {
-                norm_rows(own_of(some), dnormed, kept_.x_in, w_.input_norm, kept_.inv_rms_in);
-            });
+            norm_rows({0, dx_.rows}, dnormed, kept_.x_in, w_.input_norm, kept_.inv_rms_in);
         } else {
             queries_keys_values_backward(dnormed);
         }
@@ -212,7 +210,7 @@ class LayerBackward {
             rotate(compute_, weights_, positions, dqkv, true);
             qk_norm_backward(compute_, weights_, layer_, batch_, kept_, dqkv, gradients_);
         }
-        in_rows(compute_, weights_, dqkv.rows, dqkv.cols + 3 * dnormed.cols, [&](Range some) {
+        in_rows(compute_, weights_, dqkv.rows, [&](Range some) {
             const Matrix rows = dqkv.row_range(some);
             if (!config.qk_norm)
                 rotate(compute_, weights_,

@@ -19,15 +19,13 @@ struct QkvColumns {
 void rotate(Compute& compute, const Weights& weights, std::span<const std::int32_t> positions,
             kernels::Matrix qkv, bool inverse);
 
-/// work(rows) for blocks of rows, or for all rows where tensor ranks share them out and meet. Each
-/// row takes `columns` activations.
+/// work(rows) for blocks of rows, or for all rows where tensor ranks share them out and meet.
 template <class Work>
-void in_rows(Compute& compute, const Weights& weights, std::int64_t rows, std::int64_t columns,
-             const Work& work) {
+void in_rows(Compute& compute, const Weights& weights, std::int64_t rows, const Work& work) {
     if (weights.split()) {
         work(Range{0, rows});
     } else {
-        compute.over_rows(rows, columns * size_of(weights.config().dtype), work);
+        compute.over_rows(rows, work);
     }
 }
 

@@ -11,46 +11,39 @@ using kernels::Matrix;
 /// a lane then, or from the cache that another has filled.
 constexpr std::int64_t kRowsOfLane = 24;
 
-/// Calls forward(attention) with what attention is for these rows in one layer.
-template <class Forward>
-void with_attention(model::Compute& compute, const model::Weights& weights, const KvPool& pool,
-                    std::int64_t layer, const Rows& rows, const Forward& forward) {
+/// Attention of one layer over cached keys, those of its rows written first. Handed on by std::ref:
+/// a std::function that keeps so much would be allocated.
+auto cached_attention(model::Compute& compute, const model::Weights& weights, const KvPool& pool,
+                      std::int64_t layer, std::span<const std::int64_t> slots,
+                      std::span<const kernels::PagedRun> runs, std::span<const PageId> page_table) {
     const model::AttentionShape shape = model::attention_shape(weights);
     const kernels::KvPages pages = pool.layer(weights.pipeline_part().local_layer(layer));
-    const auto attend = [&](const model::AttentionInputs& in, Matrix out) {
-        compute.device.kv_write({.k = in.k, .v = in.v, .slots = rows.slots, .pages = pages},
+    return [=, &compute](const model::AttentionInputs& in, Matrix out) {
+        compute.device.kv_write({.k = in.k, .v = in.v, .slots = slots, .pages = pages},
                                 compute.stream);
         compute.device.paged_attention({.q = in.q,
                                         .heads = shape.heads,
                                         .pages = pages,
-                                        .runs = rows.runs,
-                                        .page_table = rows.page_table,
+                                        .runs = runs,
+                                        .page_table = page_table,
                                         .scale = shape.scale,
                                         .out = out},
                                        compute.stream);
     };
-    forward(std::ref(attend));  // by reference: a function that keeps so much would be allocated
 }
 
-template <class Element>
-void assign_part(std::vector<Element>& to, const std::vector<Element>& from, Range part) {
-    to.assign(from.begin() + part.begin, from.begin() + part.end);
-}
-
-/// Some of the rows, of one token each; samples of a prompt still stand one behind another.
-void take_rows(const Rows& all, Range some, Rows& part) {
-    assign_part(part.positions, all.positions, some);
-    assign_part(part.slots, all.slots, some);
-    part.page_table = all.page_table;
-    part.runs.clear();
+/// The runs of some rows, of one row each; samples of a prompt still stand one behind another.
+void take_runs(std::span<const kernels::PagedRun> all, Range rows,
+               std::vector<kernels::PagedRun>& some) {
+    some.clear();
     bool first = true;  // of its prompt
-    for (kernels::PagedRun run : all.runs) {
+    for (kernels::PagedRun run : all) {
         if (run.shared == 0) first = true;
-        if (!some.contains(run.row_begin)) continue;
-        run.row_begin -= some.begin;
+        if (!rows.contains(run.row_begin)) continue;
+        run.row_begin -= rows.begin;
         if (first) run.shared = 0;
         first = false;
-        part.runs.push_back(run);
+        some.push_back(run);
     }
 }
 
@@ -77,10 +70,9 @@ void CachedLayers::forward(const KvPool& pool, const model::LayerStage& stage, c
     }
     for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
         model::gather_forward(compute_, weights_, stage, layer);
-        with_attention(
-            compute_, weights_, pool, layer, rows, [&](const model::AttentionPass& attention) {
-                model::layer_forward(compute_, weights_, layer, rows.positions, attention, x);
-            });
+        const auto attention = cached_attention(compute_, weights_, pool, layer, rows.slots,
+                                                rows.runs, rows.page_table);
+        model::layer_forward(compute_, weights_, layer, rows.positions, std::ref(attention), x);
     }
 }
 
@@ -90,19 +82,21 @@ void CachedLayers::lane_by_lane(const KvPool& pool, const model::LayerStage& sta
     const kernels::Arena::Scope scope(compute_.arena);
     const model::LayerActivations scratch =
         model::forward_scratch(compute_, weights_, stage.layers.begin, x.rows);
-    parts_.resize(static_cast<std::size_t>(lanes));
-    for (std::int64_t lane = 0; lane < lanes; ++lane)
-        take_rows(rows, split(x.rows, lanes, lane), parts_[static_cast<std::size_t>(lane)]);
+    lane_runs_.resize(static_cast<std::size_t>(lanes));
     compute_.device.side_by_side(lanes, [&](std::int64_t lane) {
         const Range some = split(x.rows, lanes, lane);
-        const Rows& part = parts_[static_cast<std::size_t>(lane)];
+        const auto first = static_cast<std::size_t>(some.begin);
+        const auto count = static_cast<std::size_t>(some.size());
+        std::vector<kernels::PagedRun>& runs = lane_runs_[static_cast<std::size_t>(lane)];
+        take_runs(rows.runs, some, runs);
         model::LayerActivations own = model::rows_of(scratch, some, weights_.part());
         for (std::int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
-            with_attention(compute_, weights_, pool, layer, part,
-                           [&](const model::AttentionPass& attention) {
-                               model::layer_forward(compute_, weights_, layer, part.positions,
-                                                    attention, x.row_range(some), own);
-                           });
+            const auto attention = cached_attention(compute_, weights_, pool, layer,
+                                                    std::span(rows.slots).subspan(first, count),
+                                                    runs, rows.page_table);
+            model::layer_forward(compute_, weights_, layer,
+                                 std::span(rows.positions).subspan(first, count),
+                                 std::ref(attention), x.row_range(some), own);
         }
     });
 }

@@ -40,7 +40,7 @@ class CachedLayers {
     model::Compute& compute_;
     const model::Weights& weights_;
     bool resident_;
-    std::vector<Rows> parts_;  // of lanes, in the memory of the step before
+    std::vector<std::vector<kernels::PagedRun>> lane_runs_;  // in the memory of the step before
 };
 
 }  // namespace rankwise::rollout

@@ -88,12 +88,10 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) {
     return a < b ? a : b;
 }
 
-/// Columns that tiles take at a time, of `left`: no panel is left over alone.
+/// Columns that tiles take at a time, of `left`: panels as packed operands keep them together.
 RANKWISE_INLINE std::int64_t group_columns(std::int64_t left) {
-    constexpr std::int64_t kGroup = kTilePanels * kPanel;
-    if (kTilePanels > 2 && left > kGroup && left <= kGroup + kPanel)
-        return (kTilePanels + 1) / 2 * kPanel;
-    return smaller(kGroup, left);
+    const std::int64_t panels = (left + kPanel - 1) / kPanel;
+    return smaller(group_of_panel(0, panels, kTilePanels).width * kPanel, left);
 }
 
 /// Columns [first, first + columns) of the block, all tokens. Operands know their elements and how
