@@ -20,17 +20,25 @@ struct PanelGroup {
     std::int64_t first = 0;
     std::int64_t width = 0;
 };
+/// The width of a group, where `left` panels are still in none.
+constexpr std::int64_t group_width(std::int64_t left, std::int64_t together) {
+    const bool leaves_one = together > 2 && left == together + 1;
+    return leaves_one ? left / 2 : left < together ? left : together;
+}
 /// The group of a panel, of `panels` of which at most `together` lie together.
 constexpr PanelGroup group_of_panel(std::int64_t panel, std::int64_t panels,
                                     std::int64_t together) {
-    // From here on halves: the last full group and the panel that would be left over.
-    const std::int64_t halves = together > 2 && panels > together && panels % together == 1
-                                    ? panels - together - 1
-                                    : panels;
-    const std::int64_t from = panel < halves ? 0 : halves;
-    const std::int64_t most = panel < halves ? together : (together + 1) / 2;
-    const std::int64_t first = from + (panel - from) / most * most;
-    return {.first = first, .width = panels - first < most ? panels - first : most};
+    std::int64_t first = panel / together * together;
+    std::int64_t width = group_width(panels - first, together);
+    if (first > 0 && panels - first == 1 && together > 2) {  // its panels come in halves
+        first -= together;
+        width = group_width(together + 1, together);
+    }
+    if (panel >= first + width) {
+        first += width;
+        width = panels - first;
+    }
+    return {.first = first, .width = width};
 }
 
 /// Where a panel of a packed operand begins, and how far it is from one of its terms to the next,

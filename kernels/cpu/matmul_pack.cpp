@@ -119,13 +119,10 @@ class Packing {
     /// Calls body(panel, where this term of it goes) for all panels.
     template <class Body>
     void each_panel(std::int64_t term, const Body& body) const {
-        const std::int64_t together = kernels_.panels_together;
-        for (std::int64_t first = 0; first < panels();) {
-            const PanelPlace place = place_of_panel(first, panels(), terms_, together);
-            const std::int64_t end = first + group_of_panel(first, panels(), together).width;
-            for (std::int64_t p = first; p < end; ++p)  // side by side
-                body(p, to_ + place.begin + term * place.step + (p - first) * kPanel);
-            first = end;
+        for (std::int64_t first = 0, width = 0; first < panels(); first += width) {
+            width = group_width(panels() - first, kernels_.panels_together);
+            float* to = to_ + (first * terms_ + term * width) * kPanel;
+            for (std::int64_t p = first; p < first + width; ++p, to += kPanel) body(p, to);
         }
     }
     void put_row(std::int64_t index, std::int64_t term) const {

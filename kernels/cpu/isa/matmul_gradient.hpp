@@ -91,7 +91,7 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) {
 /// Columns that tiles take at a time, of `left`: panels as packed operands keep them together.
 RANKWISE_INLINE std::int64_t group_columns(std::int64_t left) {
     const std::int64_t panels = (left + kPanel - 1) / kPanel;
-    return smaller(group_of_panel(0, panels, kTilePanels).width * kPanel, left);
+    return smaller(group_width(panels, kTilePanels) * kPanel, left);
 }
 
 /// Columns [first, first + columns) of the block, all tokens. Operands know their elements and how
