@@ -118,12 +118,12 @@ int run_bench(const Arguments& arguments, Session& session) {
         context = std::make_unique<BenchContext>(session, asked.options, asked.sizes);
         const bool split = context->mesh().degree(parallel::Axis::tensor) > 1;
         for (const BenchRow& row : rows) {
-            const bool over_tensor = row.name.starts_with("update/") ||
-                                     row.name.starts_with("canonical/") ||
-                                     row.name.starts_with("sum/");
+            const bool over_tensor =
+                row.name.starts_with("update/") || row.name.starts_with("generate/") ||
+                row.name.starts_with("canonical/") || row.name.starts_with("sum/");
             require(!split || over_tensor,
                     "[parallel] tensor: {} is measured on data ranks alone; add --only "
-                    "update,canonical,sum",
+                    "update,generate,canonical,sum",
                     row.name);
         }
     });

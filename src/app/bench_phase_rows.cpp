@@ -80,13 +80,13 @@ std::vector<rollout::Request> requests_of(const BenchModel& model, std::int64_t 
 std::size_t generate(BenchContext& context, rollout::Generator& generator,
                      std::span<const rollout::Request> requests, std::int64_t new_tokens,
                      const rollout::Generator::Callbacks& callbacks) {
-    parallel::Communicator& data = context.mesh().axis(parallel::Axis::data);
+    const parallel::Mesh& mesh = context.mesh();
     const rollout::SamplingOptions sampling{.max_new_tokens = new_tokens, .seed = 3};
-    if (data.size() == 1) {
-        rollout::LocalWork work(requests);
-        return generator.run(requests, sampling, work, 0, callbacks).size();
-    }
-    rollout::DealtWork work(requests, data, context.physical().deal_interval);
+    rollout::DealtWork dealt(requests, mesh.axis(parallel::Axis::data),
+                             context.physical().deal_interval);
+    rollout::GroupWork together(dealt, mesh.axis(parallel::Axis::tensor));
+    const bool alone = mesh.degree(parallel::Axis::tensor) == 1;
+    rollout::WorkSource& work = alone ? static_cast<rollout::WorkSource&>(dealt) : together;
     return generator.run(requests, sampling, work, 0, callbacks).size();
 }
 
@@ -103,18 +103,23 @@ BenchRow generation_row(const BenchModel& model) {
                             model.prompt_tokens, model.samples, model.new_tokens),
         .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
             model::Weights& policy = context.models(model).at("policy");
-            const std::int64_t ranks = context.world().size();
+            const std::int64_t groups = context.mesh().degree(parallel::Axis::data);
+            const auto shares = static_cast<double>(context.mesh().degree(parallel::Axis::tensor));
             const std::int64_t answers = model.prompts * model.samples;
             rollout::Generator generator(
                 context.compute(), policy,
                 generator_options(context,
-                                  std::min(context.physical().slots, ceil_div(answers, ranks))),
+                                  std::min(context.physical().slots, ceil_div(answers, groups))),
                 nullptr, model.config.vocab_size);
             const auto requests =
                 requests_of(model, model.prompts, model.samples, model.prompt_tokens);
             BenchModel mine = model;
-            mine.prompts = ceil_div(model.prompts, ranks);
-            const std::vector<BenchWork> work = generation_work(mine);
+            mine.prompts = ceil_div(model.prompts, groups);
+            std::vector<BenchWork> work = generation_work(mine);
+            for (BenchWork& part : work) {  // tensor ranks share the weights
+                part.flop /= shares;
+                part.bytes /= shares;
+            }
             meter.expect(work);
             context.expect_peak(model.config.dtype, meter);
             const auto run = [&] {

@@ -164,7 +164,6 @@ void against_block(const AttentionHeadGradient<Element>& a, const Buffers& b, co
     if (!step.edge) {
         multiply<FloatRows, true>(product);
     } else {
-        constexpr std::int64_t kTile = 6;
         for (std::int64_t r = 0; r < step.count; r += kTile) {
             product.a = b.ds + r * kBlock;
             product.c = b.dq + r * b.padded;

@@ -3,9 +3,13 @@
 // with different strides and kinds of rows.
 #pragma once
 
+#include <utility>
+
 #include "kernels/cpu/isa/lanes.hpp"
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
+
+constexpr std::int64_t kTile = 6;  // most rows whose sums stay in registers
 
 template <class Element>
 struct ProductOf {
@@ -115,11 +119,14 @@ using V = FloatRegister;
 constexpr FloatTag kTag{};
 
 /// R rows, N vectors wide: R * N accumulators in registers. kPart: one vector, of which the first
-/// `part` columns exist.
-template <class Rows, int R, int N, bool kResume, bool kPart>
+/// `part` columns exist. kStairs: row i has keys[i] steps, ascending with the row; otherwise all
+/// have p.steps.
+template <class Rows, int R, int N, bool kResume, bool kPart, bool kStairs = false>
 HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t row,
-                     std::int64_t column, std::int64_t part) {
+                     std::int64_t column, std::int64_t part,
+                     [[maybe_unused]] const std::int64_t* keys = nullptr) {
     static_assert(!kPart || N == 1);
+    static_assert(!kStairs || Rows::kSteps == 1);
     V sum[R][N];
     float* c = p.c + row * p.c_row + column;
 #pragma GCC unroll 8
@@ -137,7 +144,8 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
     const typename Rows::Element* b = p.b + place(column);
     [[maybe_unused]] const typename Rows::Element* ahead =
         Rows::kFetches ? p.ahead + column : nullptr;
-    const auto step = [&]<int kTerm>() RANKWISE_INLINE {
+    // Of rows from kFirst on.
+    const auto step = [&]<int kFirst, int kTerm>() RANKWISE_INLINE {
         constexpr int kStep = Rows::kSteps - 1 - kTerm;
         V right[N];
 #pragma GCC unroll 8
@@ -146,24 +154,35 @@ HWY_INLINE void tile(const ProductOf<typename Rows::Element>& p, std::int64_t ro
                 Rows::template load<kTerm, kPart>(b + place(j * kWidth), p.b_step, mask, part);
         }
 #pragma GCC unroll 8
-        for (int i = 0; i < R; ++i) {
+        for (int i = kFirst; i < R; ++i) {
             const V left = hn::Set(kTag, a[i * p.a_row + kStep * p.a_step]);
 #pragma GCC unroll 8
             for (int j = 0; j < N; ++j) sum[i][j] = hn::MulAdd(left, right[j], sum[i][j]);
         }
     };
-    for (std::int64_t s = 0; s < p.steps; s += Rows::kSteps) {
-        if constexpr (Rows::kFetches) {
-            // A line a time, also where registers are narrower.
-            constexpr int kLine = 64 / static_cast<int>(sizeof(*ahead));
+    std::int64_t s = 0;
+    const auto steps = [&]<int kFirst>(std::int64_t end) RANKWISE_INLINE {
+        for (; s < end; s += Rows::kSteps) {
+            if constexpr (Rows::kFetches) {
+                // A line a time, also where registers are narrower.
+                constexpr int kLine = 64 / static_cast<int>(sizeof(*ahead));
 #pragma GCC unroll 8
-            for (int j = 0; j < N * kWidth; j += kLine) __builtin_prefetch(ahead + j, 0, 3);
-            ahead += Rows::kAdvance * p.b_step;
+                for (int j = 0; j < N * kWidth; j += kLine) __builtin_prefetch(ahead + j, 0, 3);
+                ahead += Rows::kAdvance * p.b_step;
+            }
+            step.template operator()<kFirst, 0>();
+            if constexpr (Rows::kSteps == 2) step.template operator()<kFirst, 1>();
+            a += Rows::kSteps * p.a_step;
+            b += Rows::kAdvance * p.b_step;
         }
-        step.template operator()<0>();
-        if constexpr (Rows::kSteps == 2) step.template operator()<1>();
-        a += Rows::kSteps * p.a_step;
-        b += Rows::kAdvance * p.b_step;
+    };
+    if constexpr (kStairs) {
+        [&]<int... kRow>(std::integer_sequence<int, kRow...>) RANKWISE_INLINE {
+            (steps.template operator()<kRow>(keys[kRow]), ...);
+        }
+        (std::make_integer_sequence<int, R>());
+    } else {
+        steps.template operator()<0>(p.steps);
     }
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
@@ -178,20 +197,25 @@ constexpr int widest(int rows) {
     return kWidth == 16 ? 4 : rows == 1 ? 8 : rows == 2 ? 4 : 2;
 }
 
-template <class Rows, int R, int N, bool kResume>
+template <class Rows, int R, int N, bool kResume, bool kStairs>
 HWY_INLINE void columns_of(const ProductOf<typename Rows::Element>& p, std::int64_t row,
-                           std::int64_t& column) {
+                           std::int64_t& column, const std::int64_t* keys) {
     for (; column + N * kWidth <= p.columns; column += N * kWidth) {
-        tile<Rows, R, N, kResume, false>(p, row, column, 0);
+        tile<Rows, R, N, kResume, false, kStairs>(p, row, column, 0, keys);
     }
-    if constexpr (N > 1) columns_of<Rows, R, N / 2, kResume>(p, row, column);
+    if constexpr (N > 1) {
+        columns_of<Rows, R, N / 2, kResume, kStairs>(p, row, column, keys);
+    }
 }
 
-template <class Rows, int R, bool kResume>
-HWY_NOINLINE void rows_of(const ProductOf<typename Rows::Element>& p, std::int64_t row) {
+template <class Rows, int R, bool kResume, bool kStairs = false>
+HWY_NOINLINE void rows_of(const ProductOf<typename Rows::Element>& p, std::int64_t row,
+                          const std::int64_t* keys = nullptr) {
     std::int64_t column = 0;
-    columns_of<Rows, R, widest(R), kResume>(p, row, column);
-    if (column < p.columns) tile<Rows, R, 1, kResume, true>(p, row, column, p.columns - column);
+    columns_of<Rows, R, widest(R), kResume, kStairs>(p, row, column, keys);
+    if (column < p.columns) {
+        tile<Rows, R, 1, kResume, true, kStairs>(p, row, column, p.columns - column, keys);
+    }
 }
 
 }  // namespace product_detail
@@ -201,7 +225,7 @@ HWY_NOINLINE void multiply(const ProductOf<typename Rows::Element>& p) {
     namespace detail = product_detail;
     if (p.steps == 0 && kResume) return;
     std::int64_t row = 0;
-    for (; row + 6 <= p.rows; row += 6) detail::rows_of<Rows, 6, kResume>(p, row);
+    for (; row + kTile <= p.rows; row += kTile) detail::rows_of<Rows, kTile, kResume>(p, row);
     if (kWidth == 8 && p.rows <= 4) {
         // Few rows stream B from memory: narrow registers take more of a line at once in pairs of
         // rows.
@@ -220,6 +244,31 @@ HWY_NOINLINE void multiply(const ProductOf<typename Rows::Element>& p) {
             return detail::rows_of<Rows, 5, kResume>(p, row);
         default:
             return;
+    }
+}
+
+/// C += A B with keys[i] steps for row i of kTile or fewer, ascending with the row. A step that a
+/// row has not is not done: adding +0 in its place would turn a sum of -0 into +0.
+template <class Rows>
+HWY_NOINLINE void multiply_stairs(const ProductOf<typename Rows::Element>& p,
+                                  const std::int64_t* keys) {
+    namespace detail = product_detail;
+    if (keys[0] == keys[p.rows - 1]) {
+        auto even = p;
+        even.steps = keys[0];
+        return multiply<Rows, true>(even);
+    }
+    switch (p.rows) {
+        case 2:
+            return detail::rows_of<Rows, 2, true, true>(p, 0, keys);
+        case 3:
+            return detail::rows_of<Rows, 3, true, true>(p, 0, keys);
+        case 4:
+            return detail::rows_of<Rows, 4, true, true>(p, 0, keys);
+        case 5:
+            return detail::rows_of<Rows, 5, true, true>(p, 0, keys);
+        default:
+            return detail::rows_of<Rows, kTile, true, true>(p, 0, keys);
     }
 }
 

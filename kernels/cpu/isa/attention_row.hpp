@@ -26,26 +26,6 @@ constexpr std::int64_t round_up_16(std::int64_t n) {
     return (n + 15) / 16 * 16;
 }
 
-/// C += A B with keys[i] steps for row i, ascending with the row. A step that a row has not is not
-/// done: adding +0 in its place would turn a sum of -0 into +0.
-template <class Rows>
-HWY_INLINE void multiply_stairs(ProductOf<typename Rows::Element> p, const std::int64_t* keys) {
-    std::int64_t done = 0;
-    const std::int64_t rows = p.rows;
-    const auto whole = p;
-    for (std::int64_t row = 0; row < rows; ++row) {
-        if (keys[row] == done) continue;
-        p.a = whole.a + row * whole.a_row + done * whole.a_step;
-        p.b = whole.b + done * whole.b_step;
-        if constexpr (Rows::kFetches) p.ahead = whole.ahead + done * whole.b_step;
-        p.c = whole.c + row * whole.c_row;
-        p.rows = rows - row;
-        p.steps = keys[row] - done;
-        multiply<Rows, true>(p);
-        done = keys[row];
-    }
-}
-
 /// s = s * scale for the first `keys` of a row's scores, -infinity behind them up to the next
 /// multiple of 16; returns the largest.
 HWY_INLINE float scale_and_top(float* s, std::int64_t keys, float scale) {

@@ -8,7 +8,6 @@ namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
 constexpr std::int64_t kSpan = 2048;
-constexpr std::int64_t kTile = 6;
 
 /// The state of `pairs` (row, head) pairs. o, l and m are of the span at hand, the merged ones of
 /// the spans before it.
