@@ -16,6 +16,7 @@
 #include "kernels/rope.hpp"
 #include "kernels/sample.hpp"
 #include "kernels/softmax.hpp"
+#include "src/base/function_ref.hpp"
 
 namespace rankwise::kernels {
 
@@ -47,12 +48,8 @@ class Device : public Memory,
     /// few rows at a time, so that an op finds what the one before it gave, and its threads meet
     /// once for all of them; one that queues ops takes all rows. The same bits either way: a row's
     /// do not depend on others.
-    /// @param work  (Range)
-    template <class Work>
-    void over_rows(std::int64_t count, const Work& work) {
-        run_over_rows(count, RowWork{&work, [](const void* context, Range rows) {
-                                         (*static_cast<const Work*>(context))(rows);
-                                     }});
+    virtual void over_rows(std::int64_t count, FunctionRef<void(Range rows)> work) {
+        if (count > 0) work({0, count});
     }
 
     /// Threads that take part in side_by_side().
@@ -60,30 +57,8 @@ class Device : public Memory,
     /// work(i) for i in [0, count), each once, in any order, lanes() at a time: ops inside are one
     /// lane's, however large, and nothing is allocated. For work that goes on long by itself: lanes
     /// meet once, at its end.
-    template <class Work>
-    void side_by_side(std::int64_t count, const Work& work) {
-        run_side_by_side(count, LaneWork{&work, [](const void* context, std::int64_t index) {
-                                             (*static_cast<const Work*>(context))(index);
-                                         }});
-    }
-
-  protected:
-    /// Refer to what over_rows() and side_by_side() were given.
-    struct LaneWork {
-        const void* context;
-        void (*call)(const void* context, std::int64_t index);
-        void operator()(std::int64_t index) const { call(context, index); }
-    };
-    virtual void run_side_by_side(std::int64_t count, LaneWork work) {
+    virtual void side_by_side(std::int64_t count, FunctionRef<void(std::int64_t index)> work) {
         for (std::int64_t i = 0; i < count; ++i) work(i);
-    }
-    struct RowWork {
-        const void* context;
-        void (*call)(const void* context, Range rows);
-        void operator()(Range rows) const { call(context, rows); }
-    };
-    virtual void run_over_rows(std::int64_t count, RowWork work) {
-        if (count > 0) work({0, count});
     }
 };
 

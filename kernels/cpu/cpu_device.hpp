@@ -94,8 +94,8 @@ class CpuDevice final : public Device {
 
   protected:
     // over_rows.cpp
-    void run_side_by_side(std::int64_t count, LaneWork work) override;
-    void run_over_rows(std::int64_t count, RowWork work) override;
+    void over_rows(std::int64_t count, FunctionRef<void(Range)> work) override;
+    void side_by_side(std::int64_t count, FunctionRef<void(std::int64_t)> work) override;
 
   private:
     /// Where this process reads and writes the memory behind a handle: the same address, or

@@ -10,7 +10,7 @@ constexpr std::int64_t kGroupsOfBlock = 4;  // of kRowMultiple rows
 
 }  // namespace
 
-void CpuDevice::run_over_rows(std::int64_t count, RowWork work) {
+void CpuDevice::over_rows(std::int64_t count, FunctionRef<void(Range)> work) {
     if (count <= 0) return;
     const std::int64_t threads = team_->threads();
     const std::int64_t groups = ceil_div(count, kRowMultiple);
@@ -27,7 +27,7 @@ void CpuDevice::run_over_rows(std::int64_t count, RowWork work) {
     });
 }
 
-void CpuDevice::run_side_by_side(std::int64_t count, LaneWork work) {
+void CpuDevice::side_by_side(std::int64_t count, FunctionRef<void(std::int64_t)> work) {
     team_->run(count, work);
 }
 

@@ -61,8 +61,7 @@ struct ThreadTeam::State {
     };
 
     std::vector<Share> shares;  // a thread's are the same part of every loop
-    std::atomic<const void*> context{nullptr};
-    std::atomic<void (*)(const void*, std::int64_t)> call{nullptr};
+    std::atomic<const Task*> task{nullptr};
     std::atomic<std::int64_t> tasks{0};
 
     std::atomic<std::uint32_t> begun{0};       // loops begun: what idle threads wait on
@@ -74,9 +73,8 @@ struct ThreadTeam::State {
 
     explicit State(int threads) : shares(static_cast<std::size_t>(threads)) {}
 
-    void begin(std::int64_t count, AnyTask task) {
-        context.store(task.context, std::memory_order_relaxed);
-        call.store(task.call, std::memory_order_relaxed);
+    void begin(std::int64_t count, const Task& of_loop) {
+        task.store(&of_loop, std::memory_order_relaxed);
         tasks.store(count, std::memory_order_relaxed);
         unfinished.store(static_cast<std::uint32_t>(count), std::memory_order_relaxed);
         const std::uint64_t number =
@@ -96,8 +94,7 @@ struct ThreadTeam::State {
         std::atomic<std::uint64_t>& share = shares[index].word;
         std::uint64_t word = share.load(std::memory_order_acquire);
         while ((word & 0xFFFFFFFFU) != 0) {
-            const AnyTask task{context.load(std::memory_order_relaxed),
-                               call.load(std::memory_order_relaxed)};
+            const Task* of_loop = task.load(std::memory_order_relaxed);
             const Range own = split(tasks.load(std::memory_order_relaxed), std::ssize(shares),
                                     static_cast<std::int64_t>(index));
             const std::int64_t next = own.end - static_cast<std::int64_t>(word & 0xFFFFFFFFU);
@@ -106,7 +103,7 @@ struct ThreadTeam::State {
                 continue;
             }
             try {
-                task.call(task.context, next);
+                (*of_loop)(next);
             } catch (...) {
                 const std::lock_guard lock(error_mutex);
                 if (!error) error = std::current_exception();
@@ -165,11 +162,11 @@ int ThreadTeam::threads() const {
     return inside_task ? 1 : narrow<int>(state_->workers.size()) + 1;
 }
 
-void ThreadTeam::run_any(std::int64_t tasks, AnyTask task) {
+void ThreadTeam::run(std::int64_t tasks, Task task) {
     const FlushDenormals flush;
     State& state = *state_;
     if (tasks <= 1 || state.workers.empty() || inside_task) {
-        for (std::int64_t i = 0; i < tasks; ++i) task.call(task.context, i);
+        for (std::int64_t i = 0; i < tasks; ++i) task(i);
         return;
     }
     ensure(tasks < std::numeric_limits<std::uint32_t>::max(), "a parallel loop of {} tasks", tasks);

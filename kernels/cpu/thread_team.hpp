@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "src/base/function_ref.hpp"
+
 namespace rankwise::kernels::cpu {
 
 /// While one lives, its thread rounds to nearest and flushes denormals (FTZ: results, DAZ:
@@ -25,6 +27,8 @@ class FlushDenormals {
 /// that does so runs the inner loop by itself.
 class ThreadTeam {
   public:
+    using Task = FunctionRef<void(std::int64_t index)>;
+
     /// @throws InternalError if threads < 1; EnvironmentError if the system gives no more threads.
     explicit ThreadTeam(int threads);
     ~ThreadTeam();
@@ -38,20 +42,9 @@ class ThreadTeam {
     /// rows find them in the caches of the same thread. The first exception of a task is rethrown
     /// here, after the others have ended. Tasks split outputs, never a sum (N11). With one thread
     /// or one task nothing but the calling thread takes part.
-    template <class Task>
-    void run(std::int64_t tasks, const Task& task) {
-        run_any(tasks, {&task, [](const void* context, std::int64_t index) {
-                            (*static_cast<const Task*>(context))(index);
-                        }});
-    }
+    void run(std::int64_t tasks, Task task);
 
   private:
-    struct AnyTask {
-        const void* context;
-        void (*call)(const void* context, std::int64_t index);
-    };
-    void run_any(std::int64_t tasks, AnyTask task);
-
     struct State;
     std::unique_ptr<State> state_;
 };

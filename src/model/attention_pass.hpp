@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
+#include "src/base/function_ref.hpp"
 #include "src/model/weights.hpp"
 
 namespace rankwise::model {
@@ -17,7 +17,7 @@ struct AttentionInputs {
 };
 
 /// Fills `out` [T, heads * value_dim] from them.
-using AttentionPass = std::function<void(const AttentionInputs& in, kernels::Matrix out)>;
+using AttentionPass = FunctionRef<void(const AttentionInputs& in, kernels::Matrix out)>;
 
 /// The heads of this rank, and what scores are multiplied by. Latent attention in its absorbed form
 /// has one KV head: its key is the latent and the rotated key, its value the latent.

@@ -57,10 +57,9 @@ struct Compute {
         return {device, stream, arena, probe, nullptr, beat};
     }
     /// Device::over_rows; all rows at once where each operation shows what it gave.
-    template <class Work>
-    void over_rows(std::int64_t count, const Work& work) const {
+    void over_rows(std::int64_t count, FunctionRef<void(Range rows)> work) const {
         if (probe) {
-            work(Range{0, count});
+            work({0, count});
         } else {
             device.over_rows(count, work);
         }

@@ -174,7 +174,7 @@ class LayerForward {
 };
 
 void forward(Compute& compute, const Weights& weights, std::int64_t layer, const TokenSplit& tokens,
-             std::span<const std::int32_t> positions, const AttentionPass& attention, Matrix x,
+             std::span<const std::int32_t> positions, AttentionPass attention, Matrix x,
              LayerActivations& at, bool keep) {
     const Part& part = weights.part();
     const LayerForward steps(compute, weights, layer, tokens, keep);
@@ -230,14 +230,13 @@ LayerActivations forward_scratch(Compute& compute, const Weights& weights, std::
 }
 
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                   std::span<const std::int32_t> positions, const AttentionPass& attention,
-                   Matrix x, LayerActivations& scratch) {
+                   std::span<const std::int32_t> positions, AttentionPass attention, Matrix x,
+                   LayerActivations& scratch) {
     forward(compute, weights, layer, TokenSplit(x.rows), positions, attention, x, scratch, false);
 }
 
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                   std::span<const std::int32_t> positions, const AttentionPass& attention,
-                   Matrix x) {
+                   std::span<const std::int32_t> positions, AttentionPass attention, Matrix x) {
     if (compute.beat) compute.beat();
     const kernels::Arena::Scope scope(compute.arena);
     LayerActivations scratch = forward_scratch(compute, weights, layer, x.rows);
@@ -250,7 +249,7 @@ LayerActivations layer_forward_keep(Compute& compute, const Weights& weights, st
     const AttentionShape shape = attention_shape(weights);
     const TokenSplit tokens(weights, batch);
     LayerActivations kept = allocate(compute, weights, layer, tokens, true);
-    const AttentionPass attention = [&](const AttentionInputs& in, Matrix out) {
+    const auto attention = [&](const AttentionInputs& in, Matrix out) {
         compute.device.segment_attention({.q = in.q,
                                           .k = in.k,
                                           .v = in.v,

@@ -35,7 +35,7 @@ struct LayerActivations {
 
 /// x [T, hidden] becomes the layer's output. Generation: nothing is kept.
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                   std::span<const std::int32_t> positions, const AttentionPass& attention,
+                   std::span<const std::int32_t> positions, AttentionPass attention,
                    kernels::Matrix x);
 
 /// What layers of one shape write on their way in generation: [rows, …] in scratch memory.
@@ -48,7 +48,7 @@ void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
 
 /// layer_forward() in such memory: several calls may go on side by side, each with its own rows.
 void layer_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                   std::span<const std::int32_t> positions, const AttentionPass& attention,
+                   std::span<const std::int32_t> positions, AttentionPass attention,
                    kernels::Matrix x, LayerActivations& scratch);
 
 /// The same over segments, keeping what the backward pass needs in scratch memory. x: this rank's

@@ -200,8 +200,8 @@ LatentActivations allocate_latent(Compute& compute, const Weights& weights, std:
 }
 
 void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                    std::span<const std::int32_t> positions, const AttentionPass& attention,
-                    ConstMatrix x, const LatentActivations& at, Matrix values) {
+                    std::span<const std::int32_t> positions, AttentionPass attention, ConstMatrix x,
+                    const LatentActivations& at, Matrix values) {
     const LatentWeights& w = *weights.layer(layer).latent;
     const Sizes sizes(weights);
     kernels::Device& device = compute.device;

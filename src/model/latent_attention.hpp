@@ -33,7 +33,7 @@ struct LatentActivations {
 
 /// values [T, H value_dim] of the rows' normed input x [T, hidden].
 void latent_forward(Compute& compute, const Weights& weights, std::int64_t layer,
-                    std::span<const std::int32_t> positions, const AttentionPass& attention,
+                    std::span<const std::int32_t> positions, AttentionPass attention,
                     kernels::ConstMatrix x, const LatentActivations& at, kernels::Matrix values);
 
 /// What attention kept of a pass over segments.

@@ -20,4 +20,13 @@ void rotate(Compute& compute, const Weights& weights, std::span<const std::int32
     turn(columns.k, part.kv_heads.size());
 }
 
+void in_rows(Compute& compute, const Weights& weights, std::int64_t rows,
+             FunctionRef<void(Range rows)> work) {
+    if (weights.split()) {
+        work({0, rows});
+    } else {
+        compute.over_rows(rows, work);
+    }
+}
+
 }  // namespace rankwise::model

@@ -20,13 +20,7 @@ void rotate(Compute& compute, const Weights& weights, std::span<const std::int32
             kernels::Matrix qkv, bool inverse);
 
 /// work(rows) for blocks of rows, or for all rows where tensor ranks share them out and meet.
-template <class Work>
-void in_rows(Compute& compute, const Weights& weights, std::int64_t rows, const Work& work) {
-    if (weights.split()) {
-        work(Range{0, rows});
-    } else {
-        compute.over_rows(rows, work);
-    }
-}
+void in_rows(Compute& compute, const Weights& weights, std::int64_t rows,
+             FunctionRef<void(Range rows)> work);
 
 }  // namespace rankwise::model

@@ -1,7 +1,5 @@
 #include "src/rollout/cached_layers.hpp"
 
-#include <functional>
-
 namespace rankwise::rollout {
 namespace {
 
@@ -11,8 +9,7 @@ using kernels::Matrix;
 /// a lane then, or from the cache that another has filled.
 constexpr std::int64_t kRowsOfLane = 24;
 
-/// Attention of one layer over cached keys, those of its rows written first. Handed on by std::ref:
-/// a std::function that keeps so much would be allocated.
+/// Attention of one layer over cached keys, those of its rows written first.
 auto cached_attention(model::Compute& compute, const model::Weights& weights, const KvPool& pool,
                       std::int64_t layer, std::span<const std::int64_t> slots,
                       std::span<const kernels::PagedRun> runs, std::span<const PageId> page_table) {
@@ -72,7 +69,7 @@ void CachedLayers::forward(const KvPool& pool, const model::LayerStage& stage, c
         model::gather_forward(compute_, weights_, stage, layer);
         const auto attention = cached_attention(compute_, weights_, pool, layer, rows.slots,
                                                 rows.runs, rows.page_table);
-        model::layer_forward(compute_, weights_, layer, rows.positions, std::ref(attention), x);
+        model::layer_forward(compute_, weights_, layer, rows.positions, attention, x);
     }
 }
 
@@ -95,8 +92,8 @@ void CachedLayers::lane_by_lane(const KvPool& pool, const model::LayerStage& sta
                                                     std::span(rows.slots).subspan(first, count),
                                                     runs, rows.page_table);
             model::layer_forward(compute_, weights_, layer,
-                                 std::span(rows.positions).subspan(first, count),
-                                 std::ref(attention), x.row_range(some), own);
+                                 std::span(rows.positions).subspan(first, count), attention,
+                                 x.row_range(some), own);
         }
     });
 }
