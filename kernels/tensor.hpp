@@ -47,11 +47,11 @@ struct BasicMatrix {
 };
 
 /// A distance between rows of `cols` elements at which products read them where they lie: not a
-/// multiple of 2 KiB, at which the rows of a tile fall on few lines of a cache and are copied
-/// first.
+/// multiple of 512 bytes, at which the rows of a tile, or a column of many rows, fall on few lines
+/// of a cache.
 [[nodiscard]] inline std::int64_t stride_for_products(std::int64_t cols, DType dtype) {
     constexpr std::int64_t kLine = 64;
-    return cols * size_of(dtype) % 2048 == 0 ? cols + kLine / size_of(dtype) : cols;
+    return cols * size_of(dtype) % 512 == 0 ? cols + kLine / size_of(dtype) : cols;
 }
 
 using Matrix = BasicMatrix<std::byte>;

@@ -135,7 +135,7 @@ class LayerBackward {
         const std::int64_t intermediate = dense ? weights_.part().intermediate.size() : 0;
         const ConstMatrix dout = all_of_dx();
         show("gradient of what the MLP gave", dout);
-        const Matrix dgate_up = gradients_.matrix(rows, 2 * intermediate, config.dtype);
+        const Matrix dgate_up = read_by_products(2 * intermediate);
         const Matrix dactivated = compute_.matrix(rows, intermediate, config.dtype);
         const Matrix dnormed = gradients_.matrix(dx_.rows, config.hidden, config.dtype);
         const std::int64_t values = weights_.part().attention_size();
@@ -204,7 +204,7 @@ class LayerBackward {
         const ModelConfig& config = weights_.config();
         const QkvColumns columns(weights_.part());
         const std::span<const std::int32_t> positions = batch_.positions;
-        const Matrix dqkv = gradients_.matrix(tokens_.total(), columns.v.end, config.dtype);
+        const Matrix dqkv = read_by_products(columns.v.end);
         attention_backward(compute_, weights_, batch_, kept_, dattention_, dqkv);
         if (config.qk_norm) {
             rotate(compute_, weights_, positions, dqkv, true);
@@ -241,6 +241,13 @@ class LayerBackward {
                                           compute_.stream);
     }
 
+    /// A gradient of all rows. Rows that ranks send each other have no gaps.
+    [[nodiscard]] Matrix read_by_products(std::int64_t cols) const {
+        const std::int64_t rows = tokens_.total();
+        const DType dtype = weights_.config().dtype;
+        return weights_.split() ? gradients_.matrix(rows, cols, dtype)
+                                : gradients_.matrix_for_products(rows, cols, dtype);
+    }
     /// This rank's rows among `some`: all of them, or its own of all.
     [[nodiscard]] Range own_of(Range some) const {
         return weights_.split() ? Range{0, dx_.rows} : some;

@@ -37,6 +37,11 @@ class WeightGradients {
         return later_ != nullptr ? compute_.kept_matrix(rows, cols, dtype)
                                  : compute_.matrix(rows, cols, dtype);
     }
+    /// The same for rows that nobody moves (Compute::matrix_for_products).
+    [[nodiscard]] kernels::Matrix matrix_for_products(std::int64_t rows, std::int64_t cols,
+                                                      DType dtype) const {
+        return compute_.matrix_for_products(later_ != nullptr, rows, cols, dtype);
+    }
     /// What such work reads of a matrix that will be written again.
     [[nodiscard]] kernels::ConstMatrix as_it_is(kernels::ConstMatrix matrix) const {
         if (later_ == nullptr) return matrix;

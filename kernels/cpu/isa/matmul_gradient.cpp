@@ -53,6 +53,9 @@ void pack_rows_of_x(const float* x, std::int64_t stride, std::int64_t tokens, st
 struct FloatOperands {
     using Term = Single;
     static constexpr int kBytes = 4;
+    // A tile of eight rows reads half a line of dy a term, where it lies; one of six would read
+    // more lines than it has time for.
+    static constexpr bool kPacksDy = kTileRows != 8;
     const float* dy;
     std::int64_t dy_stride;
     const float* x;
@@ -65,6 +68,9 @@ struct FloatOperands {
     }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
         pack_rows_of_dy(dy + slice.first * dy_stride, dy_stride, slice.tokens, n, to);
+    }
+    [[nodiscard]] TileRows rows_of_dy(const Slice& slice, std::int64_t n) const {
+        return {dy + slice.first * dy_stride + n, dy_stride, {}};
     }
     void pack_x(const Slice& slice, std::int64_t first, std::int64_t columns, float* to) const {
         pack_rows_of_x(x + slice.first * x_stride + first, x_stride, slice.tokens, columns, to);

@@ -29,20 +29,36 @@ struct Accumulators {
     bool add;
 };
 
+/// dy of a tile: of one term after the other, `step` floats apart.
+struct TileRows {
+    const float* dy;
+    std::int64_t step;
+    Prefetch ahead;  ///< a line a term of the next tile's
+};
+
 template <class Term, int R, int P, int Lines>
-void tile(const float* dy, const float* x, std::int64_t terms, std::int64_t columns,
+void tile(TileRows rows, const float* x, std::int64_t terms, std::int64_t columns,
           const Accumulators& accumulators, Prefetch prefetch) {
     Tile<R, P> c;
     clear<R, P>(c);
     if (accumulators.from != nullptr) {
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
-    accumulate<Term, R, P, Lines>(c, dy, 1, kTileRows, x, terms * kPanel, kPanel, terms, prefetch);
+    const std::int64_t panel = terms * kPanel;
+    for (; rows.ahead.pieces != 0 && terms >= kPrefetchTerms; terms -= kPrefetchTerms) {
+        fetch<Lines>(prefetch);
+        fetch<1>(rows.ahead);
+        accumulate<Term, R, P>(c, rows.dy, 1, rows.step, x, panel, kPanel,
+                               std::int64_t{kPrefetchTerms});
+        rows.dy += kPrefetchTerms * rows.step;
+        x += kPrefetchTerms * kPanel;
+    }
+    accumulate<Term, R, P, Lines>(c, rows.dy, 1, rows.step, x, panel, kPanel, terms, prefetch);
     if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
     store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }
 
-using TileFunction = void (*)(const float* dy, const float* x, std::int64_t terms,
+using TileFunction = void (*)(TileRows rows, const float* x, std::int64_t terms,
                               std::int64_t columns, const Accumulators& accumulators,
                               Prefetch prefetch);
 /// Tiles by panels - 1 and rows - 1. The columns of x that are prefetched for each of P panels lie
@@ -95,8 +111,8 @@ RANKWISE_INLINE std::int64_t group_columns(std::int64_t left) {
 }
 
 /// Columns [first, first + columns) of the block, all tokens. Operands know their elements and how
-/// they are packed: dy for each tile of kTileRows rows of dw, [term][kTileRows], tiles dy_pitch
-/// apart; x in panels of [term][kPanel].
+/// they are packed: x in panels of [term][kPanel]; dy for each tile of kTileRows rows of dw,
+/// [term][kTileRows], tiles dy_pitch apart, or not at all.
 template <class Operands>
 void column_range(const GradientBlock& block, const Operands& operands, std::int64_t first,
                   std::int64_t columns) {
@@ -109,7 +125,7 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
         const std::int64_t terms = slice.terms;
         const bool from_zero = slice.first == 0 && !block.resume;
         const bool finished = slice.first + slice.tokens == block.tokens;
-        operands.pack_dy(slice, block.n, packed_dy);
+        if constexpr (Operands::kPacksDy) operands.pack_dy(slice, block.n, packed_dy);
         for (std::int64_t k = 0, width = 0; k < columns; k += width) {
             width = group_columns(columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
@@ -148,9 +164,17 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
                                       accumulators.to_stride, panels);
                     }
                 }
+                TileRows rows{packed_dy + n / kTileRows * dy_pitch(terms), kTileRows, {}};
+                if constexpr (!Operands::kPacksDy) {
+                    // Where they lie, the next tile's brought near meanwhile.
+                    rows = operands.rows_of_dy(slice, n);
+                    const bool last = n + kTileRows >= block.n;
+                    const float* next = operands.rows_of_dy(slice, last ? 0 : n + kTileRows).dy;
+                    rows.ahead = {reinterpret_cast<const char*>(next), operands.dy_stride * kBytes,
+                                  kPrefetchTerms};
+                }
                 kTiles<Operands>[panels - 1][smaller(kTileRows, block.n - n) - 1](
-                    packed_dy + n / kTileRows * dy_pitch(terms), packed_x, terms, width,
-                    accumulators, prefetch);
+                    rows, packed_x, terms, width, accumulators, prefetch);
                 prefetch.next += each * prefetch.step;
                 prefetched += each;
             }

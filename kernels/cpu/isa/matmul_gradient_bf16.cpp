@@ -42,6 +42,7 @@ RANKWISE_INLINE void store_x(Elements first, Elements second, float* to) {
 struct PairOperands {
     using Term = Pair::Packed;
     static constexpr int kBytes = 2;
+    static constexpr bool kPacksDy = true;
     const std::uint16_t* dy;
     std::int64_t dy_stride;
     const std::uint16_t* x;

@@ -211,21 +211,26 @@ struct Prefetch {
 };
 constexpr int kPrefetchTerms = 16;
 
-/// The same, prefetching pieces of Lines cache lines on the way.
+/// Its next pieces, of Lines cache lines each.
+template <int Lines>
+RANKWISE_INLINE void fetch(Prefetch& prefetch) {
+    const char* next = prefetch.next;
+    for (std::int64_t piece = 0; piece < prefetch.pieces; ++piece, next += prefetch.step) {
+        RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
+            _mm_prefetch(next + line * kLine, _MM_HINT_T0);
+        }
+    }
+    prefetch.next = next;
+}
+
+/// accumulate(), pieces of Lines cache lines being fetched on the way.
 template <class Term, int R, int P, int Lines>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::ptrdiff_t step,
                                 std::int64_t count, Prefetch& prefetch) {
-    const std::int64_t pieces = prefetch.pieces;
-    for (; pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
-        const char* next = prefetch.next;
-        for (std::int64_t piece = 0; piece < pieces; ++piece, next += prefetch.step) {
-            RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
-                _mm_prefetch(next + line * kLine, _MM_HINT_T0);
-            }
-        }
-        prefetch.next = next;
+    for (; prefetch.pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
+        fetch<Lines>(prefetch);
         accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step,
                                std::int64_t{kPrefetchTerms});
         a += kPrefetchTerms * term_step;
