@@ -53,9 +53,6 @@ void pack_rows_of_x(const float* x, std::int64_t stride, std::int64_t tokens, st
 struct FloatOperands {
     using Term = Single;
     static constexpr int kBytes = 4;
-    // A tile of eight rows reads half a line of dy a term, where it lies; one of six would read
-    // more lines than it has time for.
-    static constexpr bool kPacksDy = kTileRows != 8;
     const float* dy;
     std::int64_t dy_stride;
     const float* x;
@@ -66,6 +63,9 @@ struct FloatOperands {
         slice.tokens = smaller(kGradientTokens, tokens - slice.first);
         slice.terms = slice.tokens;
     }
+    /// A tile of eight rows reads half a line of dy a term, where it lies; one of six would read
+    /// more lines than it has time for, and rows too far apart fall on few lines of a cache.
+    [[nodiscard]] bool packs_dy() const { return kTileRows != 8 || dy_stride * kBytes % 2048 == 0; }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
         pack_rows_of_dy(dy + slice.first * dy_stride, dy_stride, slice.tokens, n, to);
     }

@@ -125,7 +125,8 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
         const std::int64_t terms = slice.terms;
         const bool from_zero = slice.first == 0 && !block.resume;
         const bool finished = slice.first + slice.tokens == block.tokens;
-        if constexpr (Operands::kPacksDy) operands.pack_dy(slice, block.n, packed_dy);
+        const bool packs = operands.packs_dy();
+        if (packs) operands.pack_dy(slice, block.n, packed_dy);
         for (std::int64_t k = 0, width = 0; k < columns; k += width) {
             width = group_columns(columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
@@ -165,7 +166,7 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
                     }
                 }
                 TileRows rows{packed_dy + n / kTileRows * dy_pitch(terms), kTileRows, {}};
-                if constexpr (!Operands::kPacksDy) {
+                if (!packs) {
                     // Where they lie, the next tile's brought near meanwhile.
                     rows = operands.rows_of_dy(slice, n);
                     const bool last = n + kTileRows >= block.n;

@@ -42,7 +42,8 @@ RANKWISE_INLINE void store_x(Elements first, Elements second, float* to) {
 struct PairOperands {
     using Term = Pair::Packed;
     static constexpr int kBytes = 2;
-    static constexpr bool kPacksDy = true;
+    static constexpr bool packs_dy() { return true; }
+    static TileRows rows_of_dy(const Slice&, std::int64_t) { return {nullptr, 0, {}}; }
     const std::uint16_t* dy;
     std::int64_t dy_stride;
     const std::uint16_t* x;

@@ -74,6 +74,13 @@ TEST_P(GradientTest, AccumulatorsThatRestBetweenBlocksOfTokensKeepTheirBits) {
     }
 }
 
+TEST_P(GradientTest, RowsAMultipleOfTwoKilobytesApartArePacked) {
+    for (Output output : {Output::store, Output::add, Output::resume}) {
+        for (std::int64_t outputs : {512, 499, 11})
+            check_weights(device, 270, outputs, 50, output, 512 - outputs);
+    }
+}
+
 TEST_P(GradientTest, NoTokensAreAZeroSumThatIsNotAdded) {
     for (Output output : {Output::store, Output::add, Output::resume}) {
         check_weights(device, 0, 9, 20, output, 1);
