@@ -92,7 +92,6 @@ class CpuDevice final : public Device {
 
     [[nodiscard]] int lanes() const override { return team_->threads(); }
 
-  protected:
     // over_rows.cpp
     void over_rows(std::int64_t count, FunctionRef<void(Range)> work) override;
     void side_by_side(std::int64_t count, FunctionRef<void(std::int64_t)> work) override;

@@ -67,10 +67,17 @@ struct FloatOperands {
     /// more lines than it has time for, and rows too far apart fall on few lines of a cache.
     [[nodiscard]] bool packs_dy() const { return kTileRows != 8 || dy_stride * kBytes % 2048 == 0; }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
+        if (!packs_dy()) return;
         pack_rows_of_dy(dy + slice.first * dy_stride, dy_stride, slice.tokens, n, to);
     }
-    [[nodiscard]] TileRows rows_of_dy(const Slice& slice, std::int64_t n) const {
-        return {dy + slice.first * dy_stride + n, dy_stride, {}};
+    /// Rows n … of dw, those of the tile at `next` being brought near meanwhile.
+    [[nodiscard]] TileRows rows_of_dy(const Slice& slice, std::int64_t n, std::int64_t next,
+                                      const float* packed) const {
+        if (packs_dy()) return packed_rows(slice, n, packed);
+        const float* first = dy + slice.first * dy_stride;
+        return {first + n,
+                dy_stride,
+                {reinterpret_cast<const char*>(first + next), dy_stride * kBytes, kPrefetchTerms}};
     }
     void pack_x(const Slice& slice, std::int64_t first, std::int64_t columns, float* to) const {
         pack_rows_of_x(x + slice.first * x_stride + first, x_stride, slice.tokens, columns, to);

@@ -36,6 +36,11 @@ struct TileRows {
     Prefetch ahead;  ///< a line a term of the next tile's
 };
 
+/// Those of packed dy.
+RANKWISE_INLINE TileRows packed_rows(const Slice& slice, std::int64_t n, const float* packed_dy) {
+    return {packed_dy + n / kTileRows * dy_pitch(slice.terms), kTileRows, {}};
+}
+
 template <class Term, int R, int P, int Lines>
 void tile(TileRows rows, const float* x, std::int64_t terms, std::int64_t columns,
           const Accumulators& accumulators, Prefetch prefetch) {
@@ -44,16 +49,11 @@ void tile(TileRows rows, const float* x, std::int64_t terms, std::int64_t column
     if (accumulators.from != nullptr) {
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
-    const std::int64_t panel = terms * kPanel;
-    for (; rows.ahead.pieces != 0 && terms >= kPrefetchTerms; terms -= kPrefetchTerms) {
-        fetch<Lines>(prefetch);
-        fetch<1>(rows.ahead);
-        accumulate<Term, R, P>(c, rows.dy, 1, rows.step, x, panel, kPanel,
-                               std::int64_t{kPrefetchTerms});
-        rows.dy += kPrefetchTerms * rows.step;
-        x += kPrefetchTerms * kPanel;
-    }
-    accumulate<Term, R, P, Lines>(c, rows.dy, 1, rows.step, x, panel, kPanel, terms, prefetch);
+    accumulate<Term, R, P>(c, rows.dy, 1, rows.step, x, terms * kPanel, kPanel, terms,
+                           prefetch.pieces + rows.ahead.pieces != 0, [&]() {
+                               fetch<Lines>(prefetch);
+                               fetch<1>(rows.ahead);
+                           });
     if (accumulators.add) add_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
     store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }
@@ -125,8 +125,7 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
         const std::int64_t terms = slice.terms;
         const bool from_zero = slice.first == 0 && !block.resume;
         const bool finished = slice.first + slice.tokens == block.tokens;
-        const bool packs = operands.packs_dy();
-        if (packs) operands.pack_dy(slice, block.n, packed_dy);
+        operands.pack_dy(slice, block.n, packed_dy);
         for (std::int64_t k = 0, width = 0; k < columns; k += width) {
             width = group_columns(columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
@@ -165,17 +164,10 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
                                       accumulators.to_stride, panels);
                     }
                 }
-                TileRows rows{packed_dy + n / kTileRows * dy_pitch(terms), kTileRows, {}};
-                if (!packs) {
-                    // Where they lie, the next tile's brought near meanwhile.
-                    rows = operands.rows_of_dy(slice, n);
-                    const bool last = n + kTileRows >= block.n;
-                    const float* next = operands.rows_of_dy(slice, last ? 0 : n + kTileRows).dy;
-                    rows.ahead = {reinterpret_cast<const char*>(next), operands.dy_stride * kBytes,
-                                  kPrefetchTerms};
-                }
+                const std::int64_t next = n + kTileRows < block.n ? n + kTileRows : 0;
                 kTiles<Operands>[panels - 1][smaller(kTileRows, block.n - n) - 1](
-                    rows, packed_x, terms, width, accumulators, prefetch);
+                    operands.rows_of_dy(slice, n, next, packed_dy), packed_x, terms, width,
+                    accumulators, prefetch);
                 prefetch.next += each * prefetch.step;
                 prefetched += each;
             }

@@ -42,8 +42,6 @@ RANKWISE_INLINE void store_x(Elements first, Elements second, float* to) {
 struct PairOperands {
     using Term = Pair::Packed;
     static constexpr int kBytes = 2;
-    static constexpr bool packs_dy() { return true; }
-    static TileRows rows_of_dy(const Slice&, std::int64_t) { return {nullptr, 0, {}}; }
     const std::uint16_t* dy;
     std::int64_t dy_stride;
     const std::uint16_t* x;
@@ -82,6 +80,10 @@ struct PairOperands {
         }
     }
 
+    static TileRows rows_of_dy(const Slice& slice, std::int64_t n, std::int64_t /*next*/,
+                               const float* packed) {
+        return packed_rows(slice, n, packed);
+    }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
         const std::int64_t pitch = dy_pitch(slice.terms);
         // Terms ascend, so that what a store of eight leaves beyond a tile of six is written over.

@@ -28,8 +28,9 @@ void tile(const MatmulBlock& block, std::int64_t row, std::int64_t panel,
         const MatmulRun& run = block.runs[r];
         if (run.begins_leaf && r > 0) clear<R, P>(c);
         if constexpr (kAhead) {
-            accumulate<Term, R, P, 1>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
-                                      panel_stride, place.step, run.count, prefetch);
+            accumulate<Term, R, P>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
+                                   panel_stride, place.step, run.count, prefetch.pieces != 0,
+                                   [&]() { fetch<1>(prefetch); });
         } else {
             accumulate<Term, R, P>(c, a + run.x * Term::kWords, block.x_stride, Term::kWords, b,
                                    panel_stride, place.step, run.count);

@@ -223,14 +223,14 @@ RANKWISE_INLINE void fetch(Prefetch& prefetch) {
     prefetch.next = next;
 }
 
-/// accumulate(), pieces of Lines cache lines being fetched on the way.
-template <class Term, int R, int P, int Lines>
+/// accumulate(), with fetch_next() every kPrefetchTerms terms where it `fetches`.
+template <class Term, int R, int P, class FetchNext>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::ptrdiff_t step,
-                                std::int64_t count, Prefetch& prefetch) {
-    for (; prefetch.pieces != 0 && count >= kPrefetchTerms; count -= kPrefetchTerms) {
-        fetch<Lines>(prefetch);
+                                std::int64_t count, bool fetches, const FetchNext& fetch_next) {
+    for (; fetches && count >= kPrefetchTerms; count -= kPrefetchTerms) {
+        fetch_next();
         accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step,
                                std::int64_t{kPrefetchTerms});
         a += kPrefetchTerms * term_step;
