@@ -84,9 +84,7 @@ std::size_t generate(BenchContext& context, rollout::Generator& generator,
     const rollout::SamplingOptions sampling{.max_new_tokens = new_tokens, .seed = 3};
     rollout::DealtWork dealt(requests, mesh.axis(parallel::Axis::data),
                              context.physical().deal_interval);
-    rollout::GroupWork together(dealt, mesh.axis(parallel::Axis::tensor));
-    const bool alone = mesh.degree(parallel::Axis::tensor) == 1;
-    rollout::WorkSource& work = alone ? static_cast<rollout::WorkSource&>(dealt) : together;
+    rollout::GroupWork work(dealt, mesh.axis(parallel::Axis::tensor));
     return generator.run(requests, sampling, work, 0, callbacks).size();
 }
 

@@ -98,6 +98,7 @@ std::vector<std::int64_t> room_for_work(std::int64_t free_slots) {
 }
 
 std::vector<WorkUnit> GroupWork::poll(std::int64_t free_slots, bool idle) {
+    if (word_.alone()) return source_.poll(free_slots, idle);
     if (exhausted_) return {};  // all have been told
     // Free slots are the same on every rank of the group, so that the message's size is known.
     std::vector<std::int64_t> message = room_for_work(free_slots);

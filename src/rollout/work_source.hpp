@@ -73,6 +73,8 @@ class GroupWord {
     /// @param pipeline  null: no pipeline
     GroupWord(parallel::Communicator& tensor, parallel::Communicator* pipeline)
         : tensor_(tensor), pipeline_(pipeline) {}
+    /// There is nobody to tell.
+    [[nodiscard]] bool alone() const { return tensor_.size() == 1 && pipeline_ == nullptr; }
     [[nodiscard]] bool first() const {
         return tensor_.rank() == 0 && (pipeline_ == nullptr || pipeline_->rank() == 0);
     }
@@ -96,7 +98,7 @@ class GroupWord {
 [[nodiscard]] std::vector<std::int64_t> room_for_work(std::int64_t free_slots);
 
 /// The work of a group of ranks that generate together (tensor and pipeline ranks): the first rank
-/// polls, and all start the same.
+/// polls, and all start the same. A rank alone asks its source.
 class GroupWork final : public WorkSource {
   public:
     /// @param source    asked on rank 0 of both axes alone; outlives this
@@ -105,7 +107,9 @@ class GroupWork final : public WorkSource {
               parallel::Communicator* pipeline = nullptr)
         : source_(source), word_(tensor, pipeline) {}
     std::vector<WorkUnit> poll(std::int64_t free_slots, bool idle) override;
-    [[nodiscard]] bool exhausted() const override { return exhausted_; }
+    [[nodiscard]] bool exhausted() const override {
+        return word_.alone() ? source_.exhausted() : exhausted_;
+    }
 
   private:
     WorkSource& source_;

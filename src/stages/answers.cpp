@@ -137,9 +137,7 @@ Answers generate_answers(const Environment& environment, rollout::Generator& gen
     const rollout::GeneratorCounts before = generator.counts();
     rollout::DealtWork dealt(requests, data, environment.physical.deal_interval);
     parallel::Communicator* const pipeline = environment.pipeline().axis;
-    rollout::GroupWork together(dealt, environment.mesh.axis(parallel::Axis::tensor), pipeline);
-    const bool alone = environment.tensor() == nullptr && pipeline == nullptr;
-    rollout::WorkSource& work = alone ? static_cast<rollout::WorkSource&>(dealt) : together;
+    rollout::GroupWork work(dealt, environment.mesh.axis(parallel::Axis::tensor), pipeline);
     Judge judge(environment, problems, rewards);
     answers.mine = generator.run(
         requests, sampling, work, policy_version,
