@@ -63,9 +63,13 @@ struct FloatOperands {
         slice.tokens = smaller(kGradientTokens, tokens - slice.first);
         slice.terms = slice.tokens;
     }
-    /// A tile of eight rows reads half a line of dy a term, where it lies; one of six would read
-    /// more lines than it has time for, and rows too far apart fall on few lines of a cache.
-    [[nodiscard]] bool packs_dy() const { return kTileRows != 8 || dy_stride * kBytes % 2048 == 0; }
+    /// Whether tiles read rows where they lie: those of AVX-512 do, half a line of dy and whole
+    /// lines of x a term. One of six rows would read more lines than it has time for, and rows a
+    /// multiple of 2 KiB apart fall on few lines of a cache.
+    static bool lie_well(std::int64_t stride) {
+        return kTileRows == 8 && stride * kBytes % 2048 != 0;
+    }
+    [[nodiscard]] bool packs_dy() const { return !lie_well(dy_stride); }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
         if (!packs_dy()) return;
         pack_rows_of_dy(dy + slice.first * dy_stride, dy_stride, slice.tokens, n, to);
@@ -79,8 +83,12 @@ struct FloatOperands {
                 dy_stride,
                 {reinterpret_cast<const char*>(first + next), dy_stride * kBytes, kPrefetchTerms}};
     }
-    void pack_x(const Slice& slice, std::int64_t first, std::int64_t columns, float* to) const {
-        pack_rows_of_x(x + slice.first * x_stride + first, x_stride, slice.tokens, columns, to);
+    [[nodiscard]] TileColumns columns_of_x(const Slice& slice, std::int64_t first,
+                                           std::int64_t columns, float* to) const {
+        const float* from = x + slice.first * x_stride + first;
+        if (lie_well(x_stride) && columns % kPanel == 0) return {from, kPanel, x_stride};
+        pack_rows_of_x(from, x_stride, slice.tokens, columns, to);
+        return {to, slice.terms * kPanel, kPanel};
     }
 };
 

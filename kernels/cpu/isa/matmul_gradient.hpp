@@ -36,20 +36,27 @@ struct TileRows {
     Prefetch ahead;  ///< a line a term of the next tile's
 };
 
+/// x of a tile, in panels: from a panel to the next, and from a term to the next.
+struct TileColumns {
+    const float* x;
+    std::int64_t panel;
+    std::int64_t step;
+};
+
 /// Those of packed dy.
 RANKWISE_INLINE TileRows packed_rows(const Slice& slice, std::int64_t n, const float* packed_dy) {
     return {packed_dy + n / kTileRows * dy_pitch(slice.terms), kTileRows, {}};
 }
 
 template <class Term, int R, int P, int Lines>
-void tile(TileRows rows, const float* x, std::int64_t terms, std::int64_t columns,
+void tile(TileRows rows, TileColumns x, std::int64_t terms, std::int64_t columns,
           const Accumulators& accumulators, Prefetch prefetch) {
     Tile<R, P> c;
     clear<R, P>(c);
     if (accumulators.from != nullptr) {
         load_tile<R, P>(c, accumulators.from, accumulators.from_stride, columns);
     }
-    accumulate<Term, R, P>(c, rows.dy, 1, rows.step, x, terms * kPanel, kPanel, terms,
+    accumulate<Term, R, P>(c, rows.dy, 1, rows.step, x.x, x.panel, x.step, terms,
                            prefetch.pieces + rows.ahead.pieces != 0, [&]() {
                                fetch<Lines>(prefetch);
                                fetch<1>(rows.ahead);
@@ -58,7 +65,7 @@ void tile(TileRows rows, const float* x, std::int64_t terms, std::int64_t column
     store_tile<R, P>(c, accumulators.to, accumulators.to_stride, columns);
 }
 
-using TileFunction = void (*)(TileRows rows, const float* x, std::int64_t terms,
+using TileFunction = void (*)(TileRows rows, TileColumns x, std::int64_t terms,
                               std::int64_t columns, const Accumulators& accumulators,
                               Prefetch prefetch);
 /// Tiles by panels - 1 and rows - 1. The columns of x that are prefetched for each of P panels lie
@@ -129,7 +136,7 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
         for (std::int64_t k = 0, width = 0; k < columns; k += width) {
             width = group_columns(columns - k);
             const int panels = static_cast<int>((width + kPanel - 1) / kPanel);
-            operands.pack_x(slice, first + k, width, packed_x);
+            const TileColumns x = operands.columns_of_x(slice, first + k, width, packed_x);
             // The next group of columns comes nearer meanwhile.
             Prefetch prefetch;
             if (k + width < columns) {
@@ -166,8 +173,8 @@ void column_range(const GradientBlock& block, const Operands& operands, std::int
                 }
                 const std::int64_t next = n + kTileRows < block.n ? n + kTileRows : 0;
                 kTiles<Operands>[panels - 1][smaller(kTileRows, block.n - n) - 1](
-                    operands.rows_of_dy(slice, n, next, packed_dy), packed_x, terms, width,
-                    accumulators, prefetch);
+                    operands.rows_of_dy(slice, n, next, packed_dy), x, terms, width, accumulators,
+                    prefetch);
                 prefetch.next += each * prefetch.step;
                 prefetched += each;
             }

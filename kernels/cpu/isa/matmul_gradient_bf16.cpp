@@ -105,7 +105,8 @@ struct PairOperands {
         });
     }
 
-    void pack_x(const Slice& slice, std::int64_t column, std::int64_t columns, float* to) const {
+    [[nodiscard]] TileColumns columns_of_x(const Slice& slice, std::int64_t column,
+                                           std::int64_t columns, float* to) const {
         const std::int64_t full = columns / kPanel * kPanel;
         const std::int64_t panel = slice.terms * kPanel;
         each_pair(slice, borders, [&](std::int64_t token, bool whole, std::int64_t term) {
@@ -128,6 +129,7 @@ struct PairOperands {
                         row + u * kWidth);
             }
         });
+        return {to, slice.terms * kPanel, kPanel};
     }
 };
 
