@@ -26,8 +26,39 @@ constexpr int kSpins = 1000;
 // another core: the end of a loop is seen sooner.
 constexpr int kEagerSpins = 256;
 
+// In ticks of the time stamp counter, of which there are two to four in a nanosecond.
+/// For how much longer a thread spins that has its core to itself: as long as most of what one
+/// thread does by itself between two loops. Who sleeps is late, and on virtual machines by much.
+constexpr std::uint64_t kPatience = 2'000'000;
+/// Between two looks at a word: no interrupt takes as long, the core was another thread's.
+constexpr std::uint64_t kCoreTaken = 200'000;
+/// Waits in which a thread that had its core taken sleeps early.
+constexpr int kEarlySleeps = 4096;
+
 /// Whether this thread runs a task: a loop inside is its own.
 thread_local bool inside_task = false;
+/// Waits in which this thread goes to sleep early still.
+thread_local int early_sleeps = 0;
+
+/// Whether `word` differs from `old` within the time that this thread may go on spinning.
+template <class Word>
+bool changes_soon(const std::atomic<Word>& word, Word old) {
+    if (early_sleeps > 0) {
+        --early_sleeps;
+        return false;
+    }
+    const std::uint64_t begin = __rdtsc();
+    for (std::uint64_t last = begin, now = begin; now - begin < kPatience; last = now) {
+        if (word.load(std::memory_order_acquire) != old) return true;
+        _mm_pause();
+        now = __rdtsc();
+        if (now - last > kCoreTaken) {
+            early_sleeps = kEarlySleeps;
+            return false;
+        }
+    }
+    return false;
+}
 
 /// Waits until `word` differs from `old`: spins, then sleeps.
 template <class Word>
@@ -37,7 +68,7 @@ Word wait_for_change(const std::atomic<Word>& word, Word old) {
         if (now != old) return now;
         if (spin >= kEagerSpins) _mm_pause();
     }
-    word.wait(old, std::memory_order_acquire);
+    if (!changes_soon(word, old)) word.wait(old, std::memory_order_acquire);
     return word.load(std::memory_order_acquire);
 }
 

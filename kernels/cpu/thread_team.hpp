@@ -22,9 +22,9 @@ class FlushDenormals {
 };
 
 /// `threads` threads, the caller among them, that run one parallel loop at a time. Each flushes
-/// denormals (FTZ and DAZ), the caller for the length of the loop. Idle threads spin briefly and
-/// then sleep, so that oversubscribed ranks make progress. One thread at a time calls run(); a task
-/// that does so runs the inner loop by itself.
+/// denormals (FTZ and DAZ), the caller for the length of the loop. Idle threads spin, briefly where
+/// others want their cores, and then sleep, so that oversubscribed ranks make progress. One thread
+/// at a time calls run(); a task that does so runs the inner loop by itself.
 class ThreadTeam {
   public:
     using Task = FunctionRef<void(std::int64_t index)>;
