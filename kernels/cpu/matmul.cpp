@@ -8,16 +8,17 @@
 namespace rankwise::kernels::cpu {
 namespace {
 
-/// Rows from which on a matmul is split by rows, not columns: its weights are read from the caches
-/// either way.
+/// Rows, and rows a task, from which on a matmul is split by rows, not columns: its weights are
+/// read from the caches either way.
 constexpr std::int64_t kManyRows = 96;
+constexpr std::int64_t kRowsOfTask = 48;
 
 /// Runs a block. Rows whose distance is a multiple of 2 KiB fall on so few lines of the first-level
 /// cache that the rows of a tile evict each other: a few at a time are first copied to where they
 /// do not.
 void run_block(const MatmulKernels& kernels, const MatmulBlock& block, std::int64_t x_columns) {
     constexpr std::int64_t kFewRows = 4;
-    constexpr std::int64_t kRowsAtATime = 4 * kRowMultiple;
+    constexpr std::int64_t kRowsAtATime = 96;
     if (block.x_stride % 512 != 0 || block.rows <= kFewRows) {
         kernels.matmul(block);
         return;
@@ -143,14 +144,15 @@ void CpuDevice::matmul(const MatmulArgs& args, Stream&) {
     }
     const std::int64_t tasks = wanted_tasks(
         args.y.rows * panels * kPanel * std::max<std::int64_t>(terms, 1), team_->threads());
-    const std::int64_t row_groups = ceil_div(args.y.rows, kRowMultiple);
-    const bool by_rows = args.y.rows >= kManyRows && row_groups >= 2 * tasks;
+    const std::int64_t tile_rows = matmul_kernels(isa_).tile_rows;
+    const std::int64_t row_groups = ceil_div(args.y.rows, tile_rows);
+    const bool by_rows = args.y.rows >= std::max(kManyRows, kRowsOfTask * tasks);
     const std::int64_t parts = std::min(tasks, by_rows ? row_groups : panels);
     team_->run(parts, [&](std::int64_t part) {
         Bf16MatmulBlock block = whole;
         if (by_rows) {
             const Range groups = split(row_groups, parts, part);
-            take_rows(block, intersect({groups.begin * kRowMultiple, groups.end * kRowMultiple},
+            take_rows(block, intersect({groups.begin * tile_rows, groups.end * tile_rows},
                                        {0, args.y.rows}));
         } else {
             take_panels(block, split(panels, parts, part));

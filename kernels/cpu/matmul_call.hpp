@@ -33,6 +33,4 @@ void require_same(const char* op, const char* name, DType dtype, const char* oth
 /// Into how many tasks an op of `work` multiply-adds is split, if it can be.
 [[nodiscard]] std::int64_t wanted_tasks(std::int64_t work, int threads);
 
-constexpr std::int64_t kRowMultiple = 24;  // of every instruction set's tiles
-
 }  // namespace rankwise::kernels::cpu

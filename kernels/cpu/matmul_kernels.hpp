@@ -146,6 +146,7 @@ constexpr std::int64_t kGradientScratch = kGradientTokens * (kGradientRows + 16)
 struct MatmulKernels {
     void (*matmul)(const MatmulBlock& block);
     std::int64_t panels_together = 1;  ///< of packed operands, those of bf16 too
+    std::int64_t tile_rows = 1;        ///< rows of a whole tile, of bf16 too
     /// Packs rows [0, rows) of `from` as columns of one panel: to[k * step + row] = from[row *
     /// stride + k], k < count; rows < kPanel leaves the others zero.
     void (*pack_transposed)(const float* from, std::int64_t stride, std::int64_t rows,

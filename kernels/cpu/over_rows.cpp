@@ -4,26 +4,29 @@
 namespace rankwise::kernels::cpu {
 namespace {
 
-/// Rows of a block: few enough that their values stay in the second-level cache from one op to the
-/// next, enough for all weights to be read for each block.
-constexpr std::int64_t kGroupsOfBlock = 4;  // of kRowMultiple rows
+/// Rows of a block, at most: few enough that their values stay in the second-level cache from one
+/// op to the next, enough for all weights to be read for each block.
+constexpr std::int64_t kBlockRows = 96;
+/// Rows a thread from which on blocks are shared out.
+constexpr std::int64_t kManyRows = 144;
 
 }  // namespace
 
 void CpuDevice::over_rows(std::int64_t count, FunctionRef<void(Range)> work) {
     if (count <= 0) return;
     const std::int64_t threads = team_->threads();
-    const std::int64_t groups = ceil_div(count, kRowMultiple);
     // Few rows: each op is shared out over the threads by itself.
-    if (threads > 1 && groups < 6 * threads) {
+    if (threads > 1 && count < kManyRows * threads) {
         work({0, count});
         return;
     }
-    const std::int64_t blocks = round_up(ceil_div(groups, kGroupsOfBlock), threads);
+    const std::int64_t tile_rows = matmul_kernels(isa_).tile_rows;
+    const std::int64_t groups = ceil_div(count, tile_rows);
+    const std::int64_t blocks = round_up(ceil_div(groups, kBlockRows / tile_rows), threads);
     team_->run(blocks, [&](std::int64_t block) {
         const Range part = split(groups, blocks, block);
         if (part.empty()) return;
-        work(intersect({part.begin * kRowMultiple, part.end * kRowMultiple}, {0, count}));
+        work(intersect({part.begin * tile_rows, part.end * tile_rows}, {0, count}));
     });
 }
 

@@ -16,8 +16,8 @@ void matmul(const MatmulBlock& block) {
 }  // namespace
 
 const MatmulKernels& matmul_kernels() {
-    static constexpr MatmulKernels kernels{matmul, kTogether, pack_transposed, weight_gradient,
-                                           bias_gradient};
+    static constexpr MatmulKernels kernels{matmul,          kTogether,       kTileRows,
+                                           pack_transposed, weight_gradient, bias_gradient};
     return kernels;
 }
 
