@@ -301,7 +301,7 @@ void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*st
         const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
         append_chunks(i, segment.position, segment.rows, shape.group, chunks);
     }
-    thread_local AttentionScratch packed;
+    thread_local Scratch packed;
     const std::int64_t block_stride = shape.kv_heads * block_size(shape);
     float* const blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;

@@ -127,10 +127,10 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
     const std::int64_t value_dim = shape.value_dim;
     const std::int64_t block_size = (2 * head_dim + value_dim) * kKeyBlock;
     const std::int64_t block_stride = shape.kv_heads * block_size;
-    thread_local AttentionScratch packed;
+    thread_local Scratch packed;
     float* const blocks = packed.take(plan.blocks() * block_stride);
     const AttentionPlan& planned = plan;
-    thread_local AttentionScratch sums;
+    thread_local Scratch sums;
     HeadTotals keys{.rows = rows, .padded = round_up(head_dim, 16)};
     HeadTotals values{.rows = rows, .padded = round_up(value_dim, 16)};
     keys.data = sums.take(keys.size(args.heads) + values.size(args.heads));

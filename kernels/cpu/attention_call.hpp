@@ -7,8 +7,8 @@
 #include "kernels/attention.hpp"
 #include "kernels/cpu/attention_kernels.hpp"
 #include "kernels/cpu/attention_plan.hpp"
-#include "kernels/cpu/attention_scratch.hpp"
 #include "kernels/cpu/isa_choice.hpp"
+#include "kernels/cpu/scratch.hpp"
 #include "kernels/cpu/thread_team.hpp"
 #include "kernels/device.hpp"
 
@@ -21,8 +21,8 @@ template <class Element>
 }
 
 /// The working memory of the task that the calling thread runs.
-[[nodiscard]] inline AttentionScratch& task_scratch() {
-    thread_local AttentionScratch scratch;
+[[nodiscard]] inline Scratch& task_scratch() {
+    thread_local Scratch scratch;
     return scratch;
 }
 

@@ -1,8 +1,6 @@
 #include "kernels/cpu/matmul_call.hpp"
 
-#include <cstdlib>
-#include <memory>
-
+#include "kernels/cpu/scratch.hpp"
 #include "src/base/checked.hpp"
 #include "src/base/error.hpp"
 
@@ -30,22 +28,8 @@ void require_same(const char* op, const char* name, DType dtype, const char* oth
 }
 
 float* matmul_scratch(std::int64_t floats) {
-    struct Free {
-        void operator()(float* memory) const { std::free(memory); }
-    };
-    thread_local std::unique_ptr<float[], Free> memory;
-    thread_local std::int64_t size = 0;
-    if (floats > size) {
-        const std::int64_t bytes = round_up(floats * std::int64_t{sizeof(float)}, 4096);
-        memory.reset();
-        size = 0;
-        memory.reset(
-            static_cast<float*>(std::aligned_alloc(4096, static_cast<std::size_t>(bytes))));
-        if (!memory)
-            throw EnvironmentError(fmt::format("out of memory: {} bytes of scratch", bytes));
-        size = bytes / std::int64_t{sizeof(float)};
-    }
-    return memory.get();
+    thread_local Scratch scratch;
+    return scratch.take(floats);
 }
 
 std::int64_t wanted_tasks(std::int64_t work, int threads) {

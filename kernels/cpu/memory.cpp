@@ -1,67 +1,15 @@
 #include <immintrin.h>
-#include <sys/mman.h>
 
-#include <cstdlib>
 #include <cstring>
 
 #include "kernels/cpu/checked_heap.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/host_memory.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
 
-constexpr std::int64_t kAlignment = 64;
-constexpr std::int64_t kPage = 4096;
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;
-// From this size on memory is mapped by itself, so that what is given back is the system's at once
-// and the process is as large as what it holds.
-constexpr std::int64_t kMapped = std::int64_t{1} << 20;
-// From this size on it is aligned to huge pages and asks for them: packed weights are read in long
-// strides.
-constexpr std::int64_t kLarge = 2 * kHugePage;
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;  // half of what an address can name
-
-std::int64_t taken_bytes(std::int64_t bytes) {
-    return round_up(bytes, bytes >= kLarge ? kHugePage : bytes >= kMapped ? kPage : kAlignment);
-}
-
-std::byte* map(std::int64_t size) {
-    void* memory = ::mmap(nullptr, static_cast<std::size_t>(size), PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
-}
-
-void unmap(std::byte* from, std::int64_t size) {
-    if (size > 0) ::munmap(from, static_cast<std::size_t>(size));
-}
-
-std::byte* allocate_plain(std::int64_t bytes) {
-    const std::int64_t size = taken_bytes(bytes);
-    if (bytes < kMapped) {
-        return static_cast<std::byte*>(std::aligned_alloc(static_cast<std::size_t>(kAlignment),
-                                                          static_cast<std::size_t>(size)));
-    }
-    if (bytes < kLarge) return map(size);
-    std::byte* all = map(size + kHugePage);
-    if (all == nullptr) return nullptr;
-    const auto address = reinterpret_cast<std::uintptr_t>(all);
-    const auto before = round_up(static_cast<std::int64_t>(address), kHugePage) -
-                        static_cast<std::int64_t>(address);
-    std::byte* memory = all + before;
-    unmap(all, before);
-    unmap(memory + size, kHugePage - before);
-    // Advice only: where it is refused everything works with small pages.
-    ::madvise(memory, static_cast<std::size_t>(size), MADV_HUGEPAGE);
-    return memory;
-}
-
-void free_plain(std::byte* memory, std::int64_t bytes) {
-    if (bytes < kMapped) {
-        std::free(memory);
-    } else {
-        unmap(memory, taken_bytes(bytes));
-    }
-}
 
 /// From this size on what goes from or to the host goes past the caches. It is read much later (a
 /// checkpoint's copies, weights from a file), and a third of the traffic of an ordinary copy is the
@@ -108,7 +56,8 @@ std::byte* CpuDevice::allocate(std::int64_t bytes) {
     ensure(bytes >= 0, "allocate: {} bytes", bytes);
     if (bytes == 0) return nullptr;
     std::byte* memory = nullptr;
-    if (bytes <= kMostBytes) memory = checked_ ? checked_->allocate(bytes) : allocate_plain(bytes);
+    if (bytes <= kMostBytes)
+        memory = checked_ ? checked_->allocate(bytes) : take_host_memory(bytes);
     if (memory == nullptr) {
         throw EnvironmentError(
             fmt::format("out of memory: {} bytes wanted, {} in use by this device: use more ranks, "
@@ -126,13 +75,13 @@ void CpuDevice::free(std::byte* handle, std::int64_t bytes) noexcept {
     if (checked_) {
         checked_->free(handle, bytes);
     } else {
-        free_plain(handle, bytes);
+        give_back_host_memory(handle, bytes);
     }
     in_use_.fetch_sub(footprint(bytes), std::memory_order_relaxed);
 }
 
 std::int64_t CpuDevice::footprint(std::int64_t bytes) const {
-    return bytes < kMapped ? bytes : taken_bytes(bytes);
+    return bytes < kMappedBytes ? bytes : host_memory_taken(bytes);
 }
 
 std::int64_t CpuDevice::bytes_in_use() const {

@@ -49,6 +49,13 @@ float lane_dot(const Element* x, const Element* y, std::int64_t count) {
     return sum(sums);
 }
 
+/// Brings a head's part of a row near, which lies by itself: what is taken 64 rows later.
+template <class Element>
+HWY_INLINE void fetch(const Element* row, std::int64_t count) {
+    constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
+    for (std::int64_t d = 0; d < count; d += kLine) __builtin_prefetch(row + d, 0, 2);
+}
+
 /// p and ds of one row from its scores and dout.v; 0 from key `keys` on.
 template <class Element>
 void row_gradient(const AttentionHeadGradient<Element>& a, const Buffers& b, std::int64_t row,
@@ -149,7 +156,13 @@ void against_block(const AttentionHeadGradient<Element>& a, const Buffers& b, co
         multiply<Dot, false>(product);
     });
     for (std::int64_t r = 0; r < step.count; ++r) {
-        row_gradient(a, b, step.row + r, r, keys_of(step, r));
+        const std::int64_t row = step.row + r;
+        if (step.edge) {  // once for every row; behind a segment lies the next
+            fetch(a.q + (row + kBlock) * a.q_stride, a.head_dim);
+            fetch(a.dout + (row + kBlock) * a.dout_stride, a.value_dim);
+            fetch(a.out + (row + kBlock) * a.out_stride, a.value_dim);
+        }
+        row_gradient(a, b, row, r, keys_of(step, r));
     }
     Product product{.a = b.ds,
                     .a_row = kBlock,
