@@ -53,6 +53,7 @@ void pack_rows_of_x(const float* x, std::int64_t stride, std::int64_t tokens, st
 struct FloatOperands {
     using Term = Single;
     static constexpr int kBytes = 4;
+    static constexpr int kTokensATerm = 1;
     const float* dy;
     std::int64_t dy_stride;
     const float* x;
@@ -77,11 +78,9 @@ struct FloatOperands {
     /// Rows n … of dw, those of the tile at `next` being brought near meanwhile.
     [[nodiscard]] TileRows rows_of_dy(const Slice& slice, std::int64_t n, std::int64_t next,
                                       const float* packed) const {
-        if (packs_dy()) return packed_rows(slice, n, packed);
+        if (packs_dy()) return packed_rows(slice, n, next, packed);
         const float* first = dy + slice.first * dy_stride;
-        return {first + n,
-                dy_stride,
-                {reinterpret_cast<const char*>(first + next), dy_stride * kBytes, kPrefetchTerms}};
+        return {first + n, dy_stride, first + next};
     }
     [[nodiscard]] TileColumns columns_of_x(const Slice& slice, std::int64_t first,
                                            std::int64_t columns, float* to) const {

@@ -42,6 +42,7 @@ RANKWISE_INLINE void store_x(Elements first, Elements second, float* to) {
 struct PairOperands {
     using Term = Pair::Packed;
     static constexpr int kBytes = 2;
+    static constexpr int kTokensATerm = 2 / kTermsOfPair;
     const std::uint16_t* dy;
     std::int64_t dy_stride;
     const std::uint16_t* x;
@@ -80,9 +81,9 @@ struct PairOperands {
         }
     }
 
-    static TileRows rows_of_dy(const Slice& slice, std::int64_t n, std::int64_t /*next*/,
+    static TileRows rows_of_dy(const Slice& slice, std::int64_t n, std::int64_t next,
                                const float* packed) {
-        return packed_rows(slice, n, packed);
+        return packed_rows(slice, n, next, packed);
     }
     void pack_dy(const Slice& slice, std::int64_t n, float* to) const {
         const std::int64_t pitch = dy_pitch(slice.terms);

@@ -24,6 +24,7 @@ constexpr int kWidth = 16;
 constexpr int kTileRows = 8;    // most rows of a tile, and
 constexpr int kTilePanels = 3;  // panels of a tile of that many: 24 accumulators of 32 registers
 constexpr int kTogether = 3;    // panels that packed operands keep together
+constexpr bool kTermIsLong = true;  // twelve cycles: there is time to fetch some lines with each
 
 RANKWISE_INLINE Vec zero() {
     return _mm512_setzero_ps();
@@ -70,6 +71,7 @@ constexpr int kWidth = 8;
 constexpr int kTileRows = 6;
 constexpr int kTilePanels = 1;  // 12 accumulators of 16 registers
 constexpr int kTogether = 1;
+constexpr bool kTermIsLong = false;
 
 RANKWISE_INLINE Vec zero() {
     return _mm256_setzero_ps();
@@ -108,6 +110,7 @@ RANKWISE_INLINE Vec low_half(Vec v) {
 }
 #endif
 
+constexpr int kLine = 64;                // bytes
 constexpr int kUnits = kPanel / kWidth;  // registers of one row of one panel
 
 /// Accumulators of R rows and P panels; unit u lies in panel u / kUnits.
@@ -154,16 +157,25 @@ struct Pair {
 #endif
 };
 
+/// What accumulate() does besides with each term.
+struct Nothing {
+    void with_term(const float* /*b*/) const {}
+};
+
 /// c += a b over `count` terms. a: term k of row i at a[i * row_step + k * term_step]; b: term k of
 /// panel p at b[p * panel_stride + k * step].
-template <class Term, int R, int P>
+template <class Term, int R, int P, class Besides>
+requires requires(Besides besides) {
+    besides.with_term(nullptr);
+}
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::ptrdiff_t step,
-                                std::int64_t count) {
+                                std::int64_t count, Besides& besides) {
     constexpr int kU = P * kUnits;
 #pragma GCC unroll 4
     for (std::int64_t k = 0; k < count; ++k) {
+        besides.with_term(b);
         RANKWISE_UNROLL for (int word = 0; word < Term::kWords; ++word) {
             // The second half is read again: keeping it would cost the accumulators registers.
             if (word > 0) asm volatile("" : "+r"(b) : : "memory");
@@ -195,48 +207,72 @@ RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t ro
         }
         a += term_step;
         b += step;
+        // Else an address is kept for each row, for which eight rows leave too few registers.
+        if constexpr (R == 8) asm("" : "+r"(a));
     }
 }
 
-constexpr int kLine = 64;  // bytes
+// Memory to bring near while a tile is computed. Into the first-level cache, though it holds
+// little: what is fetched into the second alone disturbs the processor's own fetching there, which
+// is the faster of the two. A line or a few with every term, where tiles have the time for that;
+// the arithmetic waits behind many at once.
 
-/// Memory to bring near while a tile is computed: every kPrefetchTerms terms some pieces, each
-/// `step` bytes after the one before. Into the first-level cache, though it holds little: what is
-/// fetched into the second alone disturbs the processor's own fetching there, which is the faster
-/// of the two.
-struct Prefetch {
+/// A line with a term, `step` bytes after the one before; of fewer than 64 a line is asked for
+/// several times.
+struct Lines {
+    const char* next = nullptr;
+    std::ptrdiff_t step = 0;
+
+    void with_term(const float* /*b*/) {
+        _mm_prefetch(next, _MM_HINT_T0);
+        next += step;
+    }
+};
+
+/// What is read a little later itself, of P panels that lie together.
+template <int P>
+struct LittleLater {
+    static constexpr std::ptrdiff_t kDistance = 6144;  // bytes
+
+    void with_term(const float* b) const {
+        const char* later = reinterpret_cast<const char*>(b) + kDistance;
+        RANKWISE_UNROLL for (int at = 0; at < P * kPanel * 4; at += kLine) {
+            _mm_prefetch(later + at, _MM_HINT_T0);
+        }
+    }
+};
+
+/// Every kBurstTerms terms some pieces of kLines lines, each `step` bytes after the one before.
+template <int kLines>
+struct Bursts {
     const char* next = nullptr;
     std::ptrdiff_t step = kLine;
     std::int64_t pieces = 0;
-};
-constexpr int kPrefetchTerms = 16;
 
-/// Its next pieces, of Lines cache lines each.
-template <int Lines>
-RANKWISE_INLINE void fetch(Prefetch& prefetch) {
-    const char* next = prefetch.next;
-    for (std::int64_t piece = 0; piece < prefetch.pieces; ++piece, next += prefetch.step) {
-        RANKWISE_UNROLL for (int line = 0; line < Lines; ++line) {
-            _mm_prefetch(next + line * kLine, _MM_HINT_T0);
+    void fetch() {
+        for (std::int64_t piece = 0; piece < pieces; ++piece, next += step) {
+            RANKWISE_UNROLL for (int line = 0; line < kLines; ++line) {
+                _mm_prefetch(next + line * kLine, _MM_HINT_T0);
+            }
         }
     }
-    prefetch.next = next;
-}
+};
+constexpr int kBurstTerms = 16;
 
-/// accumulate(), with fetch_next() every kPrefetchTerms terms where it `fetches`.
-template <class Term, int R, int P, class FetchNext>
+template <class Term, int R, int P, int kLines>
 RANKWISE_INLINE void accumulate(Tile<R, P>& c, const float* a, std::ptrdiff_t row_step,
                                 std::ptrdiff_t term_step, const float* b,
                                 std::ptrdiff_t panel_stride, std::ptrdiff_t step,
-                                std::int64_t count, bool fetches, const FetchNext& fetch_next) {
-    for (; fetches && count >= kPrefetchTerms; count -= kPrefetchTerms) {
-        fetch_next();
+                                std::int64_t count, Bursts<kLines>& bursts) {
+    Nothing besides;
+    for (; bursts.pieces != 0 && count >= kBurstTerms; count -= kBurstTerms) {
+        bursts.fetch();
         accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step,
-                               std::int64_t{kPrefetchTerms});
-        a += kPrefetchTerms * term_step;
-        b += kPrefetchTerms * step;
+                               std::int64_t{kBurstTerms}, besides);
+        a += kBurstTerms * term_step;
+        b += kBurstTerms * step;
     }
-    accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step, count);
+    accumulate<Term, R, P>(c, a, row_step, term_step, b, panel_stride, step, count, besides);
 }
 
 /// Whether all lanes of a tile of P panels hold columns; otherwise masks cut what lies beyond, at
