@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <atomic>
 
 #include "kernels/attention.hpp"
 #include "kernels/cpu/attention_call.hpp"
@@ -7,9 +8,6 @@
 
 namespace rankwise::kernels::cpu {
 namespace {
-
-/// Rows a task when heads are added.
-constexpr std::int64_t kRowsAdded = 64;
 
 void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
     const std::int64_t rows = args.q.rows;
@@ -55,10 +53,6 @@ struct HeadOrder {
     }
 };
 
-void scale_by(float factor, std::int64_t count, float* x) {
-    for (std::int64_t i = 0; i < count; ++i) x[i] *= factor;
-}
-
 void accumulate(const float* from, std::int64_t count, float* to) {
     for (std::int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
@@ -72,20 +66,24 @@ void give(const float* from, std::int64_t count, std::uint16_t* to) {
 }
 
 /// The gradients of keys or values for each query head, [heads][rows][padded]: sums over segments,
-/// of keys not yet times scale.
+/// not yet times `scale`.
 struct HeadTotals {
     float* data = nullptr;
     std::int64_t rows = 0;
+    std::int64_t size = 0;  ///< of a head
     std::int64_t padded = 0;
+    float scale = 1.0F;
 
-    [[nodiscard]] std::int64_t size(std::int64_t heads) const { return heads * rows * padded; }
+    HeadTotals(std::int64_t of_rows, std::int64_t of_head, float times)
+        : rows(of_rows), size(of_head), padded(round_up(of_head, 16)), scale(times) {}
+    [[nodiscard]] std::int64_t floats(std::int64_t heads) const { return heads * rows * padded; }
     [[nodiscard]] float* at(std::int64_t head, std::int64_t row) const {
         return data + (head * rows + row) * padded;
     }
 };
 
 /// Adds what one segment gives to the keys of its path; the first to give anything is stored, not
-/// added.
+/// added, and has its own keys' there already.
 template <class Element>
 void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segment,
                  const AttentionHeadGradient<Element>& given, std::int64_t head,
@@ -93,19 +91,41 @@ void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segmen
     for (std::int64_t i = segment; i >= 0; i = segments[static_cast<std::size_t>(i)].parent) {
         const AttentionSegment& above = segments[static_cast<std::size_t>(i)];
         char& met_before = met[static_cast<std::size_t>(i)];
-        const auto give = [&](const float* part, const HeadTotals& totals) {
+        const auto add = [&](const float* part, const HeadTotals& totals) {
             const float* from = part + above.position * totals.padded;
             const std::int64_t count = above.rows * totals.padded;
             float* to = totals.at(head, above.row_begin);
             if (met_before != 0) {
                 accumulate(from, count, to);
-            } else {
+            } else if (i != segment) {
                 std::copy_n(from, count, to);
             }
         };
-        give(given.dk, keys);
-        give(given.dv, values);
+        add(given.dk, keys);
+        add(given.dv, values);
         met_before = 1;
+    }
+}
+
+/// The query heads of a KV head added, some rows of them: each times the scale, then in order.
+/// @param scratch  [group][padded]
+template <class Element>
+void add_heads(const HeadTotals& totals, const HeadOrder& order, std::int64_t kv_head,
+               std::int64_t group, Range rows, float* scratch, Element* to, std::int64_t stride) {
+    const auto index = static_cast<std::size_t>(kv_head);
+    const std::int64_t padded = totals.padded;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+        for (std::int64_t head = 0; head < group; ++head) {
+            const float* from = totals.at(kv_head * group + head, row);
+            float* scaled = scratch + head * padded;
+            for (std::int64_t i = 0; i < padded; ++i) scaled[i] = from[i] * totals.scale;
+        }
+        for (std::int64_t i = order.begin[index]; i < order.begin[index + 1]; ++i) {
+            const HeadSum& step = order.steps[static_cast<std::size_t>(i)];
+            accumulate(scratch + step.from * padded, padded, scratch + step.to * padded);
+        }
+        give(scratch + order.total[index] * padded, totals.size,
+             to + row * stride + kv_head * totals.size);
     }
 }
 
@@ -118,10 +138,12 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
         check_heads("segment_attention_backward", args.q, args.heads, args.kv_heads,
                     head_size(args.q, args.heads), head_size(args.out, args.heads));
     check(args, shape);
-    thread_local AttentionPlan plan;
-    plan_segments(args.segments, rows, plan);
-    thread_local HeadOrder order;
-    order.plan(args.head_order, shape);
+    thread_local AttentionPlan kept_plan;
+    plan_segments(args.segments, rows, kept_plan);
+    const AttentionPlan& plan = kept_plan;
+    thread_local HeadOrder kept_order;
+    kept_order.plan(args.head_order, shape);
+    const HeadOrder& order = kept_order;
 
     const std::int64_t head_dim = shape.head_dim;
     const std::int64_t value_dim = shape.value_dim;
@@ -129,15 +151,29 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
     const std::int64_t block_stride = shape.kv_heads * block_size;
     thread_local Scratch packed;
     float* const blocks = packed.take(plan.blocks() * block_stride);
-    const AttentionPlan& planned = plan;
     thread_local Scratch sums;
-    HeadTotals keys{.rows = rows, .padded = round_up(head_dim, 16)};
-    HeadTotals values{.rows = rows, .padded = round_up(value_dim, 16)};
-    keys.data = sums.take(keys.size(args.heads) + values.size(args.heads));
-    values.data = keys.data + keys.size(args.heads);
+    HeadTotals keys(rows, head_dim, args.scale);
+    HeadTotals values(rows, value_dim, 1.0F);
+    keys.data = sums.take(keys.floats(args.heads) + values.floats(args.heads));
+    values.data = keys.data + keys.floats(args.heads);
     const float* maximum = at(args.maximum);
     const float* denominator = at(args.denominator);
-    const std::int64_t bundles = std::ssize(planned.bundles) - 1;
+    const std::int64_t bundles = std::ssize(plan.bundles) - 1;
+    // Query heads of each bundle and KV head that are not done. Whoever does the last one adds them
+    // all, while they are in the caches.
+    thread_local std::vector<std::int64_t> kept_left;
+    kept_left.assign(static_cast<std::size_t>(bundles * shape.kv_heads), shape.group);
+    const std::span<std::int64_t> heads_left(kept_left);
+    const auto finish = [&](std::int64_t kv_head, Range bundle_rows) {
+        float* scratch = task_scratch().take(shape.group * std::max(keys.padded, values.padded));
+        with_elements(args.dk.dtype, [&]<class Element>(Element /*element*/) {
+            add_heads(keys, order, kv_head, shape.group, bundle_rows, scratch,
+                      elements<Element>(args.dk), args.dk.stride);
+            add_heads(values, order, kv_head, shape.group, bundle_rows, scratch,
+                      elements<Element>(args.dv), args.dv.stride);
+        });
+    };
+
     with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
         const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
         const auto* k = elements<Element>(args.k);
@@ -147,34 +183,39 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                                    .v = v + head * value_dim,
                                    .k_stride = args.k.stride,
                                    .v_stride = args.v.stride,
-                                   .rows = planned.block_rows.data() + block * kKeyBlock,
+                                   .rows = plan.block_rows.data() + block * kKeyBlock,
                                    .head_dim = head_dim,
                                    .value_dim = value_dim,
                                    .to = blocks + block * block_stride + head * block_size});
         };
-        run_for_heads(*team_, planned.blocks(), shape.kv_heads, pack);
+        run_for_heads(*team_, plan.blocks(), shape.kv_heads, pack);
 
         const auto* q = elements<Element>(args.q);
         const auto* out = elements<Element>(args.out);
         const auto* dout = elements<Element>(args.dout);
         auto* dq = elements<Element>(args.dq);
         team_->run(bundles * args.heads, [&](std::int64_t task) {
-            const auto bundle = static_cast<std::size_t>(task / args.heads);
+            const std::int64_t bundle = task / args.heads;
             const std::int64_t head = task % args.heads;
-            const Range members{planned.bundles[bundle], planned.bundles[bundle + 1]};
+            const std::int64_t kv_head = head / shape.group;
+            const auto index = static_cast<std::size_t>(bundle);
+            const Range members{plan.bundles[index], plan.bundles[index + 1]};
             std::int64_t longest = 0;
             for (std::int64_t i = members.begin; i < members.end; ++i) {
                 const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-                longest = std::max(longest, round_up(segment.position + segment.rows, kKeyBlock));
+                longest = std::max(longest, segment.position + segment.rows);
             }
             thread_local std::vector<char> met;
             met.assign(args.segments.size(), 0);
             float* scratch = task_scratch().take(longest * (keys.padded + values.padded) +
                                                  kernels.gradient_scratch(head_dim, value_dim));
+            float* dk = scratch;
+            float* dv = dk + longest * keys.padded;
             for (std::int64_t i = members.begin; i < members.end; ++i) {
                 const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
                 if (segment.rows == 0) continue;
                 const std::int64_t row = segment.row_begin;
+                const bool first = met[static_cast<std::size_t>(i)] == 0;
                 const AttentionHeadGradient<Element> gradient{
                     .q = q + row * args.q.stride + head * head_dim,
                     .out = out + row * args.out.stride + head * value_dim,
@@ -190,47 +231,27 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
                     .maximum = maximum + row * args.heads + head,
                     .denominator = denominator + row * args.heads + head,
                     .statistics_stride = args.heads,
-                    .blocks = blocks + head / shape.group * block_size,
+                    .blocks = blocks + kv_head * block_size,
                     .block_stride = block_stride,
-                    .table = planned.table(i),
+                    .table = plan.table(i),
                     .dq = dq + row * args.dq.stride + head * head_dim,
                     .dq_stride = args.dq.stride,
-                    .dk = scratch,
-                    .dv = scratch + longest * keys.padded,
-                    .scratch = scratch + longest * (keys.padded + values.padded)};
+                    .dk = dk,
+                    .dv = dv,
+                    .own_dk = first ? keys.at(head, row) : dk + segment.position * keys.padded,
+                    .own_dv = first ? values.at(head, row) : dv + segment.position * values.padded,
+                    .scratch = dv + longest * values.padded};
                 kernels.gradient(gradient);
                 add_to_path(args.segments, i, gradient, head, keys, values, met);
             }
+            std::atomic_ref left(
+                heads_left[static_cast<std::size_t>(bundle * shape.kv_heads + kv_head)]);
+            if (left.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+            const AttentionSegment& leading =
+                args.segments[static_cast<std::size_t>(members.begin)];
+            const AttentionSegment& root = args.segments[static_cast<std::size_t>(members.end - 1)];
+            finish(kv_head, {leading.row_begin, root.row_begin + root.rows});
         });
-    });
-
-    const HeadOrder& ordered = order;
-    with_elements(args.dk.dtype, [&]<class Element>(Element /*element*/) {
-        const auto finish = [&](std::int64_t part, std::int64_t kv_head) {
-            const Range range = intersect({part * kRowsAdded, (part + 1) * kRowsAdded}, {0, rows});
-            const std::int64_t first = kv_head * shape.group;
-            for (std::int64_t head = 0; head < shape.group; ++head) {
-                scale_by(args.scale, range.size() * keys.padded,
-                         keys.at(first + head, range.begin));
-            }
-            const auto index = static_cast<std::size_t>(kv_head);
-            const auto add_heads = [&](const HeadTotals& totals, std::int64_t size,
-                                       const Matrix& to) {
-                for (std::int64_t i = ordered.begin[index]; i < ordered.begin[index + 1]; ++i) {
-                    const HeadSum& step = ordered.steps[static_cast<std::size_t>(i)];
-                    accumulate(totals.at(first + step.from, range.begin),
-                               range.size() * totals.padded,
-                               totals.at(first + step.to, range.begin));
-                }
-                for (std::int64_t row = range.begin; row < range.end; ++row) {
-                    give(totals.at(first + ordered.total[index], row), size,
-                         elements<Element>(to) + row * to.stride + kv_head * size);
-                }
-            };
-            add_heads(keys, head_dim, args.dk);
-            add_heads(values, value_dim, args.dv);
-        };
-        run_for_heads(*team_, ceil_div(rows, kRowsAdded), shape.kv_heads, finish);
     });
 }
 

@@ -92,11 +92,13 @@ struct AttentionHeadGradient {
     const std::int32_t* table = nullptr;
     Element* dq = nullptr;  ///< row r: dq + r * dq_stride; finished
     std::int64_t dq_stride = 0;
-    /// Sums over the rows for the keys at positions [0, position + rows), from zero, not yet times
-    /// scale: position p: dk + p * head_dim rounded up to 16, dv + p * value_dim rounded up to 16.
-    /// Room for whole blocks.
+    /// Sums over the rows for the keys before `position`, from zero, not yet times scale: position
+    /// p: dk + p * head_dim rounded up to 16, dv + p * value_dim rounded up to 16.
     float* dk = nullptr;
     float* dv = nullptr;
+    /// The same for the rows' own keys, from position `position` on.
+    float* own_dk = nullptr;
+    float* own_dv = nullptr;
     float* scratch = nullptr;  ///< gradient_scratch() floats, aligned to 64 bytes
 };
 

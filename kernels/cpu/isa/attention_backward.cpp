@@ -106,7 +106,11 @@ void key_gradients(const AttentionHeadGradient<Element>& a, const Buffers& b, co
                    std::int64_t key) {
     const std::int64_t keys = keys_of(step, step.count - 1);
     const std::int64_t piece = step.edge ? kEdge : kBlock;
-    for (std::int64_t j = 0; j < keys; j += piece) {
+    const std::int64_t own = a.position - key;  // the first of the rows' own keys
+    for (std::int64_t j = 0, count = 0; j < keys; j += count) {
+        count = keys - j < piece ? keys - j : piece;
+        if (j < own && own < j + count) count = own - j;
+        const bool are_own = j >= own;
         // Rows before these keys have p = ds = 0 for them. They come first, so they would add ±0 to
         // sums that are +0.
         const std::int64_t skipped = step.edge && j > step.offset ? j - step.offset : 0;
@@ -115,16 +119,17 @@ void key_gradients(const AttentionHeadGradient<Element>& a, const Buffers& b, co
                         .a_step = kBlock,
                         .b = b.dout + skipped * b.value_padded,
                         .b_step = b.value_padded,
-                        .c = a.dv + (key + j) * b.value_padded,
+                        .c = are_own ? a.own_dv + (j - own) * b.value_padded
+                                     : a.dv + (key + j) * b.value_padded,
                         .c_row = b.value_padded,
-                        .rows = keys - j < piece ? keys - j : piece,
+                        .rows = count,
                         .columns = a.value_dim,
                         .steps = step.count - skipped};
         multiply<FloatRows, kResume>(product);
         product.a = b.ds + skipped * kBlock + j;
         product.b = b.q + skipped * b.padded;
         product.b_step = b.padded;
-        product.c = a.dk + (key + j) * b.padded;
+        product.c = are_own ? a.own_dk + (j - own) * b.padded : a.dk + (key + j) * b.padded;
         product.c_row = b.padded;
         product.columns = a.head_dim;
         multiply<FloatRows, kResume>(product);
