@@ -55,7 +55,7 @@ void CpuDevice::swiglu_backward(const SwigluBackwardArgs& args, Stream& /*stream
                 const Element* gate = gate_up + t * args.gate_up.stride;
                 Element* dgate = dgate_up + t * args.dgate_up.stride;
                 kernels.swiglu_backward(gate, gate + size, dout + t * args.dout.stride, dgate,
-                                        dgate + size, size);
+                                        dgate + size, size, args.gate_up.stride);
             }
         });
     });

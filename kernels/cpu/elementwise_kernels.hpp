@@ -10,9 +10,10 @@ template <class Element>
 struct ElementwiseKernels {
     /// out[i] = silu(gate[i]) * up[i].
     void (*swiglu)(const Element* gate, const Element* up, Element* out, std::int64_t count);
-    /// dgate and dup may be gate and up.
+    /// dgate and dup may be gate and up. What lies `next` elements behind gate and up is brought
+    /// near.
     void (*swiglu_backward)(const Element* gate, const Element* up, const Element* dout,
-                            Element* dgate, Element* dup, std::int64_t count);
+                            Element* dgate, Element* dup, std::int64_t count, std::int64_t next);
     /// to[i] = to[i] + from[i].
     void (*add)(const Element* from, Element* to, std::int64_t count);
     /// to[i] = to[i] + from[i], which is rounded first.

@@ -28,6 +28,7 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
     const float* cosine = at(args.cosine);
     const float* sine = at(args.sine);
     with_elements(args.x.dtype, [&]<class Element>(Element /*element*/) {
+        constexpr std::int64_t kRowsAhead = 2;
         const RopeKernels<Element>& kernels =
             has_avx512(isa_) ? avx512::rope_kernels<Element>() : avx2::rope_kernels<Element>();
         auto* x = elements<Element>(args.x);
@@ -44,7 +45,7 @@ void CpuDevice::rope(const RopeArgs& args, Stream& /*stream*/) {
                     }
                 }
                 kernels.rotate(row, args.heads, args.head_dim, cosine + position * half,
-                               sine + position * half, args.inverse);
+                               sine + position * half, args.inverse, kRowsAhead * args.x.stride);
             }
         });
     });

@@ -51,7 +51,7 @@ float lane_dot(const Element* x, const Element* y, std::int64_t count) {
 
 /// Brings a head's part of a row near, which lies by itself: what is taken 64 rows later.
 template <class Element>
-HWY_INLINE void fetch(const Element* row, std::int64_t count) {
+HWY_INLINE void fetch_later(const Element* row, std::int64_t count) {
     constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
     for (std::int64_t d = 0; d < count; d += kLine) __builtin_prefetch(row + d, 0, 2);
 }
@@ -163,9 +163,9 @@ void against_block(const AttentionHeadGradient<Element>& a, const Buffers& b, co
     for (std::int64_t r = 0; r < step.count; ++r) {
         const std::int64_t row = step.row + r;
         if (step.edge) {  // once for every row; behind a segment lies the next
-            fetch(a.q + (row + kBlock) * a.q_stride, a.head_dim);
-            fetch(a.dout + (row + kBlock) * a.dout_stride, a.value_dim);
-            fetch(a.out + (row + kBlock) * a.out_stride, a.value_dim);
+            fetch_later(a.q + (row + kBlock) * a.q_stride, a.head_dim);
+            fetch_later(a.dout + (row + kBlock) * a.dout_stride, a.value_dim);
+            fetch_later(a.out + (row + kBlock) * a.out_stride, a.value_dim);
         }
         row_gradient(a, b, row, r, keys_of(step, r));
     }

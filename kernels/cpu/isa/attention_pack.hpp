@@ -53,7 +53,8 @@ HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const st
     }
 }
 
-/// to [64 / width][size][width]: column j is row rows[j]; width is a multiple of 8.
+/// to [64 / width][size][width]: column j is row rows[j]; width is a multiple of 8. The next
+/// head's, which is packed next, is brought near.
 template <class Element>
 HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std::int64_t* rows,
                              std::int64_t size, std::int64_t width, float* to) {
@@ -62,6 +63,8 @@ HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std
         std::int64_t d = 0;
         for (; d + 8 <= size; d += 8) {
             transpose_8x8(from + d, stride, rows + j, panel + d * width, width);
+            if (d % 16 != 0) continue;
+            for (std::int64_t i = 0; i < 8; ++i) fetch(from + rows[j + i] * stride + size + d);
         }
         for (; d < size; ++d) {
             for (std::int64_t i = 0; i < 8; ++i) {

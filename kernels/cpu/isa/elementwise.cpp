@@ -16,12 +16,14 @@ void swiglu(const Element* gate, const Element* up, Element* out, std::int64_t c
 
 template <class Element>
 void swiglu_backward(const Element* gate, const Element* up, const Element* dout, Element* dgate,
-                     Element* dup, std::int64_t count) {
+                     Element* dup, std::int64_t count, std::int64_t next) {
     const F16 one = set(1.0F);
     each_sixteen(count, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
         const F16 a = lanes.load(gate + i);
         const F16 b = lanes.load(up + i);
         const F16 d = lanes.load(dout + i);
+        fetch(gate + next + i);
+        fetch(up + next + i);
         const F16 s = one / (one + exp(-a));
         lanes.store(d * b * (s * fma(a, one - s, one)), dgate + i);
         lanes.store(d * (a * s), dup + i);

@@ -429,6 +429,13 @@ HWY_INLINE void store_first(F16 a, std::uint16_t* to, std::int64_t count) {
     for (std::int64_t i = 0; i < count && i < kLanes; ++i) to[i] = elements[i];
 }
 
+/// Brings the line of an address near, which need not be anything's. For rows that come from
+/// memory: the processor's own fetching ends with every page.
+template <class Element>
+HWY_INLINE void fetch(const Element* address) {
+    __builtin_prefetch(address);
+}
+
 // Loops over arrays. Elements are floats or bf16.
 
 struct WholeLanes {

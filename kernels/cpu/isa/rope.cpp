@@ -7,10 +7,12 @@ namespace {
 
 template <class Element>
 void rotate(Element* x, std::int64_t heads, std::int64_t head_dim, const float* cosine,
-            const float* sine, bool inverse) {
+            const float* sine, bool inverse, std::int64_t next) {
     const std::int64_t half = head_dim / 2;
     for (std::int64_t h = 0; h < heads; ++h, x += head_dim) {
         each_sixteen(half, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
+            fetch(x + next + i);
+            fetch(x + next + half + i);
             const F16 c = lanes.load(cosine + i);
             const F16 s = inverse ? -lanes.load(sine + i) : lanes.load(sine + i);
             const F16 a = lanes.load(x + i);
