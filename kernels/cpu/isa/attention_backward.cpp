@@ -20,12 +20,25 @@ struct Buffers {
     std::int64_t value_padded;  // of values
 };
 
+/// Blocks of rows that meet a block of keys one after the other, where keys, values and their
+/// gradients come from memory.
+constexpr std::int64_t kTogether = 4;
+constexpr std::int64_t kManyKeys = 1024;
+
+/// Floats of the buffers of one block of rows: the first three and the last.
+std::int64_t own_floats(std::int64_t padded, std::int64_t value_padded) {
+    return kBlock * (2 * padded + value_padded + 1);
+}
+
+/// Those of the index-th of kTogether blocks; p and ds are the same of all.
 template <class Element>
-Buffers carve(const AttentionHeadGradient<Element>& a) {
+Buffers carve(const AttentionHeadGradient<Element>& a, std::int64_t index) {
     Buffers b{};
     b.padded = round_up_16(a.head_dim);
     b.value_padded = round_up_16(a.value_dim);
-    float* next = a.scratch;
+    b.p = a.scratch;
+    b.ds = b.p + kBlock * kBlock;
+    float* next = b.ds + kBlock * kBlock + index * own_floats(b.padded, b.value_padded);
     const auto take = [&next](std::int64_t floats) {
         float* taken = next;
         next += floats;
@@ -34,8 +47,6 @@ Buffers carve(const AttentionHeadGradient<Element>& a) {
     b.q = take(kBlock * b.padded);
     b.dout = take(kBlock * b.value_padded);
     b.dq = take(kBlock * b.padded);
-    b.p = take(kBlock * kBlock);
-    b.ds = take(kBlock * kBlock);
     b.dot = take(kBlock);
     return b;
 }
@@ -84,8 +95,8 @@ struct Step {
     std::int64_t row;
     std::int64_t count;
     std::int64_t offset;
-    bool edge;        // the block that holds the rows' own keys
-    bool first_keys;  // no block of rows has met these keys yet
+    bool edge = false;        // the block that holds the rows' own keys
+    bool first_keys = false;  // no block of rows has met these keys yet
 };
 
 std::int64_t keys_of(const Step& step, std::int64_t r) {
@@ -198,49 +209,78 @@ void against_block(const AttentionHeadGradient<Element>& a, const Buffers& b, co
     }
 }
 
+/// A block of rows on its way through the keys.
+struct RowBlock {
+    Step step;
+    std::int64_t own_key = 0;  ///< the last block of keys
+    Buffers buffers;
+};
+
+/// Takes in its rows.
+template <class Element>
+void begin(const AttentionHeadGradient<Element>& a, const RowBlock& block) {
+    const Buffers& b = block.buffers;
+    for (std::int64_t r = 0; r < block.step.count; ++r) {
+        const std::int64_t row = block.step.row + r;
+        const Element* dout = a.dout + row * a.dout_stride;
+        copy(a.q + row * a.q_stride, a.head_dim, b.q + r * b.padded);
+        copy(dout, a.value_dim, b.dout + r * b.value_padded);
+        b.dot[r] = lane_dot(dout, a.out + row * a.out_stride, a.value_dim);
+        for (std::int64_t d = 0; d < b.padded; d += kLanes) {
+            store(zero(), b.dq + r * b.padded + d);
+        }
+    }
+}
+
+/// Gives the gradients of its queries.
+template <class Element>
+void finish(const AttentionHeadGradient<Element>& a, const RowBlock& block) {
+    const Buffers& b = block.buffers;
+    const F16 scale = set(a.scale);
+    for (std::int64_t r = 0; r < block.step.count; ++r) {
+        const float* total = b.dq + r * b.padded;
+        Element* dq = a.dq + (block.step.row + r) * a.dq_stride;
+        each_sixteen(a.head_dim, [&](std::int64_t d, auto lanes) RANKWISE_INLINE {
+            lanes.store(load(total + d) * scale, dq + d);
+        });
+    }
+}
+
 }  // namespace
 
 std::int64_t attention_gradient_scratch(std::int64_t head_dim, std::int64_t value_dim) {
-    return kBlock * (2 * round_up_16(head_dim) + round_up_16(value_dim)) + 2 * kBlock * kBlock +
-           kBlock;
+    return 2 * kBlock * kBlock +
+           kTogether * own_floats(round_up_16(head_dim), round_up_16(value_dim));
 }
 
 template <class Element>
 void attention_gradient(const AttentionHeadGradient<Element>& a) {
-    const Buffers b = carve(a);
     const std::int64_t end = a.position + a.rows;
+    const std::int64_t together = end > kManyKeys ? kTogether : 1;
     for (std::int64_t position = a.position; position < end;) {
-        const std::int64_t own_key = position / kBlock * kBlock;
-        const std::int64_t next = own_key + kBlock < end ? own_key + kBlock : end;
-        Step step{.row = position - a.position,
-                  .count = next - position,
-                  .offset = position - own_key,
-                  .edge = false,
-                  .first_keys = false};
-        for (std::int64_t r = 0; r < step.count; ++r) {
-            const std::int64_t row = step.row + r;
-            copy(a.q + row * a.q_stride, a.head_dim, b.q + r * b.padded);
-            copy(a.dout + row * a.dout_stride, a.value_dim, b.dout + r * b.value_padded);
-            b.dot[r] =
-                lane_dot(a.dout + row * a.dout_stride, a.out + row * a.out_stride, a.value_dim);
-            for (std::int64_t d = 0; d < b.padded; d += kLanes) {
-                store(zero(), b.dq + r * b.padded + d);
+        RowBlock blocks[kTogether];
+        std::int64_t count = 0;
+        for (; count < together && position < end; ++count) {
+            RowBlock& block = blocks[count];
+            block.own_key = position / kBlock * kBlock;
+            const std::int64_t next = block.own_key + kBlock < end ? block.own_key + kBlock : end;
+            block.step = {.row = position - a.position,
+                          .count = next - position,
+                          .offset = position - block.own_key};
+            block.buffers = carve(a, count);
+            begin(a, block);
+            position = next;
+        }
+        for (std::int64_t key = 0; key <= blocks[count - 1].own_key; key += kBlock) {
+            for (std::int64_t i = 0; i < count; ++i) {
+                if (key > blocks[i].own_key) continue;
+                Step step = blocks[i].step;
+                step.edge = key == blocks[i].own_key;
+                step.first_keys = step.edge || step.row == 0;
+                against_block(a, blocks[i].buffers, step, key);
             }
         }
-        for (std::int64_t key = 0; key <= own_key; key += kBlock) {
-            step.edge = key == own_key;
-            step.first_keys = step.edge || position == a.position;
-            against_block(a, b, step, key);
-        }
-        const F16 scale = set(a.scale);
-        for (std::int64_t r = 0; r < step.count; ++r) {
-            const float* total = b.dq + r * b.padded;
-            Element* dq = a.dq + (step.row + r) * a.dq_stride;
-            each_sixteen(a.head_dim, [&](std::int64_t d, auto lanes) RANKWISE_INLINE {
-                lanes.store(load(total + d) * scale, dq + d);
-            });
-        }
-        position = next;
+        for (std::int64_t i = 0; i < count; ++i) finish(a, blocks[i]);
     }
 }
 

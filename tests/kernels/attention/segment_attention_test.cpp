@@ -72,6 +72,24 @@ TEST_P(SegmentAttention, GradientsEqualTheLoopsInExactOrder) {
     }
 }
 
+TEST_P(SegmentAttention, GradientsOfLongSegmentsEqualTheLoopsInExactOrder) {
+    // So many keys that several blocks of rows meet them together; a sample that begins and ends
+    // inside a block, one after a long prompt, and one with too few rows for that.
+    const auto segments = segments_of({{1500, 3}, {300, 3}, {2, 3}, {1030, -1}});
+    const AttentionShape shape{2, 1, 8};
+    static const Expected c = [&] {
+        Expected made{shape, random_attention_input(shape, rows_of(segments), 11), {}, {}};
+        made.forward = reference::attention(shape, made.in, segments);
+        made.gradients = reference::attention_gradients(shape, made.in, made.forward, segments,
+                                                        head_order_of(shape));
+        return made;
+    }();
+    const auto found = run_backward(device, shape, c.in, c.forward, segments, head_order_of(shape));
+    EXPECT_EQ(first_difference(found.dq, c.gradients.dq), "");
+    EXPECT_EQ(first_difference(found.dk, c.gradients.dk), "");
+    EXPECT_EQ(first_difference(found.dv, c.gradients.dv), "");
+}
+
 TEST_P(SegmentAttention, GradientsOfKeysAndValuesAreRoundedOnlyWhereTheirSumIsWhole) {
     for (const Expected& c : expected_of_shapes()) {
         const auto found = run_backward(device, c.shape, c.in, c.forward, varied_segments(),

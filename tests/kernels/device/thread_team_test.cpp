@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <limits>
 #include <mutex>
 #include <set>
@@ -43,6 +44,18 @@ TEST_P(ThreadTeamTest, AThreadThatFellAsleepWakesForTheNextLoop) {
         team.run(100, [&](std::int64_t i) { sum += static_cast<int>(i); });
         EXPECT_EQ(sum, 4950);
     }
+}
+
+TEST_P(ThreadTeamTest, ThreadsWithoutWorkLeaveTheirCores) {
+    const auto cpu_s = [] {
+        timespec time{};
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+        return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+    };
+    team.run(64, [](std::int64_t) {});
+    const double before = cpu_s();
+    std::this_thread::sleep_for(std::chrono::milliseconds(500));
+    EXPECT_LT(cpu_s() - before, 0.25);  // one that does not would take 0.5
 }
 
 TEST_P(ThreadTeamTest, AllThreadsTakePart) {
