@@ -138,6 +138,7 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
         check_heads("segment_attention_backward", args.q, args.heads, args.kv_heads,
                     head_size(args.q, args.heads), head_size(args.out, args.heads));
     check(args, shape);
+    // Kept by the calling thread, whose tasks other threads run: they see its own by reference.
     thread_local AttentionPlan kept_plan;
     plan_segments(args.segments, rows, kept_plan);
     const AttentionPlan& plan = kept_plan;

@@ -144,16 +144,13 @@ void CpuDevice::matmul(const MatmulArgs& args, Stream&) {
     }
     const std::int64_t tasks = wanted_tasks(
         args.y.rows * panels * kPanel * std::max<std::int64_t>(terms, 1), team_->threads());
-    const std::int64_t tile_rows = matmul_kernels(isa_).tile_rows;
-    const std::int64_t row_groups = ceil_div(args.y.rows, tile_rows);
+    const TileSplit rows(isa_, args.y.rows);
     const bool by_rows = args.y.rows >= std::max(kManyRows, kRowsOfTask * tasks);
-    const std::int64_t parts = std::min(tasks, by_rows ? row_groups : panels);
+    const std::int64_t parts = std::min(tasks, by_rows ? rows.tiles() : panels);
     team_->run(parts, [&](std::int64_t part) {
         Bf16MatmulBlock block = whole;
         if (by_rows) {
-            const Range groups = split(row_groups, parts, part);
-            take_rows(block, intersect({groups.begin * tile_rows, groups.end * tile_rows},
-                                       {0, args.y.rows}));
+            take_rows(block, rows.rows_of(parts, part));
         } else {
             take_panels(block, split(panels, parts, part));
         }

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/isa_choice.hpp"
 #include "kernels/cpu/matmul_kernels.hpp"
+#include "src/base/checked.hpp"
 #include "src/base/dtype.hpp"
 
 namespace rankwise::kernels::cpu {
@@ -32,5 +33,19 @@ void require_same(const char* op, const char* name, DType dtype, const char* oth
 
 /// Into how many tasks an op of `work` multiply-adds is split, if it can be.
 [[nodiscard]] std::int64_t wanted_tasks(std::int64_t work, int threads);
+
+/// Rows [0, count) as whole tiles of the instruction set, dealt to tasks.
+struct TileSplit {
+    std::int64_t count = 0;
+    std::int64_t tile_rows = 1;
+
+    TileSplit(Isa isa, std::int64_t rows) : count(rows), tile_rows(matmul_kernels(isa).tile_rows) {}
+    [[nodiscard]] std::int64_t tiles() const { return ceil_div(count, tile_rows); }
+    /// Rows of the part-th of `parts` parts, of about as many tiles each; the last tile may be cut.
+    [[nodiscard]] Range rows_of(std::int64_t parts, std::int64_t part) const {
+        const Range tile = split(tiles(), parts, part);
+        return intersect({tile.begin * tile_rows, tile.end * tile_rows}, {0, count});
+    }
+};
 
 }  // namespace rankwise::kernels::cpu

@@ -45,16 +45,13 @@ void CpuDevice::weight_gradient(const WeightGradientArgs& args, Stream&) {
         whole.x = floats(args.x);
     }
     // Rows of dw in blocks of at most kGradientRows, as many blocks for each thread.
-    const std::int64_t tile_rows = matmul_kernels(isa_).tile_rows;
-    const std::int64_t row_groups = ceil_div(outputs, tile_rows);
+    const TileSplit split(isa_, outputs);
     const std::int64_t share =
         wanted_tasks(tokens * outputs * args.dw.cols, team_->threads()) > 1 ? team_->threads() : 1;
-    const std::int64_t parts =
-        std::min(row_groups, round_up(ceil_div(row_groups, kGradientRows / tile_rows), share));
+    const std::int64_t parts = std::min(
+        split.tiles(), round_up(ceil_div(split.tiles(), kGradientRows / split.tile_rows), share));
     team_->run(parts, [&](std::int64_t part) {
-        const Range groups = split(row_groups, parts, part);
-        const Range rows =
-            intersect({groups.begin * tile_rows, groups.end * tile_rows}, {0, outputs});
+        const Range rows = split.rows_of(parts, part);
         GradientBlock block = whole;
         block.dw += rows.begin * whole.dw_stride;
         block.n = rows.size();

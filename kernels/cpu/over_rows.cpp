@@ -20,13 +20,12 @@ void CpuDevice::over_rows(std::int64_t count, FunctionRef<void(Range)> work) {
         work({0, count});
         return;
     }
-    const std::int64_t tile_rows = matmul_kernels(isa_).tile_rows;
-    const std::int64_t groups = ceil_div(count, tile_rows);
-    const std::int64_t blocks = round_up(ceil_div(groups, kBlockRows / tile_rows), threads);
+    const TileSplit rows(isa_, count);
+    const std::int64_t blocks =
+        round_up(ceil_div(rows.tiles(), kBlockRows / rows.tile_rows), threads);
     team_->run(blocks, [&](std::int64_t block) {
-        const Range part = split(groups, blocks, block);
-        if (part.empty()) return;
-        work(intersect({part.begin * tile_rows, part.end * tile_rows}, {0, count}));
+        const Range part = rows.rows_of(blocks, block);
+        if (!part.empty()) work(part);
     });
 }
 

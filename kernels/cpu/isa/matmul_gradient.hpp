@@ -96,11 +96,14 @@ void tile(const TileWork& work) {
 }
 
 using TileFunction = void (*)(const TileWork& work);
-/// Tiles by panels - 1 and rows - 1. The columns of x of P panels lie in so many lines of a row.
-template <class Operands, int P>
-constexpr int kColumnLines = (P * kPanel * Operands::kBytes + kLine - 1) / kLine + 1;
+/// The most lines of a row that the columns of x of some panels lie in.
+template <class Operands>
+constexpr int column_lines(int panels) {
+    return (panels * kPanel * Operands::kBytes + kLine - 1) / kLine + 1;
+}
+/// Tiles by panels - 1 and rows - 1.
 template <class Operands, int R, int P>
-constexpr TileFunction kTile = tile<typename Operands::Term, R, P, kColumnLines<Operands, P>>;
+constexpr TileFunction kTile = tile<typename Operands::Term, R, P, column_lines<Operands>(P)>;
 template <class Operands>
 constexpr TileFunction kTiles[kTilePanels][kTileRows] = {
 #ifdef __AVX512F__
@@ -164,7 +167,7 @@ class NextGroup {
           tokens_(slice.tokens),
           bursts_(slice.terms / kBurstTerms),
           tiles_((rows + kTileRows - 1) / kTileRows),
-          lines_(is ? (panels * kPanel * Operands::kBytes + kLine - 1) / kLine + 1 : 0) {}
+          lines_(is ? column_lines<Operands>(panels) : 0) {}
 
     /// Lines with terms: the last tiles take one line each, of every row or, where a term has two,
     /// of every second. In bursts: so many rows a tile, until all are there.

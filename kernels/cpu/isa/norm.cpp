@@ -54,38 +54,41 @@ void backward(const Element* dy, const Element* x, const float* weight, const fl
     }
 }
 
+/// sums[i] = sum over rows of dy x r, of kWide times sixteen columns side by side.
+template <int kWide, class Element, class Lanes>
+HWY_INLINE void column_sums(const Element* dy, std::int64_t dy_stride, const Element* x,
+                            std::int64_t x_stride, const float* inv_rms, std::int64_t rows,
+                            std::int64_t groups, Lanes lanes, float* sums) {
+    F16 total[kWide];
+    for (F16& sum : total) sum = zero();
+    for (std::int64_t t = 0; t < rows; ++t, dy += dy_stride, x += x_stride) {
+        const F16 r = set(inv_rms[t * groups]);
+#pragma GCC unroll 4
+        for (int w = 0; w < kWide; ++w) {
+            const F16 normalised = lanes.load(x + w * kLanes) * r;
+            total[w] = fma(lanes.load(dy + w * kLanes), normalised, total[w]);
+        }
+    }
+    for (int w = 0; w < kWide; ++w) lanes.store(total[w], sums + w * kLanes);
+}
+
 template <class Element>
 void weight_gradient(const Element* dy, std::int64_t dy_stride, const Element* x,
                      std::int64_t x_stride, const float* inv_rms, std::int64_t rows,
                      std::int64_t groups, std::int64_t size, float* sums) {
     constexpr int kWide = 4;  // as many sums as an addition takes cycles, and lines side by side
     for (std::int64_t g = 0; g < groups; ++g) {
+        const auto columns = [&]<int kSums>(std::int64_t first, auto lanes) RANKWISE_INLINE {
+            const std::int64_t column = g * size + first;
+            column_sums<kSums>(dy + column, dy_stride, x + column, x_stride, inv_rms + g, rows,
+                               groups, lanes, sums + column);
+        };
         std::int64_t first = 0;
         for (; first + kWide * kLanes <= size; first += kWide * kLanes) {
-            const std::int64_t column = g * size + first;
-            F16 total[kWide];
-            for (F16& sum : total) sum = zero();
-            for (std::int64_t t = 0; t < rows; ++t) {
-                const F16 inv = set(inv_rms[t * groups + g]);
-                const Element* x_row = x + t * x_stride + column;
-                const Element* dy_row = dy + t * dy_stride + column;
-#pragma GCC unroll 4
-                for (int w = 0; w < kWide; ++w) {
-                    const F16 normalised = load(x_row + w * kLanes) * inv;
-                    total[w] = fma(load(dy_row + w * kLanes), normalised, total[w]);
-                }
-            }
-            for (int w = 0; w < kWide; ++w) store(total[w], sums + column + w * kLanes);
+            columns.template operator()<kWide>(first, WholeLanes{});
         }
         each_sixteen(size - first, [&](std::int64_t i, auto lanes) RANKWISE_INLINE {
-            const std::int64_t column = g * size + first + i;
-            F16 total = zero();
-            for (std::int64_t t = 0; t < rows; ++t) {
-                const F16 normalised =
-                    lanes.load(x + t * x_stride + column) * set(inv_rms[t * groups + g]);
-                total = fma(lanes.load(dy + t * dy_stride + column), normalised, total);
-            }
-            lanes.store(total, sums + column);
+            columns.template operator()<1>(first + i, lanes);
         });
     }
 }
