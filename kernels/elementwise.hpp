@@ -30,6 +30,13 @@ struct AddArgs {
     Matrix to;
 };
 
+/// to = ((to + from[0]) + from[1]) + …, f32, one rounding a step: what several add() in a row give,
+/// while `to` is read and written once.
+struct AddInOrderArgs {
+    std::span<const DeviceSpan<const float>> from;  ///< host; each as long as `to`
+    DeviceSpan<float> to;
+};
+
 /// to = from, rounded to the type of `to`.
 struct RoundArgs {
     ConstMatrix from;  ///< f32
@@ -64,6 +71,7 @@ class ElementwiseOps {
     virtual void swiglu(const SwigluArgs& args, Stream& stream) = 0;
     virtual void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) = 0;
     virtual void add(const AddArgs& args, Stream& stream) = 0;
+    virtual void add_in_order(const AddInOrderArgs& args, Stream& stream) = 0;
     virtual void round(const RoundArgs& args, Stream& stream) = 0;
     virtual void fill(const FillArgs& args, Stream& stream) = 0;
     virtual void gather_rows(const GatherRowsArgs& args, Stream& stream) = 0;

@@ -58,6 +58,7 @@ class PlanDevice final : public Device {
     void swiglu(const SwigluArgs&, Stream&) override {}
     void swiglu_backward(const SwigluBackwardArgs&, Stream&) override {}
     void add(const AddArgs&, Stream&) override {}
+    void add_in_order(const AddInOrderArgs&, Stream&) override {}
     void round(const RoundArgs&, Stream&) override {}
     void fill(const FillArgs&, Stream&) override {}
     void gather_rows(const GatherRowsArgs&, Stream&) override {}

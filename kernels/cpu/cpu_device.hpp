@@ -62,6 +62,7 @@ class CpuDevice final : public Device {
     void swiglu(const SwigluArgs& args, Stream& stream) override;
     void swiglu_backward(const SwigluBackwardArgs& args, Stream& stream) override;
     void add(const AddArgs& args, Stream& stream) override;
+    void add_in_order(const AddInOrderArgs& args, Stream& stream) override;
     void round(const RoundArgs& args, Stream& stream) override;
     void fill(const FillArgs& args, Stream& stream) override;
     void gather_rows(const GatherRowsArgs& args, Stream& stream) override;

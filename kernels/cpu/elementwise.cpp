@@ -83,6 +83,26 @@ void CpuDevice::add(const AddArgs& args, Stream& /*stream*/) {
     });
 }
 
+void CpuDevice::add_in_order(const AddInOrderArgs& args, Stream& /*stream*/) {
+    const std::int64_t count = args.to.size();
+    for (const DeviceSpan<const float> from : args.from) {
+        ensure(from.size() == count, "add_in_order: {} elements to add to {}", from.size(), count);
+    }
+    // A piece of `to` stays in the nearest cache until all is added to it.
+    constexpr std::int64_t kPiece = 2048;
+    const ElementwiseKernels<float>& kernels = kernels_of<float>(isa_);
+    float* to = at(args.to);
+    for_row_ranges(*team_, ceil_div(count, kPiece), (std::ssize(args.from) + 2) * kPiece,
+                   [&](Range pieces) {
+                       for (std::int64_t piece = pieces.begin; piece < pieces.end; ++piece) {
+                           const std::int64_t begin = piece * kPiece;
+                           const std::int64_t size = std::min(kPiece, count - begin);
+                           for (const DeviceSpan<const float> from : args.from)
+                               kernels.add(at(from) + begin, to + begin, size);
+                       }
+                   });
+}
+
 void CpuDevice::round(const RoundArgs& args, Stream& /*stream*/) {
     const std::int64_t rows = args.to.rows;
     const std::int64_t cols = args.to.cols;

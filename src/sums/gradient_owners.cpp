@@ -21,6 +21,10 @@ std::int64_t group_size(const parallel::ShardMap& owners, int rank,
     return size;
 }
 
+/// Floats a rank from which on a parameter is gathered by itself, where it lies: its bytes then
+/// take longer than one more message, and copying them to and fro is saved.
+constexpr std::int64_t kFloatsOfItsOwn = std::int64_t{64} * 1024;
+
 GradientOwners::ServedLookup own_chunk(const GradientOwners::Lookup& own) {
     return [&own](ParameterId id, int /*chunk*/) { return own(id); };
 }
@@ -76,54 +80,70 @@ GradientOwners::Flight GradientOwners::send(std::string_view label,
         return chunks;
     };
     const std::vector<int> own_chunks = chunks_of(self);
+    // To and from others: a rank's own rows do not travel.
     std::vector<std::int64_t> send_counts(static_cast<std::size_t>(ranks), 0);
     std::vector<std::int64_t> receive_counts(static_cast<std::size_t>(ranks), 0);
-    Flight flight{.parameters = {parameters.begin(), parameters.end()}};
-    for (int rank = 0; rank < ranks; ++rank) {
-        const auto at = static_cast<std::size_t>(rank);
-        // Ranks that are as far from the first that they serve hold the same parameters.
-        if (rank % served != self % served) continue;
-        send_counts[at] = std::ssize(own_chunks) * group_size(owners_, rank, parameters);
-        const std::int64_t chunks = std::ssize(chunks_of(rank));
-        receive_counts[at] = chunks * mine;
-        flight.chunks += chunks;
-    }
-    const DeviceSpan<float> send = take(sent_, total_of(send_counts));
-    flight.received = take(received_, total_of(receive_counts));
-    std::int64_t at = 0;
+    // Ranks that are as far from the first that they serve hold the same parameters.
     for (int rank = self % served; rank < ranks; rank += served) {
+        if (rank == self) continue;
+        const auto at = static_cast<std::size_t>(rank);
+        send_counts[at] = std::ssize(own_chunks) * group_size(owners_, rank, parameters);
+        receive_counts[at] = std::ssize(chunks_of(rank)) * mine;
+    }
+    const std::int64_t incoming = total_of(receive_counts);
+    const std::int64_t kept = std::ssize(own_chunks) * mine;
+    const DeviceSpan<float> sent = take(sent_, total_of(send_counts));
+    const DeviceSpan<float> all = take(received_, incoming + kept);
+    const DeviceSpan<float> received = all.subspan(0, incoming);
+    const DeviceSpan<float> own_rows = all.subspan(incoming, kept);
+    const auto copy_rows_of = [&](int rank, DeviceSpan<float> to) {
+        std::int64_t at = 0;
         for (const int chunk : own_chunks) {
             for (const ParameterId id : parameters) {
                 const auto piece = owners_.piece(rank, id);
                 if (!piece) continue;
                 tools_.device.copy(bytes_of(own(id, chunk).row_range(piece->rows)),
-                                   cast_span<std::byte>(send.subspan(at, piece->size)),
+                                   cast_span<std::byte>(to.subspan(at, piece->size)),
                                    tools_.stream);
                 at += piece->size;
             }
         }
+    };
+    Flight flight{.parameters = {parameters.begin(), parameters.end()}};
+    std::int64_t sent_at = 0;
+    std::int64_t received_at = 0;
+    for (int rank = self % served; rank < ranks; rank += served) {
+        const std::int64_t to = send_counts[static_cast<std::size_t>(rank)];
+        const std::int64_t from = receive_counts[static_cast<std::size_t>(rank)];
+        copy_rows_of(rank, rank == self ? own_rows : sent.subspan(sent_at, to));
+        const DeviceSpan<float> chunks =
+            rank == self ? own_rows : received.subspan(received_at, from);
+        for (std::int64_t at = 0; at < chunks.size(); at += mine)
+            flight.chunks.emplace_back(chunks.subspan(at, mine));
+        sent_at += to;
+        received_at += from;
     }
-    flight.arrival = data_.start_all_to_all_v(label, wire(tools_, send), send_counts,
-                                              wire(tools_, flight.received), receive_counts);
+    flight.arrival = data_.start_all_to_all_v(label, wire(tools_, sent), send_counts,
+                                              wire(tools_, received), receive_counts);
     return flight;
 }
 
 void GradientOwners::add(Flight& flight) {
     flight.arrival.wait();
-    const std::int64_t mine = group_size(owners_, data_.rank(), flight.parameters);
     // Ascending ranks of a wave are ascending chunks, and so are those that a rank serves.
-    for (std::int64_t chunk = 0; chunk < flight.chunks; ++chunk) {
-        std::int64_t at = mine * (break_order_ ? flight.chunks - 1 - chunk : chunk);
-        for (const ParameterId id : flight.parameters) {
-            const auto piece = owners_.piece(data_.rank(), id);
-            if (!piece) continue;
-            const Matrix to = total(*piece);
-            tools_.device.add(
-                {.from = Matrix(flight.received.subspan(at, piece->size), to.rows, to.cols),
-                 .to = to},
-                tools_.stream);
-            at += piece->size;
-        }
+    if (break_order_) std::ranges::reverse(flight.chunks);
+    std::vector<DeviceSpan<const float>> from(flight.chunks.size());
+    std::int64_t at = 0;
+    for (const ParameterId id : flight.parameters) {
+        const auto piece = owners_.piece(data_.rank(), id);
+        if (!piece) continue;
+        std::ranges::transform(flight.chunks, from.begin(), [&](DeviceSpan<const float> chunk) {
+            return chunk.subspan(at, piece->size);
+        });
+        tools_.device.add_in_order(
+            {.from = from, .to = totals_.span().subspan(piece->offset, piece->size)},
+            tools_.stream);
+        at += piece->size;
     }
 }
 
@@ -304,14 +324,35 @@ void GradientOwners::receive_rows(parallel::Communicator& pipeline, int from,
 void all_gather_rows(Tools tools, parallel::Communicator& data, std::string_view label,
                      const parallel::ShardMap& owners, std::span<const ParameterId> parameters,
                      const std::function<Matrix(ParameterId)>& whole) {
-    all_gather_rows_among(tools, data, label, owners, 1, parameters, whole);
+    if (data.size() == 1) return;
+    std::vector<ParameterId> small;
+    std::vector<std::int64_t> counts(static_cast<std::size_t>(data.size()));
+    for (const ParameterId id : parameters) {
+        const Matrix matrix = whole(id);
+        const std::int64_t elements = matrix.rows * matrix.cols;
+        if (elements < kFloatsOfItsOwn * data.size()) {
+            small.push_back(id);
+            continue;
+        }
+        // Ranks own rows in ascending order, so that what they gather lies in place.
+        std::ranges::fill(counts, 0);
+        std::int64_t mine = 0;
+        for (const parallel::ShardPiece& piece : owners.owners(id)) {
+            counts[static_cast<std::size_t>(piece.rank)] = piece.size;
+            if (piece.rank < data.rank()) mine += piece.size;
+        }
+        const auto all = cast_span<float>(bytes_of(matrix));
+        const auto own = all.subspan(mine, counts[static_cast<std::size_t>(data.rank())]);
+        data.all_gather_v(label, wire(tools, own), wire(tools, all), counts);
+    }
+    all_gather_rows_among(tools, data, label, owners, 1, small, whole);
 }
 
 void all_gather_rows_among(Tools tools, parallel::Communicator& data, std::string_view label,
                            const parallel::ShardMap& owners, int stride,
                            std::span<const ParameterId> parameters,
                            const std::function<Matrix(ParameterId)>& whole) {
-    if (data.size() == 1) return;
+    if (data.size() == 1 || parameters.empty()) return;
     const kernels::Arena::Scope scope(tools.arena);
     std::vector<std::int64_t> counts(static_cast<std::size_t>(data.size()), 0);
     std::vector<std::int64_t> sent(counts.size(), 0);

@@ -92,8 +92,8 @@ class GradientOwners {
     /// Gradients of a wave on their way to this rank.
     struct Flight {
         std::vector<ParameterId> parameters;
-        std::int64_t chunks = 0;  ///< that contribute
-        DeviceSpan<float> received;
+        /// Of each chunk that contributes, ascending: the rows that this rank owns.
+        std::vector<DeviceSpan<const float>> chunks;
         parallel::Request arrival;
     };
     using Take = std::function<DeviceSpan<float>(kernels::DeviceBuffer<float>&, std::int64_t)>;

@@ -78,6 +78,7 @@ class ForwardingDevice : public kernels::Device {
         own_.swiglu_backward(a, s);
     }
     void add(const kernels::AddArgs& a, S& s) override { own_.add(a, s); }
+    void add_in_order(const kernels::AddInOrderArgs& a, S& s) override { own_.add_in_order(a, s); }
     void fill(const kernels::FillArgs& a, S& s) override { own_.fill(a, s); }
     void gating(const kernels::GatingArgs& a, S& s) override { own_.gating(a, s); }
     void gating_backward(const kernels::GatingBackwardArgs& a, S& s) override {

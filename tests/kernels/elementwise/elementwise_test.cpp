@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
 #include "tests/support/devices.hpp"
@@ -132,6 +133,30 @@ TEST_P(ElementwiseTest, AddRoundsOnceAnElement) {
     }
 }
 
+TEST_P(ElementwiseTest, AddInOrderIsSeveralAddsInARow) {
+    for (const std::int64_t count : {1, 17, 2048, 5000, 70000}) {
+        std::vector<std::vector<float>> values;
+        std::vector<kernels::DeviceBuffer<float>> buffers;
+        for (unsigned seed = 0; seed < 5; ++seed) {
+            values.push_back(random_floats(count, seed));
+            // Of very different sizes, so that another order gives other bits.
+            for (float& value : values.back())
+                value = std::ldexp(value, 4 * static_cast<int>(seed));
+            buffers.push_back(device.put(values.back()));
+        }
+        auto expected = values.back();
+        std::vector<DeviceSpan<const float>> from;
+        for (std::size_t source = 0; source + 1 < values.size(); ++source) {
+            from.emplace_back(buffers[source].span());
+            for (std::size_t i = 0; i < expected.size(); ++i) expected[i] += values[source][i];
+        }
+        device->add_in_order({.from = from, .to = buffers.back().span()}, device.stream());
+        EXPECT_EQ(device.get(buffers.back()), expected) << count;
+        device->add_in_order({.from = {}, .to = buffers.back().span()}, device.stream());
+        EXPECT_EQ(device.get(buffers.back()), expected) << count;
+    }
+}
+
 TEST_P(ElementwiseTest, FillKeepsToItsColumns) {
     const auto to = device.put(std::vector<float>(200 * 40, 1.0F));
     std::vector<float> expected(200 * 40, 1.0F);
@@ -220,6 +245,10 @@ TEST_P(ElementwiseTest, WhatDoesNotFitIsRefusedByName) {
         InternalError, "dgate_up is 4 x 4, expected 4 x 8");
     EXPECT_THROW_WITH(device->add({.from = half, .to = good}, stream), InternalError,
                       "add: from is 4 x 4, expected 4 x 8");
+    const std::vector<DeviceSpan<const float>> sources = {buffer.span(),
+                                                          buffer.span().subspan(0, 63)};
+    EXPECT_THROW_WITH(device->add_in_order({.from = sources, .to = buffer.span()}, stream),
+                      InternalError, "add_in_order: 63 elements to add to 64");
     const std::vector<std::int64_t> rows = {0, 1, 2, 4};
     EXPECT_THROW_WITH(device->gather_rows({.from = good, .rows = rows, .to = good}, stream),
                       InternalError, "gather_rows: row 4 of 4");

@@ -4,44 +4,17 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <random>
 
 #include "parallel/thread_world.hpp"
 #include "src/base/tree_sum.hpp"
-#include "tests/support/devices.hpp"
 #include "tests/support/traffic.hpp"
+#include "tests/unit/sums/rank.hpp"
 
 namespace rankwise::sums {
 namespace {
 
 using kernels::Matrix;
 using parallel::Communicator;
-using Values = std::vector<float>;
-
-struct Rank {
-    Rank() : device({"plain", {.threads = 1}}), arena(*device) {}
-    Tools tools() { return {*device, device.stream(), arena}; }
-    Matrix matrix(const Values& values, std::int64_t rows, std::int64_t cols) {
-        const DeviceSpan<float> span = arena.take<float>(rows * cols);
-        device->upload(std::span<const float>(values), span, device.stream());
-        return {span, rows, cols};
-    }
-    Values values(Matrix matrix) {
-        return device.get(DeviceSpan<const float>(reinterpret_cast<const float*>(matrix.handle),
-                                                  matrix.rows * matrix.cols));
-    }
-    test::DeviceUnderTest device;
-    kernels::Arena arena;
-};
-
-/// Numbers of very different sizes, so that every other order gives other bits.
-Values numbers(std::int64_t count, unsigned seed) {
-    std::mt19937 random(seed);
-    std::normal_distribution<float> normal;
-    Values values(static_cast<std::size_t>(count));
-    for (float& value : values) value = normal(random) * std::exp2f(4.0F * normal(random));
-    return values;
-}
 
 struct Case {
     std::vector<int> radices;  ///< over the ranks
