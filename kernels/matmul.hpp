@@ -80,8 +80,9 @@ class MatmulOps {
     /// Bytes of a packed weight.
     [[nodiscard]] virtual std::int64_t packed_bytes(const PackSpec& spec) const = 0;
     /// Packs matrices stacked by rows (q over k over v; gate over up), f32 or bf16, all with the
-    /// same columns; f32 is rounded to nearest even where the spec has bf16.
-    /// @throws InternalError if their sizes do not match the spec.
+    /// same columns; f32 is rounded to nearest even where the spec has bf16. `to` begins at a
+    /// multiple of 64 bytes.
+    /// @throws InternalError if that, or a size that the spec gives, does not hold.
     virtual void pack(const PackSpec& spec, PackSide side, std::span<const ConstMatrix> stacked,
                       DeviceSpan<std::byte> to, Stream& stream) = 0;
     virtual void matmul(const MatmulArgs& args, Stream& stream) = 0;

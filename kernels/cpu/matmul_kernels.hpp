@@ -148,9 +148,10 @@ struct MatmulKernels {
     std::int64_t panels_together = 1;  ///< of packed operands, those of bf16 too
     std::int64_t tile_rows = 1;        ///< rows of a whole tile, of bf16 too
     /// Packs rows [0, rows) of `from` as columns of one panel: to[k * step + row] = from[row *
-    /// stride + k], k < count; rows < kPanel leaves the others zero.
+    /// stride + k], k < count; rows < kPanel leaves the others zero. `past_caches`: `to` is
+    /// aligned to 64 bytes, and whoever calls sees to it that others may read it (a fence).
     void (*pack_transposed)(const float* from, std::int64_t stride, std::int64_t rows,
-                            std::int64_t count, float* to, std::int64_t step);
+                            std::int64_t count, float* to, std::int64_t step, bool past_caches);
     void (*weight_gradient)(const GradientBlock& block);
     /// db[n] (+)= sum over t ascending of dy[t * stride + n], from zero, for n in [0, columns).
     void (*bias_gradient)(const float* dy, std::int64_t rows, std::int64_t stride, float* db,

@@ -1,3 +1,5 @@
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -52,8 +54,16 @@ void copy_rounded(const Bf16PackKernels& kernels, const StackedRow& row, Range r
 /// Terms that a task spreads over all panels.
 constexpr std::int64_t kTermsATask = 16;
 
+/// From this size on a packed weight goes past the caches: its model is too large for them, and a
+/// third of the traffic of ordinary stores is the old contents of the lines that are written.
+constexpr std::int64_t kPastCaches = std::int64_t{1} << 20;
+
 /// One term of a panel: the first kPanel of `left` floats, zeros beyond the last.
-void copy_panel(const float* from, std::int64_t left, float* to) {
+void copy_panel(const float* from, std::int64_t left, float* to, bool past_caches) {
+    if (left >= kPanel && past_caches) {
+        for (int i = 0; i < kPanel; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+        return;
+    }
     if (left >= kPanel) {
         std::memcpy(to, from, kPanel * sizeof(float));  // of a size known here: no call
         return;
@@ -78,7 +88,8 @@ class Packing {
           runs_(runs),
           kernels_(matmul_kernels(isa)),
           bf16_(bf16_pack_kernels(isa)),
-          to_(to) {}
+          to_(to),
+          past_caches_(panels() * kPanel * terms_ * std::int64_t{sizeof(float)} >= kPastCaches) {}
 
     [[nodiscard]] std::int64_t terms() const { return terms_; }
     [[nodiscard]] std::int64_t panels() const { return ceil_div(columns_, kPanel); }
@@ -136,7 +147,7 @@ class Packing {
             from = widened;
         }
         each_panel(term, [&](std::int64_t p, float* to) {
-            copy_panel(from + p * kPanel, columns_ - p * kPanel, to);
+            copy_panel(from + p * kPanel, columns_ - p * kPanel, to, past_caches_);
         });
     }
     /// Rows `index` and, unless the run ends with that, the next.
@@ -164,7 +175,7 @@ class Packing {
                 if (run.count % 2 != 0) *to_row++ = 0;
             }
         }
-        kernels_.pack_transposed(rows, terms_, count, terms_, panel, step);
+        kernels_.pack_transposed(rows, terms_, count, terms_, panel, step, past_caches_);
     }
     /// Rows of one fp32 matrix where they lie; others are brought together first.
     void transpose_rows(std::int64_t first, std::int64_t count, float* panel,
@@ -182,7 +193,8 @@ class Packing {
             stride = inputs_;
         }
         for (const ElementRun& run : runs_) {
-            kernels_.pack_transposed(from + run.first, stride, count, run.count, panel, step);
+            kernels_.pack_transposed(from + run.first, stride, count, run.count, panel, step,
+                                     past_caches_);
             panel += run.count * step;
         }
     }
@@ -194,6 +206,7 @@ class Packing {
     const MatmulKernels& kernels_;
     const Bf16PackKernels& bf16_;
     float* to_;
+    bool past_caches_;
 };
 
 }  // namespace
@@ -222,6 +235,9 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
            spec.columns, columns);
     ensure(to.size() == packed_bytes(spec), "pack: {} bytes given for a packed weight of {}",
            to.size(), packed_bytes(spec));
+    ensure(reinterpret_cast<std::uintptr_t>(to.handle()) % 64 == 0,
+           "pack: a packed weight begins {} bytes behind a multiple of 64",
+           reinterpret_cast<std::uintptr_t>(to.handle()) % 64);
     thread_local std::vector<MatmulRun> plan;
     thread_local std::vector<ElementRun> elements;
     plan_elements(spec, plan, elements);
@@ -239,9 +255,13 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
     if (side == PackSide::inputs) {
         team_->run(ceil_div(packing.terms(), kTermsATask), [&](std::int64_t task) {
             packing.put_terms({task * kTermsATask, (task + 1) * kTermsATask});
+            _mm_sfence();  // what went past the caches is seen before the task counts as done
         });
     } else {
-        team_->run(packing.panels(), [&](std::int64_t p) { packing.put_panel(p); });
+        team_->run(packing.panels(), [&](std::int64_t p) {
+            packing.put_panel(p);
+            _mm_sfence();
+        });
     }
 }
 

@@ -246,6 +246,44 @@ TEST_P(MatmulTest, StackedWeightsServeBothDirections) {
     }
 }
 
+TEST_P(MatmulTest, WeightsOfMoreThanAMebibyteServeBothDirections) {
+    // Packed past the caches, but for what a whole line is too long for: 530 is 33 panels and 2
+    // columns, 502 is 62 times eight and 6.
+    constexpr std::int64_t kOutputs = 530;
+    constexpr std::int64_t kInputs = 502;
+    const auto w = random_values(kOutputs * kInputs, 1);
+    const auto buffer = device.put(w);
+    const ConstMatrix stacked(buffer.span(), kOutputs, kInputs);
+    const auto check = [&](PackSide side, std::int64_t columns, std::int64_t terms,
+                           std::int64_t column_step, std::int64_t term_step) {
+        constexpr std::int64_t kRows = 3;
+        const PackSpec spec{DType::f32, columns, Contraction::straight(terms)};
+        auto packed = device.make<std::byte>(device->packed_bytes(spec));
+        ASSERT_GT(packed.span().size(), 1 << 20);
+        device->pack(spec, side, {&stacked, 1}, packed.span(), device.stream());
+        const auto x = random_values(kRows * terms, 2);
+        const auto x_device = device.put(x);
+        const auto y_device = device.make<float>(kRows * columns);
+        device->matmul({{x_device.span(), kRows, terms},
+                        {&spec, packed.span()},
+                        {y_device.span(), kRows, columns},
+                        {},
+                        Output::store},
+                       device.stream());
+        const auto y = device.get(y_device);
+        for (std::int64_t m = 0; m < kRows; ++m) {
+            for (std::int64_t n = 0; n < columns; ++n) {
+                ASSERT_EQ(y[static_cast<std::size_t>(m * columns + n)],
+                          reference_dot(spec.contraction, x.data() + m * terms,
+                                        w.data() + n * column_step, term_step))
+                    << m << ' ' << n;
+            }
+        }
+    };
+    check(PackSide::outputs, kOutputs, kInputs, kInputs, 1);
+    check(PackSide::inputs, kInputs, kOutputs, 1, kInputs);
+}
+
 TEST_P(MatmulTest, Bf16WeightsAreWidenedExactlyWhenTheyArePacked) {
     constexpr std::int64_t kRows = 21;
     constexpr std::int64_t kInputs = 19;
