@@ -5,41 +5,17 @@
 #include <type_traits>
 
 #include "kernels/cpu/attention_call.hpp"
+#include "kernels/cpu/attention_chunks.hpp"
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
 
-/// Rows of one segment or run that are attended to together; or runs of one row each that share a
-/// beginning: `forks` of them, from `source` on in a list of forks.
-struct Chunk {
-    std::int32_t source = 0;
-    std::int64_t row = 0;  ///< inside the source
-    std::int64_t rows = 0;
-    std::int64_t forks = 0;
-    std::int64_t shared = 0;  ///< positions, of forks
-};
-
-/// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
-constexpr std::int64_t kChunkPairs = 48;
-/// The same behind so many keys that those come from memory, which each chunk reads once.
-constexpr std::int64_t kManyKeys = 8192;
-constexpr std::int64_t kChunkPairsOfMany = 192;
 /// Tasks that forks are split into, where one prompt has them all.
 constexpr std::int64_t kTasksAThread = 4;
 /// Rows a task when rows are only moved: few, so that a thread writes the keys that it reads next.
 constexpr std::int64_t kRowsMoved = 8;
-
-void append_chunks(std::int64_t source, std::int64_t position, std::int64_t rows,
-                   std::int64_t group, std::vector<Chunk>& chunks) {
-    for (std::int64_t row = 0; row < rows;) {
-        const std::int64_t pairs = position + row < kManyKeys ? kChunkPairs : kChunkPairsOfMany;
-        const std::int64_t most = std::max<std::int64_t>(1, pairs / group);
-        chunks.push_back({narrow<std::int32_t>(source), row, std::min(most, rows - row)});
-        row += most;
-    }
-}
 
 /// Runs from `first` on that share a beginning, one row each; 1: it is alone.
 std::int64_t count_forks(std::span<const PagedRun> runs, std::int64_t first) {
@@ -124,37 +100,6 @@ void check_runs(const PagedAttentionArgs& args) {
         row = range.end;
     }
     ensure(row == args.q.rows, "paged_attention: the runs cover {} rows of {}", row, args.q.rows);
-}
-
-/// Elements of one head's part of a block.
-std::int64_t block_size(const HeadShape& shape) {
-    return (shape.head_dim + shape.value_dim) * kKeyBlock;
-}
-
-/// A KV head of an op's operands, from row 0 on, whose blocks stand in those of all heads; its
-/// scratch memory is still to be given.
-template <class Element, class Block, class Args>
-AttentionHead<Element, Block> head_of(const HeadShape& shape, std::int64_t head, const Args& args,
-                                      const Element* q, Element* out, const Block* blocks,
-                                      std::int64_t block_stride) {
-    const std::int64_t first = head * shape.group;
-    return {.q = q + first * shape.head_dim,
-            .q_stride = args.q.stride,
-            .out = out + first * shape.value_dim,
-            .out_stride = args.out.stride,
-            .group = shape.group,
-            .head_dim = shape.head_dim,
-            .value_dim = shape.value_dim,
-            .scale = args.scale,
-            .blocks = blocks + head * block_size(shape),
-            .block_stride = block_stride};
-}
-
-/// From row `row` on.
-template <class Element, class Block>
-void to_row(AttentionHead<Element, Block>& head, std::int64_t row) {
-    head.q += row * head.q_stride;
-    head.out += row * head.out_stride;
 }
 
 /// A key into its place among those of a page: pairs of bf16 elements stay together.
@@ -254,7 +199,8 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
             const std::int64_t pairs = std::max(chunk.rows, chunk.forks) * shape.group;
-            auto kv_head = head_of(shape, head, args, q, out, base, pages.page_elements());
+            auto kv_head = head_of(shape, head, args, q, out, base + head * block_size(shape),
+                                   pages.page_elements());
             kv_head.scratch =
                 task_scratch().take(kernels.rows_scratch(pairs, shape.head_dim, shape.value_dim));
             if (chunk.forks > 0) {
@@ -270,78 +216,6 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
                                   .rows = chunk.rows,
                                   .position = run.position + chunk.row,
                                   .table = args.page_table.data() + run.page_begin});
-        };
-        run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
-    });
-}
-
-void CpuDevice::segment_attention(const SegmentAttentionArgs& args, Stream& /*stream*/) {
-    const std::int64_t rows = args.q.rows;
-    const HeadShape shape =
-        check_heads("segment_attention", args.q, args.heads, args.kv_heads,
-                    head_size(args.q, args.heads), head_size(args.out, args.heads));
-    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
-        check_operand("segment_attention", what, matrix, args.q.dtype, rows, cols);
-    };
-    shaped("q", args.q, args.heads * shape.head_dim);
-    shaped("k", args.k, args.kv_heads * shape.head_dim);
-    shaped("v", args.v, args.kv_heads * shape.value_dim);
-    shaped("out", args.out, args.heads * shape.value_dim);
-    const bool statistics = !args.maximum.empty() || !args.denominator.empty();
-    ensure(!statistics || (args.maximum.size() == rows * args.heads &&
-                           args.denominator.size() == rows * args.heads),
-           "segment_attention: {} maxima and {} denominators, expected {} or none",
-           args.maximum.size(), args.denominator.size(), rows * args.heads);
-
-    thread_local AttentionPlan plan;
-    plan_segments(args.segments, rows, plan);
-    thread_local std::vector<Chunk> chunks;
-    chunks.clear();
-    for (std::int64_t i = 0; i < std::ssize(args.segments); ++i) {
-        const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-        append_chunks(i, segment.position, segment.rows, shape.group, chunks);
-    }
-    thread_local Scratch packed;
-    const std::int64_t block_stride = shape.kv_heads * block_size(shape);
-    float* const blocks = packed.take(plan.blocks() * block_stride);
-    const AttentionPlan& planned = plan;
-    const std::span<const Chunk> work(chunks);
-    with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
-        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
-        const auto* k = elements<Element>(args.k);
-        const auto* v = elements<Element>(args.v);
-        const auto pack = [&](std::int64_t block, std::int64_t head) {
-            kernels.pack_forward({.k = k + head * shape.head_dim,
-                                  .v = v + head * shape.value_dim,
-                                  .k_stride = args.k.stride,
-                                  .v_stride = args.v.stride,
-                                  .rows = planned.block_rows.data() + block * kKeyBlock,
-                                  .head_dim = shape.head_dim,
-                                  .value_dim = shape.value_dim,
-                                  .to = blocks + block * block_stride + head * block_size(shape)});
-        };
-        run_for_heads(*team_, planned.blocks(), shape.kv_heads, pack);
-
-        const auto* q = elements<Element>(args.q);
-        auto* out = elements<Element>(args.out);
-        float* maximum = statistics ? at(args.maximum) : nullptr;
-        float* denominator = statistics ? at(args.denominator) : nullptr;
-        const auto attend = [&](std::int64_t i, std::int64_t head) {
-            const Chunk& chunk = work[static_cast<std::size_t>(i)];
-            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(chunk.source)];
-            const std::int64_t row = segment.row_begin + chunk.row;
-            const std::int64_t statistic = row * args.heads + head * shape.group;
-            auto kv_head = head_of<Element, float>(shape, head, args, q, out, blocks, block_stride);
-            kv_head.scratch = task_scratch().take(
-                kernels.rows_scratch(chunk.rows * shape.group, shape.head_dim, shape.value_dim));
-            to_row(kv_head, row);
-            kernels.attend({.head = kv_head,
-                            .rows = chunk.rows,
-                            .position = segment.position + chunk.row,
-                            .table = planned.table(chunk.source),
-                            .maximum = statistics ? maximum + statistic : nullptr,
-                            .denominator = statistics ? denominator + statistic : nullptr,
-                            .statistics_stride = args.heads});
         };
         run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);
     });

@@ -42,6 +42,11 @@ struct HeadOrder {
     std::vector<std::int64_t> begin;  ///< KV head h: steps [begin[h], begin[h + 1])
     std::vector<std::int64_t> total;  ///< the head that holds the total in the end
 
+    [[nodiscard]] std::span<const HeadSum> steps_of(std::int64_t kv_head) const {
+        const auto at = static_cast<std::size_t>(kv_head);
+        return std::span(steps).subspan(static_cast<std::size_t>(begin[at]),
+                                        static_cast<std::size_t>(begin[at + 1] - begin[at]));
+    }
     void plan(const Contraction& order, const HeadShape& shape) {
         steps.clear();
         begin.assign(1, 0);
@@ -65,69 +70,257 @@ void give(const float* from, std::int64_t count, std::uint16_t* to) {
     std::transform(from, from + count, to, bf16_from_float);
 }
 
-/// The gradients of keys or values for each query head, [heads][rows][padded]: sums over segments,
-/// not yet times `scale`.
-struct HeadTotals {
+/// Gradients of keys or values, rows of `padded` floats for each query head.
+struct HeadRows {
     float* data = nullptr;
-    std::int64_t rows = 0;
-    std::int64_t size = 0;  ///< of a head
-    std::int64_t padded = 0;
-    float scale = 1.0F;
+    std::int64_t rows = 0;    ///< a head
+    std::int64_t padded = 0;  ///< size of a head, up to the next multiple of 16
 
-    HeadTotals(std::int64_t of_rows, std::int64_t of_head, float times)
-        : rows(of_rows), size(of_head), padded(round_up(of_head, 16)), scale(times) {}
-    [[nodiscard]] std::int64_t floats(std::int64_t heads) const { return heads * rows * padded; }
     [[nodiscard]] float* at(std::int64_t head, std::int64_t row) const {
         return data + (head * rows + row) * padded;
     }
 };
 
-/// Adds what one segment gives to the keys of its path; the first to give anything is stored, not
-/// added, and has its own keys' there already.
+/// What one KV head of one bundle sums up: for each query head of its group the gradients of keys
+/// and values, rows counted from the bundle's first, sums over segments and not yet times `scale`.
+struct Totals {
+    HeadRows keys;
+    HeadRows values;
+};
+
+/// Adds the query heads, each times `scale`, in the order of `steps`, to rows from `to` on.
+/// @param total  the head that holds the total in the end
+/// @param scratch  [group][padded]
 template <class Element>
-void add_to_path(std::span<const AttentionSegment> segments, std::int64_t segment,
-                 const AttentionHeadGradient<Element>& given, std::int64_t head,
-                 const HeadTotals& keys, const HeadTotals& values, std::vector<char>& met) {
-    for (std::int64_t i = segment; i >= 0; i = segments[static_cast<std::size_t>(i)].parent) {
-        const AttentionSegment& above = segments[static_cast<std::size_t>(i)];
-        char& met_before = met[static_cast<std::size_t>(i)];
-        const auto add = [&](const float* part, const HeadTotals& totals) {
-            const float* from = part + above.position * totals.padded;
-            const std::int64_t count = above.rows * totals.padded;
-            float* to = totals.at(head, above.row_begin);
-            if (met_before != 0) {
-                accumulate(from, count, to);
-            } else if (i != segment) {
-                std::copy_n(from, count, to);
-            }
-        };
-        add(given.dk, keys);
-        add(given.dv, values);
-        met_before = 1;
+void add_heads(const HeadRows& heads, std::int64_t group, std::span<const HeadSum> steps,
+               std::int64_t total, float scale, float* scratch, std::int64_t size, Element* to,
+               std::int64_t stride) {
+    const std::int64_t padded = heads.padded;
+    for (std::int64_t row = 0; row < heads.rows; ++row) {
+        for (std::int64_t head = 0; head < group; ++head) {
+            const float* from = heads.at(head, row);
+            float* scaled = scratch + head * padded;
+            for (std::int64_t i = 0; i < padded; ++i) scaled[i] = from[i] * scale;
+        }
+        for (const HeadSum& step : steps)
+            accumulate(scratch + step.from * padded, padded, scratch + step.to * padded);
+        give(scratch + total * padded, size, to + row * stride);
     }
 }
 
-/// The query heads of a KV head added, some rows of them: each times the scale, then in order.
-/// @param scratch  [group][padded]
+/// One call, on elements of one type.
 template <class Element>
-void add_heads(const HeadTotals& totals, const HeadOrder& order, std::int64_t kv_head,
-               std::int64_t group, Range rows, float* scratch, Element* to, std::int64_t stride) {
-    const auto index = static_cast<std::size_t>(kv_head);
-    const std::int64_t padded = totals.padded;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-        for (std::int64_t head = 0; head < group; ++head) {
-            const float* from = totals.at(kv_head * group + head, row);
-            float* scaled = scratch + head * padded;
-            for (std::int64_t i = 0; i < padded; ++i) scaled[i] = from[i] * totals.scale;
-        }
-        for (std::int64_t i = order.begin[index]; i < order.begin[index + 1]; ++i) {
-            const HeadSum& step = order.steps[static_cast<std::size_t>(i)];
-            accumulate(scratch + step.from * padded, padded, scratch + step.to * padded);
-        }
-        give(scratch + order.total[index] * padded, totals.size,
-             to + row * stride + kv_head * totals.size);
+struct BackwardCall {
+    const SegmentAttentionBackwardArgs& args;
+    const HeadShape& shape;
+    const AttentionPlan& plan;
+    const HeadOrder& order;
+    const AttentionKernels<Element>& kernels;
+    const Element* q;
+    const Element* k;
+    const Element* v;
+    const Element* out;
+    const Element* dout;
+    Element* dq;
+    std::byte* dk;  ///< of the type of args.dk
+    std::byte* dv;
+    const float* maximum;
+    const float* denominator;
+
+    [[nodiscard]] std::int64_t padded_key() const { return round_up(shape.head_dim, 16); }
+    [[nodiscard]] std::int64_t padded_value() const { return round_up(shape.value_dim, 16); }
+    /// Of a KV head.
+    [[nodiscard]] std::int64_t block_size() const {
+        return (2 * shape.head_dim + shape.value_dim) * kKeyBlock;
     }
-}
+    [[nodiscard]] std::int64_t total_floats(std::int64_t rows) const {
+        return shape.group * rows * (padded_key() + padded_value());
+    }
+    [[nodiscard]] Totals totals_in(float* memory, std::int64_t rows) const {
+        const HeadRows keys{memory, rows, padded_key()};
+        return {.keys = keys, .values = {keys.at(shape.group, 0), rows, padded_value()}};
+    }
+    /// Positions of the longest path.
+    [[nodiscard]] std::int64_t longest(const AttentionPlan::Bundle& bundle) const {
+        std::int64_t positions = 0;
+        for (std::int64_t i = bundle.segments.begin; i < bundle.segments.end; ++i) {
+            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+            positions = std::max(positions, segment.position + segment.rows);
+        }
+        return positions;
+    }
+    [[nodiscard]] std::int64_t head_scratch(std::int64_t positions) const {
+        return positions * (padded_key() + padded_value()) +
+               kernels.gradient_scratch(shape.head_dim, shape.value_dim);
+    }
+    [[nodiscard]] std::int64_t adding_scratch() const {
+        return shape.group * std::max(padded_key(), padded_value());
+    }
+
+    void pack(std::int64_t block, std::int64_t kv_head, float* to) const {
+        kernels.pack_backward({.k = k + kv_head * shape.head_dim,
+                               .v = v + kv_head * shape.value_dim,
+                               .k_stride = args.k.stride,
+                               .v_stride = args.v.stride,
+                               .rows = plan.block_rows.data() + block * kKeyBlock,
+                               .keys = plan.block_keys[static_cast<std::size_t>(block)],
+                               .head_dim = shape.head_dim,
+                               .value_dim = shape.value_dim,
+                               .to = to});
+    }
+
+    /// Adds what segment `index` gives to the keys of its path; the first to give anything is
+    /// stored, not added, and has its own keys' there already.
+    void add_to_path(const AttentionPlan::Bundle& bundle, std::int64_t index, std::int64_t member,
+                     const float* key_sums, const float* value_sums, const Totals& totals,
+                     std::vector<char>& met) const {
+        for (std::int64_t i = index; i >= 0;
+             i = args.segments[static_cast<std::size_t>(i)].parent) {
+            const AttentionSegment& above = args.segments[static_cast<std::size_t>(i)];
+            char& met_before = met[static_cast<std::size_t>(i - bundle.segments.begin)];
+            const auto add = [&](const float* part, const HeadRows& to_heads) {
+                const float* from = part + above.position * to_heads.padded;
+                const std::int64_t count = above.rows * to_heads.padded;
+                float* to = to_heads.at(member, above.row_begin - bundle.rows.begin);
+                if (met_before != 0) {
+                    accumulate(from, count, to);
+                } else if (i != index) {
+                    std::copy_n(from, count, to);
+                }
+            };
+            add(key_sums, totals.keys);
+            add(value_sums, totals.values);
+            met_before = 1;
+        }
+    }
+
+    /// One query head, `member` of its KV head's group, of a bundle.
+    /// @param blocks  of the bundle, of this KV head
+    /// @param scratch  head_scratch() of its longest path
+    void head_gradients(const AttentionPlan::Bundle& bundle, std::int64_t kv_head,
+                        std::int64_t member, const float* blocks, std::int64_t block_stride,
+                        const Totals& totals, float* scratch) const {
+        const std::int64_t head = kv_head * shape.group + member;
+        thread_local std::vector<char> met;
+        met.assign(static_cast<std::size_t>(bundle.segments.size()), 0);
+        const std::int64_t positions = longest(bundle);
+        float* const key_sums = scratch;
+        float* const value_sums = key_sums + positions * padded_key();
+        for (std::int64_t i = bundle.segments.begin; i < bundle.segments.end; ++i) {
+            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
+            if (segment.rows == 0) continue;
+            const std::int64_t row = segment.row_begin;
+            const std::int64_t own = row - bundle.rows.begin;
+            const bool first = met[static_cast<std::size_t>(i - bundle.segments.begin)] == 0;
+            kernels.gradient({.q = q + row * args.q.stride + head * shape.head_dim,
+                              .out = out + row * args.out.stride + head * shape.value_dim,
+                              .dout = dout + row * args.dout.stride + head * shape.value_dim,
+                              .q_stride = args.q.stride,
+                              .out_stride = args.out.stride,
+                              .dout_stride = args.dout.stride,
+                              .rows = segment.rows,
+                              .position = segment.position,
+                              .head_dim = shape.head_dim,
+                              .value_dim = shape.value_dim,
+                              .scale = args.scale,
+                              .maximum = maximum + row * args.heads + head,
+                              .denominator = denominator + row * args.heads + head,
+                              .statistics_stride = args.heads,
+                              .blocks = blocks,
+                              .block_stride = block_stride,
+                              .table = plan.table(i),
+                              .dq = dq + row * args.dq.stride + head * shape.head_dim,
+                              .dq_stride = args.dq.stride,
+                              .dk = key_sums,
+                              .dv = value_sums,
+                              .own_dk = first ? totals.keys.at(member, own)
+                                              : key_sums + segment.position * totals.keys.padded,
+                              .own_dv = first
+                                            ? totals.values.at(member, own)
+                                            : value_sums + segment.position * totals.values.padded,
+                              .scratch = value_sums + positions * padded_value()});
+            add_to_path(bundle, i, member, key_sums, value_sums, totals, met);
+        }
+    }
+
+    /// dk and dv of a KV head's rows in a bundle, from those of its query heads.
+    void finish(const AttentionPlan::Bundle& bundle, std::int64_t kv_head, const Totals& totals,
+                float* scratch) const {
+        const std::span<const HeadSum> steps = order.steps_of(kv_head);
+        const std::int64_t total = order.total[static_cast<std::size_t>(kv_head)];
+        with_elements(args.dk.dtype, [&]<class Result>(Result /*element*/) {
+            add_heads(totals.keys, shape.group, steps, total, args.scale, scratch, shape.head_dim,
+                      reinterpret_cast<Result*>(dk) + bundle.rows.begin * args.dk.stride +
+                          kv_head * shape.head_dim,
+                      args.dk.stride);
+            add_heads(totals.values, shape.group, steps, total, 1.0F, scratch, shape.value_dim,
+                      reinterpret_cast<Result*>(dv) + bundle.rows.begin * args.dv.stride +
+                          kv_head * shape.value_dim,
+                      args.dv.stride);
+        });
+    }
+
+    /// One KV head of one bundle a task, which packs its keys and values and sums for itself: all
+    /// of it stays in the caches.
+    void by_bundles(ThreadTeam& team) const {
+        std::int64_t most_rows = 0;
+        std::int64_t most_positions = 0;
+        for (const AttentionPlan::Bundle& bundle : plan.bundles) {
+            most_rows = std::max(most_rows, bundle.rows.size());
+            most_positions = std::max(most_positions, longest(bundle));
+        }
+        const std::int64_t packed = plan.most_blocks() * block_size();
+        const std::int64_t summed = total_floats(most_rows);
+        const std::int64_t working = std::max(head_scratch(most_positions), adding_scratch());
+        team.run(std::ssize(plan.bundles) * shape.kv_heads, [&](std::int64_t task) {
+            const auto& bundle = plan.bundles[static_cast<std::size_t>(task / shape.kv_heads)];
+            const std::int64_t kv_head = task % shape.kv_heads;
+            float* const blocks = task_scratch().take(packed + summed + working);
+            float* const scratch = blocks + packed + summed;
+            for (std::int64_t i = 0; i < bundle.blocks.size(); ++i)
+                pack(bundle.blocks.begin + i, kv_head, blocks + i * block_size());
+            const Totals totals = totals_in(blocks + packed, bundle.rows.size());
+            for (std::int64_t member = 0; member < shape.group; ++member)
+                head_gradients(bundle, kv_head, member, blocks, block_size(), totals, scratch);
+            finish(bundle, kv_head, totals, scratch);
+        });
+    }
+
+    /// All keys and values packed, then a query head of a bundle a task, for few or uneven
+    /// bundles. Whoever does the last head of a KV head adds them all, while they are in the
+    /// caches.
+    /// @param packed  plan.blocks() * kv_heads * block_size() floats
+    /// @param sums  kv_heads * total_floats(rows)
+    void by_heads(ThreadTeam& team, float* packed, float* sums) const {
+        const std::int64_t size = block_size();
+        const std::int64_t stride = shape.kv_heads * size;
+        run_for_heads(team, plan.blocks(), shape.kv_heads,
+                      [&](std::int64_t block, std::int64_t kv_head) {
+                          pack(block, kv_head, packed + block * stride + kv_head * size);
+                      });
+        const std::int64_t bundles = std::ssize(plan.bundles);
+        // Query heads of each bundle and KV head that are not done.
+        thread_local std::vector<std::int64_t> kept_left;
+        kept_left.assign(static_cast<std::size_t>(bundles * shape.kv_heads), shape.group);
+        const std::span<std::int64_t> heads_left(kept_left);
+        team.run(bundles * args.heads, [&](std::int64_t task) {
+            const std::int64_t number = task / args.heads;
+            const auto& bundle = plan.bundles[static_cast<std::size_t>(number)];
+            const std::int64_t kv_head = task % args.heads / shape.group;
+            const Totals totals =
+                totals_in(sums + total_floats(bundle.rows.begin) * shape.kv_heads +
+                              total_floats(bundle.rows.size()) * kv_head,
+                          bundle.rows.size());
+            head_gradients(bundle, kv_head, task % shape.group,
+                           packed + bundle.blocks.begin * stride + kv_head * size, stride, totals,
+                           task_scratch().take(head_scratch(longest(bundle))));
+            std::atomic_ref left(
+                heads_left[static_cast<std::size_t>(number * shape.kv_heads + kv_head)]);
+            if (left.fetch_sub(1, std::memory_order_acq_rel) == 1)
+                finish(bundle, kv_head, totals, task_scratch().take(adding_scratch()));
+        });
+    }
+};
 
 }  // namespace
 
@@ -144,115 +337,27 @@ void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& a
     const AttentionPlan& plan = kept_plan;
     thread_local HeadOrder kept_order;
     kept_order.plan(args.head_order, shape);
-    const HeadOrder& order = kept_order;
-
-    const std::int64_t head_dim = shape.head_dim;
-    const std::int64_t value_dim = shape.value_dim;
-    const std::int64_t block_size = (2 * head_dim + value_dim) * kKeyBlock;
-    const std::int64_t block_stride = shape.kv_heads * block_size;
-    thread_local Scratch packed;
-    float* const blocks = packed.take(plan.blocks() * block_stride);
-    thread_local Scratch sums;
-    HeadTotals keys(rows, head_dim, args.scale);
-    HeadTotals values(rows, value_dim, 1.0F);
-    keys.data = sums.take(keys.floats(args.heads) + values.floats(args.heads));
-    values.data = keys.data + keys.floats(args.heads);
-    const float* maximum = at(args.maximum);
-    const float* denominator = at(args.denominator);
-    const std::int64_t bundles = std::ssize(plan.bundles) - 1;
-    // Query heads of each bundle and KV head that are not done. Whoever does the last one adds them
-    // all, while they are in the caches.
-    thread_local std::vector<std::int64_t> kept_left;
-    kept_left.assign(static_cast<std::size_t>(bundles * shape.kv_heads), shape.group);
-    const std::span<std::int64_t> heads_left(kept_left);
-    const auto finish = [&](std::int64_t kv_head, Range bundle_rows) {
-        float* scratch = task_scratch().take(shape.group * std::max(keys.padded, values.padded));
-        with_elements(args.dk.dtype, [&]<class Element>(Element /*element*/) {
-            add_heads(keys, order, kv_head, shape.group, bundle_rows, scratch,
-                      elements<Element>(args.dk), args.dk.stride);
-            add_heads(values, order, kv_head, shape.group, bundle_rows, scratch,
-                      elements<Element>(args.dv), args.dv.stride);
-        });
-    };
-
     with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
-        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
-        const auto* k = elements<Element>(args.k);
-        const auto* v = elements<Element>(args.v);
-        const auto pack = [&](std::int64_t block, std::int64_t head) {
-            kernels.pack_backward({.k = k + head * head_dim,
-                                   .v = v + head * value_dim,
-                                   .k_stride = args.k.stride,
-                                   .v_stride = args.v.stride,
-                                   .rows = plan.block_rows.data() + block * kKeyBlock,
-                                   .head_dim = head_dim,
-                                   .value_dim = value_dim,
-                                   .to = blocks + block * block_stride + head * block_size});
-        };
-        run_for_heads(*team_, plan.blocks(), shape.kv_heads, pack);
-
-        const auto* q = elements<Element>(args.q);
-        const auto* out = elements<Element>(args.out);
-        const auto* dout = elements<Element>(args.dout);
-        auto* dq = elements<Element>(args.dq);
-        team_->run(bundles * args.heads, [&](std::int64_t task) {
-            const std::int64_t bundle = task / args.heads;
-            const std::int64_t head = task % args.heads;
-            const std::int64_t kv_head = head / shape.group;
-            const auto index = static_cast<std::size_t>(bundle);
-            const Range members{plan.bundles[index], plan.bundles[index + 1]};
-            std::int64_t longest = 0;
-            for (std::int64_t i = members.begin; i < members.end; ++i) {
-                const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-                longest = std::max(longest, segment.position + segment.rows);
-            }
-            thread_local std::vector<char> met;
-            met.assign(args.segments.size(), 0);
-            float* scratch = task_scratch().take(longest * (keys.padded + values.padded) +
-                                                 kernels.gradient_scratch(head_dim, value_dim));
-            float* dk = scratch;
-            float* dv = dk + longest * keys.padded;
-            for (std::int64_t i = members.begin; i < members.end; ++i) {
-                const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-                if (segment.rows == 0) continue;
-                const std::int64_t row = segment.row_begin;
-                const bool first = met[static_cast<std::size_t>(i)] == 0;
-                const AttentionHeadGradient<Element> gradient{
-                    .q = q + row * args.q.stride + head * head_dim,
-                    .out = out + row * args.out.stride + head * value_dim,
-                    .dout = dout + row * args.dout.stride + head * value_dim,
-                    .q_stride = args.q.stride,
-                    .out_stride = args.out.stride,
-                    .dout_stride = args.dout.stride,
-                    .rows = segment.rows,
-                    .position = segment.position,
-                    .head_dim = head_dim,
-                    .value_dim = value_dim,
-                    .scale = args.scale,
-                    .maximum = maximum + row * args.heads + head,
-                    .denominator = denominator + row * args.heads + head,
-                    .statistics_stride = args.heads,
-                    .blocks = blocks + kv_head * block_size,
-                    .block_stride = block_stride,
-                    .table = plan.table(i),
-                    .dq = dq + row * args.dq.stride + head * head_dim,
-                    .dq_stride = args.dq.stride,
-                    .dk = dk,
-                    .dv = dv,
-                    .own_dk = first ? keys.at(head, row) : dk + segment.position * keys.padded,
-                    .own_dv = first ? values.at(head, row) : dv + segment.position * values.padded,
-                    .scratch = dv + longest * values.padded};
-                kernels.gradient(gradient);
-                add_to_path(args.segments, i, gradient, head, keys, values, met);
-            }
-            std::atomic_ref left(
-                heads_left[static_cast<std::size_t>(bundle * shape.kv_heads + kv_head)]);
-            if (left.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
-            const AttentionSegment& leading =
-                args.segments[static_cast<std::size_t>(members.begin)];
-            const AttentionSegment& root = args.segments[static_cast<std::size_t>(members.end - 1)];
-            finish(kv_head, {leading.row_begin, root.row_begin + root.rows});
-        });
+        const BackwardCall<Element> call{.args = args,
+                                         .shape = shape,
+                                         .plan = plan,
+                                         .order = kept_order,
+                                         .kernels = attention_kernels<Element>(isa_),
+                                         .q = elements<Element>(args.q),
+                                         .k = elements<Element>(args.k),
+                                         .v = elements<Element>(args.v),
+                                         .out = elements<Element>(args.out),
+                                         .dout = elements<Element>(args.dout),
+                                         .dq = elements<Element>(args.dq),
+                                         .dk = at(args.dk.handle),
+                                         .dv = at(args.dv.handle),
+                                         .maximum = at(args.maximum),
+                                         .denominator = at(args.denominator)};
+        if (plan.bundles_fill(team_->threads(), shape.kv_heads)) return call.by_bundles(*team_);
+        thread_local Scratch packed;
+        thread_local Scratch sums;
+        call.by_heads(*team_, packed.take(plan.blocks() * shape.kv_heads * call.block_size()),
+                      sums.take(shape.kv_heads * call.total_floats(rows)));
     });
 }
 

@@ -63,6 +63,7 @@ struct AttentionBlock {
     std::int64_t k_stride = 0;
     std::int64_t v_stride = 0;
     const std::int64_t* rows = nullptr;  ///< 64 of them
+    std::int64_t keys = 64;  ///< that exist; up to the next multiple of 16 they are written
     std::int64_t head_dim = 0;
     std::int64_t value_dim = 0;
     float* to = nullptr;

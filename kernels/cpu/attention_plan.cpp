@@ -43,27 +43,56 @@ void check_segments(std::span<const AttentionSegment> segments, std::int64_t row
 
 }  // namespace
 
-std::int64_t AttentionPlan::blocks() const {
-    return std::ssize(block_rows) / kKeyBlock;
+std::int64_t AttentionPlan::most_blocks() const {
+    std::int64_t most = 0;
+    for (const Bundle& bundle : bundles) most = std::max(most, bundle.blocks.size());
+    return most;
+}
+
+bool AttentionPlan::bundles_fill(int threads, std::int64_t kv_heads) const {
+    if (threads == 1) return true;
+    // Whoever takes the longest task last keeps the others waiting for it.
+    constexpr double kTasksAThread = 8.0;
+    double total = 0.0;
+    double longest = 0.0;
+    for (const Bundle& bundle : bundles) {
+        total += bundle.pairs;
+        longest = std::max(longest, bundle.pairs);
+    }
+    return longest * kTasksAThread * threads <= total * static_cast<double>(kv_heads);
 }
 
 void plan_segments(std::span<const AttentionSegment> segments, std::int64_t rows,
                    AttentionPlan& plan) {
     check_segments(segments, rows);
-    plan.block_rows.clear();
-    plan.tables.clear();
     plan.bundles.clear();
+    plan.block_rows.clear();
+    plan.block_keys.clear();
+    plan.tables.clear();
     plan.table_begin.assign(segments.size(), 0);
     for (std::int64_t i = std::ssize(segments); i-- > 0;) {  // parents first
         const AttentionSegment& segment = at(segments, i);
+        if (segment.parent < 0) {
+            const std::int64_t end = segment.row_begin + segment.rows;
+            plan.bundles.push_back({.segments = {i, i + 1},
+                                    .rows = {end, end},
+                                    .blocks = {plan.blocks(), plan.blocks()}});
+        }
+        AttentionPlan::Bundle& bundle = plan.bundles.back();
+        bundle.segments.begin = i;
+        bundle.rows.begin = segment.row_begin;
         if (segment.rows == 0) continue;
+        bundle.pairs +=
+            static_cast<double>(segment.rows) *
+            (static_cast<double>(segment.position) + static_cast<double>(segment.rows + 1) / 2.0);
         std::int64_t above = segment.parent;
         while (above >= 0 && at(segments, above).rows == 0) above = at(segments, above).parent;
 
+        const std::int64_t keys = segment.position + segment.rows;
         const std::int64_t first = segment.position / kKeyBlock;
-        const std::int64_t end = ceil_div(segment.position + segment.rows, kKeyBlock);
+        const std::int64_t end = ceil_div(keys, kKeyBlock);
         const std::int64_t inherited = segment.position % kKeyBlock;
-        const std::int64_t own_block = plan.blocks();
+        const std::int64_t own_block = plan.blocks() - bundle.blocks.begin;
         const std::int64_t table = std::ssize(plan.tables);
         plan.table_begin[static_cast<std::size_t>(i)] = table;
         for (std::int64_t block = 0; block < first; ++block) {
@@ -71,22 +100,21 @@ void plan_segments(std::span<const AttentionSegment> segments, std::int64_t rows
         }
         for (std::int64_t block = first; block < end; ++block) {
             plan.tables.push_back(narrow<std::int32_t>(own_block + block - first));
+            plan.block_keys.push_back(std::min(kKeyBlock, keys - block * kKeyBlock));
         }
         for (std::int64_t j = 0; j < inherited; ++j) {
-            const std::int64_t shared = plan.table(above)[first];
+            const std::int64_t shared = bundle.blocks.begin + plan.table(above)[first];
             plan.block_rows.push_back(
                 plan.block_rows[static_cast<std::size_t>(shared * kKeyBlock + j)]);
         }
         for (std::int64_t row = 0; row < segment.rows; ++row) {
             plan.block_rows.push_back(segment.row_begin + row);
         }
-        plan.block_rows.resize(static_cast<std::size_t>((own_block + end - first) * kKeyBlock),
+        plan.block_rows.resize(static_cast<std::size_t>(plan.blocks() * kKeyBlock),
                                segment.row_begin + segment.rows - 1);
+        bundle.blocks.end = plan.blocks();
     }
-    plan.bundles.push_back(0);
-    for (std::int64_t i = 0; i < std::ssize(segments); ++i) {
-        if (at(segments, i).parent < 0) plan.bundles.push_back(narrow<std::int32_t>(i + 1));
-    }
+    std::ranges::reverse(plan.bundles);
 }
 
 namespace {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/attention.hpp"
+#include "src/base/checked.hpp"
 
 namespace rankwise::kernels::cpu {
 
@@ -14,19 +15,30 @@ namespace rankwise::kernels::cpu {
 /// holds keys of one path alone belongs to the segment whose keys come last in it; blocks wholly
 /// above a segment are shared with its siblings.
 struct AttentionPlan {
+    /// A tree of segments, its root last.
+    struct Bundle {
+        Range segments;
+        Range rows;
+        Range blocks;
+        double pairs = 0.0;  ///< of a row and a key
+    };
+    std::vector<Bundle> bundles;
     /// Rows of the keys of block b: block_rows[64 b ...]; behind the last key its row is repeated.
     std::vector<std::int64_t> block_rows;
-    /// The blocks of segment s's path, ascending: tables[table_begin[s] ...]; segments without rows
-    /// have none.
+    std::vector<std::int64_t> block_keys;  ///< that a block has
+    /// The blocks of segment s's path, ascending, counted from the first of its bundle:
+    /// tables[table_begin[s] ...]; segments without rows have none.
     std::vector<std::int32_t> tables;
     std::vector<std::int64_t> table_begin;
-    /// Bundle i is segments [bundles[i], bundles[i + 1]): a tree, its root last.
-    std::vector<std::int32_t> bundles;
 
-    [[nodiscard]] std::int64_t blocks() const;
+    [[nodiscard]] std::int64_t blocks() const { return std::ssize(block_keys); }
     [[nodiscard]] const std::int32_t* table(std::int64_t segment) const {
         return tables.data() + table_begin[static_cast<std::size_t>(segment)];
     }
+    /// Blocks of the bundle that has most of them.
+    [[nodiscard]] std::int64_t most_blocks() const;
+    /// Whether one KV head of one bundle a task keeps so many threads evenly busy.
+    [[nodiscard]] bool bundles_fill(int threads, std::int64_t kv_heads) const;
 };
 
 /// Fills `plan`, keeping its memory.

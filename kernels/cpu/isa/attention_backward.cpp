@@ -103,12 +103,15 @@ std::int64_t keys_of(const Step& step, std::int64_t r) {
     return step.edge ? step.offset + r + 1 : kBlock;
 }
 
-/// Calls body(first row, rows): all at once, or in pieces at the causal edge.
+/// Calls body(first row, rows): all at once, or in pieces at the causal edge, whose last rows' keys
+/// fill lanes.
 template <class Body>
 HWY_INLINE void in_pieces(const Step& step, Body body) {
-    const std::int64_t piece = step.edge ? kEdge : kBlock;
-    for (std::int64_t r = 0; r < step.count; r += piece) {
-        body(r, step.count - r < piece ? step.count - r : piece);
+    if (!step.edge) return body(0, step.count);
+    for (std::int64_t r = 0, count = 0; r < step.count; r += count) {
+        const std::int64_t whole = kEdge - (step.offset + r) % kEdge;
+        count = step.count - r < whole ? step.count - r : whole;
+        body(r, count);
     }
 }
 

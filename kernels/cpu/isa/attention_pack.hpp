@@ -53,12 +53,12 @@ HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const st
     }
 }
 
-/// to [64 / width][size][width]: column j is row rows[j]; width is a multiple of 8. The next
-/// head's, which is packed next, is brought near.
+/// to [64 / width][size][width]: column j < count is row rows[j]; width and count are multiples
+/// of 8. The next head's, which is packed next, is brought near.
 template <class Element>
 HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std::int64_t* rows,
-                             std::int64_t size, std::int64_t width, float* to) {
-    for (std::int64_t j = 0; j < kBlock; j += 8) {
+                             std::int64_t count, std::int64_t size, std::int64_t width, float* to) {
+    for (std::int64_t j = 0; j < count; j += 8) {
         float* const panel = to + j / width * width * size + j % width;
         std::int64_t d = 0;
         for (; d + 8 <= size; d += 8) {
@@ -74,11 +74,11 @@ HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std
     }
 }
 
-/// to [64][size]: row j is row rows[j].
+/// to [64][size]: row j < count is row rows[j].
 template <class Element>
 HWY_INLINE void pack_rows(const Element* from, std::int64_t stride, const std::int64_t* rows,
-                          std::int64_t size, float* to) {
-    for (std::int64_t j = 0; j < kBlock; ++j) {
+                          std::int64_t count, std::int64_t size, float* to) {
+    for (std::int64_t j = 0; j < count; ++j) {
         copy(from + rows[j] * stride, size, to + j * size);
     }
 }
@@ -87,21 +87,23 @@ HWY_INLINE void pack_rows(const Element* from, std::int64_t stride, const std::i
 
 template <class Element>
 void pack_forward(const AttentionBlock<Element>& block) {
-    const std::int64_t keys = block.head_dim * kBlock;
-    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, kLanes,
+    const std::int64_t count = round_up_16(block.keys);
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, count, block.head_dim, kLanes,
                               block.to);
-    pack_detail::pack_rows(block.v, block.v_stride, block.rows, block.value_dim, block.to + keys);
+    pack_detail::pack_rows(block.v, block.v_stride, block.rows, count, block.value_dim,
+                           block.to + block.head_dim * kBlock);
 }
 
 template <class Element>
 void pack_backward(const AttentionBlock<Element>& block) {
     const std::int64_t keys = block.head_dim * kBlock;
     const std::int64_t values = block.value_dim * kBlock;
-    pack_detail::pack_columns(block.k, block.k_stride, block.rows, block.head_dim, kBlock,
+    const std::int64_t count = round_up_16(block.keys);
+    pack_detail::pack_columns(block.k, block.k_stride, block.rows, count, block.head_dim, kBlock,
                               block.to);
-    pack_detail::pack_columns(block.v, block.v_stride, block.rows, block.value_dim, kBlock,
+    pack_detail::pack_columns(block.v, block.v_stride, block.rows, count, block.value_dim, kBlock,
                               block.to + keys);
-    pack_detail::pack_rows(block.k, block.k_stride, block.rows, block.head_dim,
+    pack_detail::pack_rows(block.k, block.k_stride, block.rows, count, block.head_dim,
                            block.to + keys + values);
 }
 

@@ -72,22 +72,51 @@ TEST_P(SegmentAttention, GradientsEqualTheLoopsInExactOrder) {
     }
 }
 
-TEST_P(SegmentAttention, GradientsOfLongSegmentsEqualTheLoopsInExactOrder) {
-    // So many keys that several blocks of rows meet them together; a sample that begins and ends
-    // inside a block, one after a long prompt, and one with too few rows for that.
-    const auto segments = segments_of({{1500, 3}, {300, 3}, {2, 3}, {1030, -1}});
-    const AttentionShape shape{2, 1, 8};
-    static const Expected c = [&] {
-        Expected made{shape, random_attention_input(shape, rows_of(segments), 11), {}, {}};
-        made.forward = reference::attention(shape, made.in, segments);
-        made.gradients = reference::attention_gradients(shape, made.in, made.forward, segments,
-                                                        head_order_of(shape));
-        return made;
-    }();
-    const auto found = run_backward(device, shape, c.in, c.forward, segments, head_order_of(shape));
+Expected expected_of(const AttentionShape& shape,
+                     const std::vector<kernels::AttentionSegment>& segments) {
+    Expected made{shape, random_attention_input(shape, rows_of(segments), 11), {}, {}};
+    made.forward = reference::attention(shape, made.in, segments);
+    made.gradients = reference::attention_gradients(shape, made.in, made.forward, segments,
+                                                    head_order_of(shape));
+    return made;
+}
+
+void expect_equal_to_loops(const DeviceUnderTest& device, const Expected& c,
+                           const std::vector<kernels::AttentionSegment>& segments) {
+    const auto forward = run_forward(device, c.shape, c.in, segments);
+    EXPECT_EQ(first_difference(forward.out, c.forward.out), "");
+    EXPECT_EQ(first_difference(forward.maximum, c.forward.maximum), "");
+    EXPECT_EQ(first_difference(forward.denominator, c.forward.denominator), "");
+    const auto found =
+        run_backward(device, c.shape, c.in, c.forward, segments, head_order_of(c.shape));
     EXPECT_EQ(first_difference(found.dq, c.gradients.dq), "");
     EXPECT_EQ(first_difference(found.dk, c.gradients.dk), "");
     EXPECT_EQ(first_difference(found.dv, c.gradients.dv), "");
+}
+
+TEST_P(SegmentAttention, OfLongSegmentsEqualsTheLoopsInExactOrder) {
+    // So many keys that several blocks of rows meet them together; a sample that begins and ends
+    // inside a block, one after a long prompt, and one with too few rows for that.
+    const auto segments = segments_of({{1500, 3}, {300, 3}, {2, 3}, {1030, -1}});
+    static const Expected c = expected_of({2, 1, 8}, segments);
+    expect_equal_to_loops(device, c, segments);
+}
+
+TEST_P(SegmentAttention, OfManyBundlesEqualsTheLoopsInExactOrder) {
+    // Enough of them, and alike enough, for a task to have all of one; some without rows.
+    std::vector<SegmentSketch> sketch;
+    for (int bundle = 0; bundle < 24; ++bundle) {
+        const auto first = static_cast<std::int32_t>(sketch.size());
+        sketch.insert(sketch.end(), {{70, first + 2},
+                                     {bundle % 5 == 0 ? 0 : 3, first + 2},
+                                     {bundle % 3 == 0 ? 1 : 60, first + 3},
+                                     {bundle % 7 == 0 ? 0 : 17, -1}});
+    }
+    const auto segments = segments_of(sketch);
+    static const Expected several_heads = expected_of({6, 2, 16}, segments);
+    static const Expected one_head = expected_of({1, 1, 12, 20}, segments);
+    expect_equal_to_loops(device, several_heads, segments);
+    expect_equal_to_loops(device, one_head, segments);
 }
 
 TEST_P(SegmentAttention, GradientsOfKeysAndValuesAreRoundedOnlyWhereTheirSumIsWhole) {
