@@ -22,8 +22,10 @@ void attend(const AttentionRows<Element, Block>& a) {
     const bool few = pairs <= kTile;
     const State state = carve(head.scratch, pairs, head.head_dim, head.value_dim);
     for (std::int64_t i = 0; i < pairs; ++i) {
-        copy(head.q + (i / head.group) * head.q_stride + (i % head.group) * head.head_dim,
-             head.head_dim, state.q + i * state.q_padded);
+        const Element* q =
+            head.q + (i / head.group) * head.q_stride + (i % head.group) * head.head_dim;
+        fetch_later(q + a.rows * head.q_stride, head.head_dim);
+        copy(q, head.head_dim, state.q + i * state.q_padded);
     }
     const std::int64_t end = a.position + a.rows;
     /// The first pair with a key at `position` or behind it.

@@ -60,13 +60,6 @@ float lane_dot(const Element* x, const Element* y, std::int64_t count) {
     return sum(sums);
 }
 
-/// Brings a head's part of a row near, which lies by itself: what is taken 64 rows later.
-template <class Element>
-HWY_INLINE void fetch_later(const Element* row, std::int64_t count) {
-    constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
-    for (std::int64_t d = 0; d < count; d += kLine) __builtin_prefetch(row + d, 0, 2);
-}
-
 /// p and ds of one row from its scores and dout.v; 0 from key `keys` on.
 template <class Element>
 void row_gradient(const AttentionHeadGradient<Element>& a, const Buffers& b, std::int64_t row,

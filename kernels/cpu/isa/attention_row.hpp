@@ -50,4 +50,11 @@ HWY_INLINE void copy(const Element* from, std::int64_t count, float* to) {
                             RANKWISE_INLINE { lanes.store(lanes.load(from + i), to + i); });
 }
 
+/// Brings a head's part of a row near, which lies by itself: what is taken some rows later.
+template <class Element>
+HWY_INLINE void fetch_later(const Element* row, std::int64_t count) {
+    constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
+    for (std::int64_t d = 0; d < count; d += kLine) __builtin_prefetch(row + d, 0, 2);
+}
+
 }  // namespace rankwise::kernels::cpu::RANKWISE_ISA
