@@ -10,6 +10,7 @@
 
 #include "src/app/nearest.hpp"
 #include "src/app/recipe.hpp"
+#include "src/model/held_parts.hpp"
 
 namespace rankwise::app {
 namespace {
@@ -95,6 +96,9 @@ const char* suffix_of(DType type) {
 model::ModelSet& BenchContext::models(const BenchModel& model) {
     const std::string wanted = model.name + suffix_of(model.config.dtype);
     if (model_ == wanted) return *models_;
+    for (const std::string& problem : model::misfits(model.name, model.config, mesh_->shape(),
+                                                     parallel::Schedule::one_forward_one_backward))
+        throw BadInput("[parallel] " + problem);
     models_.reset();  // before the new one is made
     models_ = std::make_unique<model::ModelSet>();
     model_ = wanted;

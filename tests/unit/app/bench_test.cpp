@@ -173,6 +173,19 @@ TEST(Bench, ASumOverRanksSaysMovementAndArithmeticApart) {
     }
 }
 
+TEST(Bench, AModelThatTensorRanksCannotShareIsAProblemThatSaysHowManyCan) {
+    (void)run_on_threads(2, [&](Session& session) {
+        BenchModel model = tiny_model();
+        model.config.heads = 3;
+        BenchOptions options = quick_options();
+        options.parallel.tensor = 2;
+        BenchContext context(session, options, tiny_sizes());
+        EXPECT_THROW_WITH((void)context.models(model), BadInput,
+                          "[parallel] tensor = 2: tiny has 3 heads");
+        return 0;
+    });
+}
+
 TEST(Bench, RowsAreChosenByNameOrByItsBeginning) {
     const auto names = [&](const std::string& only) {
         std::vector<std::string> chosen;
