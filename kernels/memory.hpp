@@ -38,6 +38,7 @@ class Memory {
     /// download too, each with a stream of its own, while this one is used.
     virtual void download(DeviceSpan<const std::byte> from, std::span<std::byte> to,
                           Stream& stream) = 0;
+    /// They do not overlap.
     virtual void copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to,
                       Stream& stream) = 0;
     virtual void zero(DeviceSpan<std::byte> to, Stream& stream) = 0;

@@ -1,10 +1,12 @@
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/checked_heap.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/host_memory.hpp"
+#include "kernels/cpu/row_split.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
@@ -34,6 +36,16 @@ void copy_between(const std::byte* from, std::byte* to, std::size_t size) {
     }
     _mm_sfence();
     std::memcpy(to + at, from + at, size - at);
+}
+
+/// work(first, bytes) for pieces of so many bytes.
+template <class Work>
+void in_pieces(ThreadTeam& team, std::int64_t bytes, const Work& work) {
+    constexpr std::int64_t kPiece = std::int64_t{1} << 15;
+    for_row_ranges(team, ceil_div(bytes, kPiece), kPiece / 4, [&](Range pieces) {
+        const std::int64_t first = pieces.begin * kPiece;
+        work(first, static_cast<std::size_t>(std::min(pieces.end * kPiece, bytes) - first));
+    });
 }
 
 void require_equal(const char* op, std::int64_t from, std::int64_t to) {
@@ -100,11 +112,19 @@ void CpuDevice::download(DeviceSpan<const std::byte> from, std::span<std::byte> 
 
 void CpuDevice::copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {
     require_equal("copy", from.size(), to.size());
-    if (!to.empty()) std::memmove(at(to), at(from), static_cast<std::size_t>(to.size()));
+    if (to.empty()) return;
+    const std::byte* const begin = at(from);
+    std::byte* const end = at(to);
+    in_pieces(*team_, to.size(), [&](std::int64_t first, std::size_t size) {
+        std::memcpy(end + first, begin + first, size);
+    });
 }
 
 void CpuDevice::zero(DeviceSpan<std::byte> to, Stream&) {
-    if (!to.empty()) std::memset(at(to), 0, static_cast<std::size_t>(to.size()));
+    if (to.empty()) return;
+    std::byte* const begin = at(to);
+    in_pieces(*team_, to.size(),
+              [&](std::int64_t first, std::size_t size) { std::memset(begin + first, 0, size); });
 }
 
 void CpuDevice::synchronize(Stream&) {}

@@ -39,6 +39,24 @@ TEST_P(MemoryTest, WhatIsUploadedCanBeCopiedZeroedAndDownloaded) {
     EXPECT_EQ(device.get(to), expected);
 }
 
+TEST_P(MemoryTest, WhatThreadsShareOutIsCopiedAndZeroedAsAWhole) {
+    for (const std::int64_t size : {8191, 8192, 100003, 262144}) {
+        const auto values = counted(size + 2, 5);
+        const auto from = device.put(values);
+        const auto to = device.put(counted(size + 2, -7));
+        device->copy(
+            cast_span<const std::byte>(DeviceSpan<const int>(from.span().subspan(1, size))),
+            cast_span<std::byte>(to.span().subspan(1, size)), device.stream());
+        auto expected = values;
+        expected.front() = -7;
+        expected.back() = static_cast<int>(size) - 6;
+        EXPECT_EQ(device.get(to), expected) << size;
+        device->zero(cast_span<std::byte>(to.span().subspan(1, size)), device.stream());
+        std::fill_n(expected.begin() + 1, size, 0);
+        EXPECT_EQ(device.get(to), expected) << size;
+    }
+}
+
 TEST_P(MemoryTest, LargeCopiesFromAndToAnywhereAreWhole) {
     // About the size from which copies go past the caches, at odd places of the host's memory.
     for (const std::int64_t bytes : {(1 << 20) - 1, 1 << 20, (1 << 20) + 77, (3 << 20) + 5}) {
