@@ -38,7 +38,7 @@ void copy_between(const std::byte* from, std::byte* to, std::size_t size) {
     std::memcpy(to + at, from + at, size - at);
 }
 
-/// work(first, bytes) for pieces of so many bytes.
+/// work(first, size) for pieces that cover so many bytes, shared out over the threads.
 template <class Work>
 void in_pieces(ThreadTeam& team, std::int64_t bytes, const Work& work) {
     constexpr std::int64_t kPiece = std::int64_t{1} << 15;
@@ -113,18 +113,18 @@ void CpuDevice::download(DeviceSpan<const std::byte> from, std::span<std::byte> 
 void CpuDevice::copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {
     require_equal("copy", from.size(), to.size());
     if (to.empty()) return;
-    const std::byte* const begin = at(from);
-    std::byte* const end = at(to);
+    const std::byte* const source = at(from);
+    std::byte* const target = at(to);
     in_pieces(*team_, to.size(), [&](std::int64_t first, std::size_t size) {
-        std::memcpy(end + first, begin + first, size);
+        std::memcpy(target + first, source + first, size);
     });
 }
 
 void CpuDevice::zero(DeviceSpan<std::byte> to, Stream&) {
     if (to.empty()) return;
-    std::byte* const begin = at(to);
+    std::byte* const target = at(to);
     in_pieces(*team_, to.size(),
-              [&](std::int64_t first, std::size_t size) { std::memset(begin + first, 0, size); });
+              [&](std::int64_t first, std::size_t size) { std::memset(target + first, 0, size); });
 }
 
 void CpuDevice::synchronize(Stream&) {}
