@@ -12,6 +12,15 @@
 namespace rankwise::kernels::cpu {
 namespace {
 
+/// Rows of one run that are attended to together; or runs of one row each that share a beginning:
+/// `forks` of them, from `source` on in a list of forks.
+struct Chunk {
+    std::int32_t source = 0;
+    Range rows;  ///< inside the source
+    std::int64_t forks = 0;
+    std::int64_t shared = 0;  ///< positions, of forks
+};
+
 /// Tasks that forks are split into, where one prompt has them all.
 constexpr std::int64_t kTasksAThread = 4;
 /// Rows a task when rows are only moved: few, so that a thread writes the keys that it reads next.
@@ -178,14 +187,16 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
     forks.clear();
     const std::int64_t most_forks =
         std::clamp<std::int64_t>(args.q.rows * shape.kv_heads / (kTasksAThread * team_->threads()),
-                                 1, std::max<std::int64_t>(1, kChunkPairs / shape.group));
+                                 1, chunk_rows(kChunkPairs, shape.group));
     for (std::int64_t i = 0; i < std::ssize(args.runs);) {
         const std::int64_t count = count_forks(args.runs, i);
         if (count > 1) {
             append_forks(args, i, count, most_forks, forks, chunks);
         } else {
             const PagedRun& run = args.runs[static_cast<std::size_t>(i)];
-            append_chunks(i, run.position, run.rows, shape.group, chunks);
+            each_chunk(run.position, run.rows, shape.group, [&](Range rows) {
+                chunks.push_back({.source = narrow<std::int32_t>(i), .rows = rows});
+            });
         }
         i += count;
     }
@@ -198,7 +209,7 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
         const auto* base = reinterpret_cast<const Element*>(at(pages.handle));
         const auto attend = [&](std::int64_t i, std::int64_t head) {
             const Chunk& chunk = work[static_cast<std::size_t>(i)];
-            const std::int64_t pairs = std::max(chunk.rows, chunk.forks) * shape.group;
+            const std::int64_t pairs = std::max(chunk.rows.size(), chunk.forks) * shape.group;
             auto kv_head = head_of(shape, head, args, q, out, base + head * block_size(shape),
                                    pages.page_elements());
             kv_head.scratch =
@@ -211,10 +222,10 @@ void CpuDevice::paged_attention(const PagedAttentionArgs& args, Stream& /*stream
                 return;
             }
             const PagedRun& run = args.runs[static_cast<std::size_t>(chunk.source)];
-            to_row(kv_head, run.row_begin + chunk.row);
+            to_row(kv_head, run.row_begin + chunk.rows.begin);
             kernels.attend_pages({.head = kv_head,
-                                  .rows = chunk.rows,
-                                  .position = run.position + chunk.row,
+                                  .rows = chunk.rows.size(),
+                                  .position = run.position + chunk.rows.begin,
                                   .table = args.page_table.data() + run.page_begin});
         };
         run_for_heads(*team_, std::ssize(work), shape.kv_heads, attend);

@@ -2,28 +2,23 @@
 #include <atomic>
 
 #include "kernels/attention.hpp"
-#include "kernels/cpu/attention_call.hpp"
 #include "kernels/cpu/checks.hpp"
 #include "kernels/cpu/cpu_device.hpp"
+#include "kernels/cpu/segment_keys.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
 
-void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
+HeadShape check(const SegmentAttentionBackwardArgs& args) {
+    constexpr const char* kOp = "segment_attention_backward";
+    const HeadShape shape = check_segment_heads(kOp, args);
     const std::int64_t rows = args.q.rows;
-    const auto shaped = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
-        check_operand("segment_attention_backward", what, matrix, args.q.dtype, rows, cols);
-    };
+    check_operand(kOp, "dout", args.dout, args.q.dtype, rows, args.heads * shape.value_dim);
+    check_operand(kOp, "dq", args.dq, args.q.dtype, rows, args.heads * shape.head_dim);
     const auto summed = [&](const char* what, const ConstMatrix& matrix, std::int64_t cols) {
         const DType dtype = matrix.dtype == DType::f32 ? DType::f32 : args.q.dtype;
-        check_operand("segment_attention_backward", what, matrix, dtype, rows, cols);
+        check_operand(kOp, what, matrix, dtype, rows, cols);
     };
-    shaped("q", args.q, args.heads * shape.head_dim);
-    shaped("k", args.k, args.kv_heads * shape.head_dim);
-    shaped("v", args.v, args.kv_heads * shape.value_dim);
-    shaped("out", args.out, args.heads * shape.value_dim);
-    shaped("dout", args.dout, args.heads * shape.value_dim);
-    shaped("dq", args.dq, args.heads * shape.head_dim);
     summed("dk", args.dk, args.kv_heads * shape.head_dim);
     summed("dv", args.dv, args.kv_heads * shape.value_dim);
     ensure(args.dk.dtype == args.dv.dtype, "segment_attention_backward: dk is {}, dv {}",
@@ -34,6 +29,7 @@ void check(const SegmentAttentionBackwardArgs& args, const HeadShape& shape) {
     ensure(args.head_order.size() == args.heads,
            "segment_attention_backward: an order of {} heads, expected {}", args.head_order.size(),
            args.heads);
+    return shape;
 }
 
 /// Which query heads of each KV head are added when.
@@ -116,9 +112,8 @@ struct BackwardCall {
     const AttentionPlan& plan;
     const HeadOrder& order;
     const AttentionKernels<Element>& kernels;
+    SegmentKeys<Element> keys;
     const Element* q;
-    const Element* k;
-    const Element* v;
     const Element* out;
     const Element* dout;
     Element* dq;
@@ -129,25 +124,12 @@ struct BackwardCall {
 
     [[nodiscard]] std::int64_t padded_key() const { return round_up(shape.head_dim, 16); }
     [[nodiscard]] std::int64_t padded_value() const { return round_up(shape.value_dim, 16); }
-    /// Of a KV head.
-    [[nodiscard]] std::int64_t block_size() const {
-        return (2 * shape.head_dim + shape.value_dim) * kKeyBlock;
-    }
     [[nodiscard]] std::int64_t total_floats(std::int64_t rows) const {
         return shape.group * rows * (padded_key() + padded_value());
     }
     [[nodiscard]] Totals totals_in(float* memory, std::int64_t rows) const {
-        const HeadRows keys{memory, rows, padded_key()};
-        return {.keys = keys, .values = {keys.at(shape.group, 0), rows, padded_value()}};
-    }
-    /// Positions of the longest path.
-    [[nodiscard]] std::int64_t longest(const AttentionPlan::Bundle& bundle) const {
-        std::int64_t positions = 0;
-        for (std::int64_t i = bundle.segments.begin; i < bundle.segments.end; ++i) {
-            const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
-            positions = std::max(positions, segment.position + segment.rows);
-        }
-        return positions;
+        const HeadRows of_keys{memory, rows, padded_key()};
+        return {.keys = of_keys, .values = {of_keys.at(shape.group, 0), rows, padded_value()}};
     }
     [[nodiscard]] std::int64_t head_scratch(std::int64_t positions) const {
         return positions * (padded_key() + padded_value()) +
@@ -155,18 +137,6 @@ struct BackwardCall {
     }
     [[nodiscard]] std::int64_t adding_scratch() const {
         return shape.group * std::max(padded_key(), padded_value());
-    }
-
-    void pack(std::int64_t block, std::int64_t kv_head, float* to) const {
-        kernels.pack_backward({.k = k + kv_head * shape.head_dim,
-                               .v = v + kv_head * shape.value_dim,
-                               .k_stride = args.k.stride,
-                               .v_stride = args.v.stride,
-                               .rows = plan.block_rows.data() + block * kKeyBlock,
-                               .keys = plan.block_keys[static_cast<std::size_t>(block)],
-                               .head_dim = shape.head_dim,
-                               .value_dim = shape.value_dim,
-                               .to = to});
     }
 
     /// Adds what segment `index` gives to the keys of its path; the first to give anything is
@@ -203,9 +173,8 @@ struct BackwardCall {
         const std::int64_t head = kv_head * shape.group + member;
         thread_local std::vector<char> met;
         met.assign(static_cast<std::size_t>(bundle.segments.size()), 0);
-        const std::int64_t positions = longest(bundle);
         float* const key_sums = scratch;
-        float* const value_sums = key_sums + positions * padded_key();
+        float* const value_sums = key_sums + bundle.positions * padded_key();
         for (std::int64_t i = bundle.segments.begin; i < bundle.segments.end; ++i) {
             const AttentionSegment& segment = args.segments[static_cast<std::size_t>(i)];
             if (segment.rows == 0) continue;
@@ -238,7 +207,7 @@ struct BackwardCall {
                               .own_dv = first
                                             ? totals.values.at(member, own)
                                             : value_sums + segment.position * totals.values.padded,
-                              .scratch = value_sums + positions * padded_value()});
+                              .scratch = value_sums + bundle.positions * padded_value()});
             add_to_path(bundle, i, member, key_sums, value_sums, totals, met);
         }
     }
@@ -263,25 +232,22 @@ struct BackwardCall {
     /// One KV head of one bundle a task, which packs its keys and values and sums for itself: all
     /// of it stays in the caches.
     void by_bundles(ThreadTeam& team) const {
-        std::int64_t most_rows = 0;
-        std::int64_t most_positions = 0;
-        for (const AttentionPlan::Bundle& bundle : plan.bundles) {
-            most_rows = std::max(most_rows, bundle.rows.size());
-            most_positions = std::max(most_positions, longest(bundle));
-        }
-        const std::int64_t packed = plan.most_blocks() * block_size();
-        const std::int64_t summed = total_floats(most_rows);
-        const std::int64_t working = std::max(head_scratch(most_positions), adding_scratch());
+        const std::int64_t packed =
+            keys.size * plan.most([](const auto& bundle) { return bundle.blocks.size(); });
+        const std::int64_t summed =
+            total_floats(plan.most([](const auto& bundle) { return bundle.rows.size(); }));
+        const std::int64_t working =
+            std::max(head_scratch(plan.most([](const auto& bundle) { return bundle.positions; })),
+                     adding_scratch());
         team.run(std::ssize(plan.bundles) * shape.kv_heads, [&](std::int64_t task) {
             const auto& bundle = plan.bundles[static_cast<std::size_t>(task / shape.kv_heads)];
             const std::int64_t kv_head = task % shape.kv_heads;
             float* const blocks = task_scratch().take(packed + summed + working);
             float* const scratch = blocks + packed + summed;
-            for (std::int64_t i = 0; i < bundle.blocks.size(); ++i)
-                pack(bundle.blocks.begin + i, kv_head, blocks + i * block_size());
+            keys.pack_bundle(bundle, kv_head, blocks);
             const Totals totals = totals_in(blocks + packed, bundle.rows.size());
             for (std::int64_t member = 0; member < shape.group; ++member)
-                head_gradients(bundle, kv_head, member, blocks, block_size(), totals, scratch);
+                head_gradients(bundle, kv_head, member, blocks, keys.size, totals, scratch);
             finish(bundle, kv_head, totals, scratch);
         });
     }
@@ -289,15 +255,10 @@ struct BackwardCall {
     /// All keys and values packed, then a query head of a bundle a task, for few or uneven
     /// bundles. Whoever does the last head of a KV head adds them all, while they are in the
     /// caches.
-    /// @param packed  plan.blocks() * kv_heads * block_size() floats
+    /// @param packed  keys.floats() floats
     /// @param sums  kv_heads * total_floats(rows)
     void by_heads(ThreadTeam& team, float* packed, float* sums) const {
-        const std::int64_t size = block_size();
-        const std::int64_t stride = shape.kv_heads * size;
-        run_for_heads(team, plan.blocks(), shape.kv_heads,
-                      [&](std::int64_t block, std::int64_t kv_head) {
-                          pack(block, kv_head, packed + block * stride + kv_head * size);
-                      });
+        keys.pack_all(team, packed);
         const std::int64_t bundles = std::ssize(plan.bundles);
         // Query heads of each bundle and KV head that are not done.
         thread_local std::vector<std::int64_t> kept_left;
@@ -312,8 +273,8 @@ struct BackwardCall {
                               total_floats(bundle.rows.size()) * kv_head,
                           bundle.rows.size());
             head_gradients(bundle, kv_head, task % shape.group,
-                           packed + bundle.blocks.begin * stride + kv_head * size, stride, totals,
-                           task_scratch().take(head_scratch(longest(bundle))));
+                           keys.in_all(packed, bundle, kv_head), keys.stride(), totals,
+                           task_scratch().take(head_scratch(bundle.positions)));
             std::atomic_ref left(
                 heads_left[static_cast<std::size_t>(number * shape.kv_heads + kv_head)]);
             if (left.fetch_sub(1, std::memory_order_acq_rel) == 1)
@@ -326,38 +287,42 @@ struct BackwardCall {
 
 void CpuDevice::segment_attention_backward(const SegmentAttentionBackwardArgs& args,
                                            Stream& /*stream*/) {
-    const std::int64_t rows = args.q.rows;
-    const HeadShape shape =
-        check_heads("segment_attention_backward", args.q, args.heads, args.kv_heads,
-                    head_size(args.q, args.heads), head_size(args.out, args.heads));
-    check(args, shape);
+    const HeadShape shape = check(args);
     // Kept by the calling thread, whose tasks other threads run: they see its own by reference.
     thread_local AttentionPlan kept_plan;
-    plan_segments(args.segments, rows, kept_plan);
+    plan_segments(args.segments, args.q.rows, kept_plan);
     const AttentionPlan& plan = kept_plan;
     thread_local HeadOrder kept_order;
     kept_order.plan(args.head_order, shape);
     with_elements(args.q.dtype, [&]<class Element>(Element /*element*/) {
-        const BackwardCall<Element> call{.args = args,
-                                         .shape = shape,
-                                         .plan = plan,
-                                         .order = kept_order,
-                                         .kernels = attention_kernels<Element>(isa_),
-                                         .q = elements<Element>(args.q),
-                                         .k = elements<Element>(args.k),
-                                         .v = elements<Element>(args.v),
-                                         .out = elements<Element>(args.out),
-                                         .dout = elements<Element>(args.dout),
-                                         .dq = elements<Element>(args.dq),
-                                         .dk = at(args.dk.handle),
-                                         .dv = at(args.dv.handle),
-                                         .maximum = at(args.maximum),
-                                         .denominator = at(args.denominator)};
+        const AttentionKernels<Element>& kernels = attention_kernels<Element>(isa_);
+        const BackwardCall<Element> call{
+            .args = args,
+            .shape = shape,
+            .plan = plan,
+            .order = kept_order,
+            .kernels = kernels,
+            .keys = {.plan = plan,
+                     .shape = shape,
+                     .k = elements<Element>(args.k),
+                     .v = elements<Element>(args.v),
+                     .k_stride = args.k.stride,
+                     .v_stride = args.v.stride,
+                     .pack = kernels.pack_backward,
+                     .size = (2 * shape.head_dim + shape.value_dim) * kKeyBlock},
+            .q = elements<Element>(args.q),
+            .out = elements<Element>(args.out),
+            .dout = elements<Element>(args.dout),
+            .dq = elements<Element>(args.dq),
+            .dk = at(args.dk.handle),
+            .dv = at(args.dv.handle),
+            .maximum = at(args.maximum),
+            .denominator = at(args.denominator)};
         if (plan.bundles_fill(team_->threads(), shape.kv_heads)) return call.by_bundles(*team_);
         thread_local Scratch packed;
         thread_local Scratch sums;
-        call.by_heads(*team_, packed.take(plan.blocks() * shape.kv_heads * call.block_size()),
-                      sums.take(shape.kv_heads * call.total_floats(rows)));
+        call.by_heads(*team_, packed.take(call.keys.floats()),
+                      sums.take(shape.kv_heads * call.total_floats(args.q.rows)));
     });
 }
 

@@ -3,21 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <vector>
 
 #include "kernels/cpu/attention_call.hpp"
 
 namespace rankwise::kernels::cpu {
-
-/// Rows of one segment or run that are attended to together; or runs of one row each that share a
-/// beginning: `forks` of them, from `source` on in a list of forks.
-struct Chunk {
-    std::int32_t source = 0;
-    std::int64_t row = 0;  ///< inside the source
-    std::int64_t rows = 0;
-    std::int64_t forks = 0;
-    std::int64_t shared = 0;  ///< positions, of forks
-};
 
 /// (row, head) pairs a chunk: eight register tiles, whose state stays in the nearest cache.
 inline constexpr std::int64_t kChunkPairs = 48;
@@ -25,12 +14,18 @@ inline constexpr std::int64_t kChunkPairs = 48;
 inline constexpr std::int64_t kManyKeys = 8192;
 inline constexpr std::int64_t kChunkPairsOfMany = 192;
 
-inline void append_chunks(std::int64_t source, std::int64_t position, std::int64_t rows,
-                          std::int64_t group, std::vector<Chunk>& chunks) {
+/// Rows of a chunk at most, of so many query heads a KV head.
+[[nodiscard]] constexpr std::int64_t chunk_rows(std::int64_t pairs, std::int64_t group) {
+    return std::max<std::int64_t>(1, pairs / group);
+}
+
+/// body(rows) for the chunks of rows [0, rows) at positions from `position` on.
+template <class Body>
+void each_chunk(std::int64_t position, std::int64_t rows, std::int64_t group, const Body& body) {
     for (std::int64_t row = 0; row < rows;) {
-        const std::int64_t pairs = position + row < kManyKeys ? kChunkPairs : kChunkPairsOfMany;
-        const std::int64_t most = std::max<std::int64_t>(1, pairs / group);
-        chunks.push_back({narrow<std::int32_t>(source), row, std::min(most, rows - row)});
+        const bool many = position + row >= kManyKeys;
+        const std::int64_t most = chunk_rows(many ? kChunkPairsOfMany : kChunkPairs, group);
+        body(Range{row, std::min(row + most, rows)});
         row += most;
     }
 }

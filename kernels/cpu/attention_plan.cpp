@@ -43,12 +43,6 @@ void check_segments(std::span<const AttentionSegment> segments, std::int64_t row
 
 }  // namespace
 
-std::int64_t AttentionPlan::most_blocks() const {
-    std::int64_t most = 0;
-    for (const Bundle& bundle : bundles) most = std::max(most, bundle.blocks.size());
-    return most;
-}
-
 bool AttentionPlan::bundles_fill(int threads, std::int64_t kv_heads) const {
     if (threads == 1) return true;
     // Whoever takes the longest task last keeps the others waiting for it.
@@ -89,6 +83,7 @@ void plan_segments(std::span<const AttentionSegment> segments, std::int64_t rows
         while (above >= 0 && at(segments, above).rows == 0) above = at(segments, above).parent;
 
         const std::int64_t keys = segment.position + segment.rows;
+        bundle.positions = std::max(bundle.positions, keys);
         const std::int64_t first = segment.position / kKeyBlock;
         const std::int64_t end = ceil_div(keys, kKeyBlock);
         const std::int64_t inherited = segment.position % kKeyBlock;

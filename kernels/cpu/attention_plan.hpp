@@ -2,6 +2,7 @@
 // order.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -20,7 +21,8 @@ struct AttentionPlan {
         Range segments;
         Range rows;
         Range blocks;
-        double pairs = 0.0;  ///< of a row and a key
+        std::int64_t positions = 0;  ///< of its longest path
+        double pairs = 0.0;          ///< of a row and a key
     };
     std::vector<Bundle> bundles;
     /// Rows of the keys of block b: block_rows[64 b ...]; behind the last key its row is repeated.
@@ -35,8 +37,14 @@ struct AttentionPlan {
     [[nodiscard]] const std::int32_t* table(std::int64_t segment) const {
         return tables.data() + table_begin[static_cast<std::size_t>(segment)];
     }
-    /// Blocks of the bundle that has most of them.
-    [[nodiscard]] std::int64_t most_blocks() const;
+    /// The largest size(bundle).
+    template <class Size>
+    [[nodiscard]] std::int64_t most(Size size) const {
+        std::int64_t largest = 0;
+        for (const Bundle& bundle : bundles)
+            largest = std::max<std::int64_t>(largest, size(bundle));
+        return largest;
+    }
     /// Whether one KV head of one bundle a task keeps so many threads evenly busy.
     [[nodiscard]] bool bundles_fill(int threads, std::int64_t kv_heads) const;
 };

@@ -1,11 +1,10 @@
-#include <xmmintrin.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/matmul_call.hpp"
 #include "kernels/cpu/matmul_plan.hpp"
+#include "kernels/cpu/past_caches.hpp"
 
 namespace rankwise::kernels::cpu {
 namespace {
@@ -54,22 +53,18 @@ void copy_rounded(const Bf16PackKernels& kernels, const StackedRow& row, Range r
 /// Terms that a task spreads over all panels.
 constexpr std::int64_t kTermsATask = 16;
 
-/// From this size on a packed weight goes past the caches: its model is too large for them, and a
-/// third of the traffic of ordinary stores is the old contents of the lines that are written.
-constexpr std::int64_t kPastCaches = std::int64_t{1} << 20;
-
 /// One term of a panel: the first kPanel of `left` floats, zeros beyond the last.
 void copy_panel(const float* from, std::int64_t left, float* to, bool past_caches) {
-    if (left >= kPanel && past_caches) {
-        for (int i = 0; i < kPanel; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
-        return;
+    constexpr std::size_t kBytes = kPanel * sizeof(float);
+    static_assert(kBytes == kCacheLine);
+    if (left < kPanel) {
+        std::copy_n(from, left, to);
+        std::fill(to + left, to + kPanel, 0.0F);
+    } else if (past_caches) {
+        copy_line_past(from, to);
+    } else {
+        std::memcpy(to, from, kBytes);  // of a size known here: no call
     }
-    if (left >= kPanel) {
-        std::memcpy(to, from, kPanel * sizeof(float));  // of a size known here: no call
-        return;
-    }
-    std::copy_n(from, left, to);
-    std::fill(to + left, to + kPanel, 0.0F);
 }
 
 /// Matrices that stand one under the other, on their way into panels.
@@ -89,6 +84,7 @@ class Packing {
           kernels_(matmul_kernels(isa)),
           bf16_(bf16_pack_kernels(isa)),
           to_(to),
+          // Its model is too large for them.
           past_caches_(panels() * kPanel * terms_ * std::int64_t{sizeof(float)} >= kPastCaches) {}
 
     [[nodiscard]] std::int64_t terms() const { return terms_; }
@@ -235,9 +231,9 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
            spec.columns, columns);
     ensure(to.size() == packed_bytes(spec), "pack: {} bytes given for a packed weight of {}",
            to.size(), packed_bytes(spec));
-    ensure(reinterpret_cast<std::uintptr_t>(to.handle()) % 64 == 0,
-           "pack: a packed weight begins {} bytes behind a multiple of 64",
-           reinterpret_cast<std::uintptr_t>(to.handle()) % 64);
+    ensure(reinterpret_cast<std::uintptr_t>(to.handle()) % kCacheLine == 0,
+           "pack: a packed weight begins {} bytes behind a multiple of {}",
+           reinterpret_cast<std::uintptr_t>(to.handle()) % kCacheLine, kCacheLine);
     thread_local std::vector<MatmulRun> plan;
     thread_local std::vector<ElementRun> elements;
     plan_elements(spec, plan, elements);
@@ -255,12 +251,12 @@ void CpuDevice::pack(const PackSpec& spec, PackSide side, std::span<const ConstM
     if (side == PackSide::inputs) {
         team_->run(ceil_div(packing.terms(), kTermsATask), [&](std::int64_t task) {
             packing.put_terms({task * kTermsATask, (task + 1) * kTermsATask});
-            _mm_sfence();  // what went past the caches is seen before the task counts as done
+            written_past();  // before the task counts as done
         });
     } else {
         team_->run(packing.panels(), [&](std::int64_t p) {
             packing.put_panel(p);
-            _mm_sfence();
+            written_past();
         });
     }
 }

@@ -1,11 +1,10 @@
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstring>
 
 #include "kernels/cpu/checked_heap.hpp"
 #include "kernels/cpu/cpu_device.hpp"
 #include "kernels/cpu/host_memory.hpp"
+#include "kernels/cpu/past_caches.hpp"
 #include "kernels/cpu/row_split.hpp"
 
 namespace rankwise::kernels::cpu {
@@ -13,29 +12,19 @@ namespace {
 
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 46;  // half of what an address can name
 
-/// From this size on what goes from or to the host goes past the caches. It is read much later (a
-/// checkpoint's copies, weights from a file), and a third of the traffic of an ordinary copy is the
-/// old contents of the lines that are written.
-constexpr std::size_t kPastCaches = std::size_t{1} << 20;
-
-void copy_between(const std::byte* from, std::byte* to, std::size_t size) {
+/// Large copies from or to the host go past the caches: a checkpoint's, or weights from a file.
+void copy_between(const std::byte* from, std::byte* to, std::int64_t size) {
     if (size < kPastCaches) {
-        std::memcpy(to, from, size);
+        std::memcpy(to, from, static_cast<std::size_t>(size));
         return;
     }
-    constexpr std::size_t kLine = 64;
-    const std::size_t head = (kLine - reinterpret_cast<std::uintptr_t>(to) % kLine) % kLine;
-    std::memcpy(to, from, head);
-    std::size_t at = head;
-    for (; at + kLine <= size; at += kLine) {
-        for (std::size_t part = 0; part < kLine; part += sizeof(__m128i)) {
-            const __m128i word =
-                _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at + part));
-            _mm_stream_si128(reinterpret_cast<__m128i*>(to + at + part), word);
-        }
-    }
-    _mm_sfence();
-    std::memcpy(to + at, from + at, size - at);
+    const std::int64_t offset =
+        static_cast<std::int64_t>(reinterpret_cast<std::uintptr_t>(to) % kCacheLine);
+    std::int64_t at = (kCacheLine - offset) % kCacheLine;
+    std::memcpy(to, from, static_cast<std::size_t>(at));
+    for (; at + kCacheLine <= size; at += kCacheLine) copy_line_past(from + at, to + at);
+    written_past();
+    std::memcpy(to + at, from + at, static_cast<std::size_t>(size - at));
 }
 
 /// work(first, size) for pieces that cover so many bytes, shared out over the threads.
@@ -102,12 +91,12 @@ std::int64_t CpuDevice::bytes_in_use() const {
 
 void CpuDevice::upload(std::span<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {
     require_equal("upload", static_cast<std::int64_t>(from.size()), to.size());
-    if (!from.empty()) copy_between(from.data(), at(to), from.size());
+    if (!from.empty()) copy_between(from.data(), at(to), to.size());
 }
 
 void CpuDevice::download(DeviceSpan<const std::byte> from, std::span<std::byte> to, Stream&) {
     require_equal("download", from.size(), static_cast<std::int64_t>(to.size()));
-    if (!to.empty()) copy_between(at(from), to.data(), to.size());
+    if (!to.empty()) copy_between(at(from), to.data(), from.size());
 }
 
 void CpuDevice::copy(DeviceSpan<const std::byte> from, DeviceSpan<std::byte> to, Stream&) {

@@ -140,6 +140,7 @@ RowFacts sum_over_data(BenchContext& context, const BenchModel& model, Meter& me
     const kernels::DeviceBuffer<float> block_memory = context.zeros(size * ranks);
     const Matrix blocks(block_memory.span(), size * ranks, 1);
     const std::vector<bool> all(static_cast<std::size_t>(ranks), true);
+    std::vector<DeviceSpan<const float>> from(static_cast<std::size_t>(ranks));
     return measure_sum(
         context, axis,
         {.elements = elements,
@@ -156,14 +157,14 @@ RowFacts sum_over_data(BenchContext& context, const BenchModel& model, Meter& me
              },
          .adding =
              [&] {
-                 for (int rank = 0; rank < ranks; ++rank) {
-                     for (const parallel::ShardPiece& piece : owners.pieces(axis.rank())) {
-                         const Matrix to = gradients.total(piece);
-                         const Matrix from(
-                             block_memory.span().subspan(rank * size + piece.offset, piece.size),
-                             to.rows, to.cols);
-                         tools.device.add({.from = from, .to = to}, tools.stream);
+                 for (const parallel::ShardPiece& piece : owners.pieces(axis.rank())) {
+                     for (int rank = 0; rank < ranks; ++rank) {
+                         from[static_cast<std::size_t>(rank)] =
+                             block_memory.span().subspan(rank * size + piece.offset, piece.size);
                      }
+                     tools.device.add_in_order(
+                         {.from = from, .to = gradients.totals().subspan(piece.offset, piece.size)},
+                         tools.stream);
                  }
              }},
         meter);

@@ -1,9 +1,8 @@
 // Lays keys and values of a block out for the kernels.
 #pragma once
 
-#include <immintrin.h>
-
 #include "kernels/cpu/isa/attention_row.hpp"
+#include "kernels/cpu/isa/transpose.hpp"
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 
@@ -26,31 +25,15 @@ HWY_INLINE float widened(std::uint16_t x) {
 
 /// to[c * to_stride + r] = from[rows[r] * stride + c] for an 8 x 8 patch.
 template <class Element>
-HWY_INLINE void transpose_8x8(const Element* from, std::int64_t stride, const std::int64_t* rows,
-                              float* to, std::int64_t to_stride) {
+HWY_INLINE void pack_patch(const Element* from, std::int64_t stride, const std::int64_t* rows,
+                           float* to, std::int64_t to_stride) {
     __m256 in[8];
-    __m256 pairs[8];
-    __m256 quads[8];
+    __m256 columns[8];
 #pragma GCC unroll 8
     for (int r = 0; r < 8; ++r) in[r] = load_eight(from + rows[r] * stride);
-#pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-        pairs[2 * r] = _mm256_unpacklo_ps(in[2 * r], in[2 * r + 1]);
-        pairs[2 * r + 1] = _mm256_unpackhi_ps(in[2 * r], in[2 * r + 1]);
-    }
-#pragma GCC unroll 2
-    for (int half = 0; half < 8; half += 4) {
-        quads[half] = _mm256_shuffle_ps(pairs[half], pairs[half + 2], 0x44);
-        quads[half + 1] = _mm256_shuffle_ps(pairs[half], pairs[half + 2], 0xEE);
-        quads[half + 2] = _mm256_shuffle_ps(pairs[half + 1], pairs[half + 3], 0x44);
-        quads[half + 3] = _mm256_shuffle_ps(pairs[half + 1], pairs[half + 3], 0xEE);
-    }
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) {
-        _mm256_storeu_ps(to + c * to_stride, _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x20));
-        _mm256_storeu_ps(to + (c + 4) * to_stride,
-                         _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x31));
-    }
+    transpose_8x8(in, columns);
+#pragma GCC unroll 8
+    for (int c = 0; c < 8; ++c) _mm256_storeu_ps(to + c * to_stride, columns[c]);
 }
 
 /// to [64 / width][size][width]: column j < count is row rows[j]; width and count are multiples
@@ -62,7 +45,7 @@ HWY_INLINE void pack_columns(const Element* from, std::int64_t stride, const std
         float* const panel = to + j / width * width * size + j % width;
         std::int64_t d = 0;
         for (; d + 8 <= size; d += 8) {
-            transpose_8x8(from + d, stride, rows + j, panel + d * width, width);
+            pack_patch(from + d, stride, rows + j, panel + d * width, width);
             if (d % 16 != 0) continue;
             for (std::int64_t i = 0; i < 8; ++i) fetch(from + rows[j + i] * stride + size + d);
         }

@@ -1,30 +1,16 @@
 // Packing rows of a weight as the columns of a panel.
 #include "kernels/cpu/isa/matmul_family.hpp"
 #include "kernels/cpu/isa/matmul_tile.hpp"
+#include "kernels/cpu/isa/transpose.hpp"
 
 namespace rankwise::kernels::cpu::RANKWISE_ISA {
 namespace {
 
 /// columns[k][i] = from[i * stride + k] for eight rows and eight k.
-RANKWISE_INLINE void transpose_8x8(const float* from, std::int64_t stride, __m256* columns) {
-    __m256 r[8];
-    RANKWISE_UNROLL for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(from + i * stride);
-    __m256 pair[8];  // pairs of rows, then quads, then eight
-    RANKWISE_UNROLL for (int i = 0; i < 4; ++i) {
-        pair[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-        pair[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-    }
-    __m256 quad[8];
-    RANKWISE_UNROLL for (int i = 0; i < 2; ++i) {
-        quad[4 * i] = _mm256_shuffle_ps(pair[4 * i], pair[4 * i + 2], 0x44);
-        quad[4 * i + 1] = _mm256_shuffle_ps(pair[4 * i], pair[4 * i + 2], 0xEE);
-        quad[4 * i + 2] = _mm256_shuffle_ps(pair[4 * i + 1], pair[4 * i + 3], 0x44);
-        quad[4 * i + 3] = _mm256_shuffle_ps(pair[4 * i + 1], pair[4 * i + 3], 0xEE);
-    }
-    RANKWISE_UNROLL for (int k = 0; k < 4; ++k) {
-        columns[k] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x20);
-        columns[k + 4] = _mm256_permute2f128_ps(quad[k], quad[k + 4], 0x31);
-    }
+RANKWISE_INLINE void load_columns(const float* from, std::int64_t stride, __m256 (&columns)[8]) {
+    __m256 rows[8];
+    RANKWISE_UNROLL for (int i = 0; i < 8; ++i) rows[i] = _mm256_loadu_ps(from + i * stride);
+    transpose_8x8(rows, columns);
 }
 
 /// A whole term of a panel: one line.
@@ -47,8 +33,8 @@ void pack_transposed(const float* from, std::int64_t stride, std::int64_t rows, 
         for (; k + 8 <= count; k += 8) {
             __m256 first[8];
             __m256 second[8];
-            transpose_8x8(from + k, stride, first);
-            transpose_8x8(from + 8 * stride + k, stride, second);
+            load_columns(from + k, stride, first);
+            load_columns(from + 8 * stride + k, stride, second);
             RANKWISE_UNROLL for (int i = 0; i < 8; ++i) {
                 store_term(first[i], second[i], to + (k + i) * step, past_caches);
             }
