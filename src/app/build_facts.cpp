@@ -8,6 +8,7 @@
 
 #include "io/checksum.hpp"
 #include "io/fs.hpp"
+#include "src/app/commit.hpp"
 #include "src/base/uint128.hpp"
 
 namespace rankwise::app {

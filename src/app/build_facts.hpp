@@ -6,8 +6,9 @@
 namespace rankwise::app {
 
 struct BuildFacts {
-    std::string version;     ///< "0.1.0"
-    std::string commit;      ///< git describe when the build was configured; empty outside a clone
+    std::string version;  ///< "0.1.0"
+    std::string
+        commit;  ///< git describe of the sources when they were built; empty outside a clone
     std::string build_type;  ///< "Release"
     std::string compiler;    ///< "GNU 12.2.0"
     std::string mpi;         ///< library version, known without starting MPI

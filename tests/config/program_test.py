@@ -70,6 +70,35 @@ class Program(unittest.TestCase):
         digest = text.split("program")[1].split()[0]
         self.assertRegex(digest, "^[0-9a-f]{32}$")
 
+    def test_the_commit_is_that_of_the_last_build_and_its_header_stays_while_it_does(self):
+        with tempfile.TemporaryDirectory() as folder:
+            header = pathlib.Path(folder, "commit.hpp")
+            clone = pathlib.Path(folder, "clone")
+            clone.mkdir()
+
+            def git(*words):
+                result = subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=clone,
+                                        capture_output=True, text=True, check=True)
+                return result.stdout.strip()
+
+            def written():
+                subprocess.run(["cmake", f"-DROOT={clone}", f"-DOUT={header}", "-P", SOURCE / "cmake/commit.cmake"],
+                               check=True)
+                return header.read_text().split('"')[1]
+
+            self.assertEqual(written(), "")  # no clone
+            git("init", "-q")
+            for text in ("one", "two"):
+                (clone / "file").write_text(text)
+                git("add", "file")
+                git("commit", "-qm", text)
+                self.assertEqual(written(), git("rev-parse", "--short", "HEAD"))
+            before = header.stat().st_mtime_ns
+            written()
+            self.assertEqual(header.stat().st_mtime_ns, before)
+            (clone / "file").write_text("three")
+            self.assertTrue(written().endswith("-dirty"))
+
     def test_options_lists_sections_and_the_physical_ones_for_programs(self):
         self.assertIn("[run]", run("options").stdout)
         self.assertIn("seed = 1", run("options", "run").stdout)
