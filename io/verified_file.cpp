@@ -117,6 +117,9 @@ std::span<const std::byte> VerifiedFile::hold(std::int64_t index) {
 std::int64_t VerifiedFile::visit(std::int64_t offset, std::int64_t size, const Take& take) {
     const std::int64_t end = std::min(offset + size, size_);
     std::int64_t at = offset;
+    // Who wants several stretches will want those behind the first: they need not wait for it.
+    if (stretch_ > kChecksumBlock && ahead_.empty() && end - at > stretch_)
+        read_ahead(at / stretch_);
     while (at < end) {
         const std::int64_t index = at / stretch_;
         const std::int64_t begin = index * stretch_;
