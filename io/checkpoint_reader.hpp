@@ -31,6 +31,8 @@ class CheckpointReader {
     /// through the system's cache, which brings them once for all, at the price of a copy
     /// @throws as read_manifest.
     CheckpointReader(FileSystem& fs, Path path, bool alone = false);
+    /// As if made so: once it is known who reads which files.
+    void read_alone() { alone_ = true; }
 
     [[nodiscard]] const Manifest& manifest() const { return manifest_; }
     [[nodiscard]] const RunState& state() const { return manifest_.state; }

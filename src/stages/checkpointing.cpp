@@ -1,10 +1,13 @@
 #include "src/stages/checkpointing.hpp"
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <utility>
 
 #include "parallel/shard_map.hpp"
 #include "src/stages/snapshot.hpp"
+#include "src/sums/gradient_owners.hpp"
 
 namespace rankwise::stages {
 
@@ -216,72 +219,135 @@ void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {
 
 namespace {
 
-/// Values of a checkpoint on their way to the device.
+/// Values of one model on their way from a checkpoint to the device.
 class Loader {
   public:
-    Loader(io::CheckpointReader& reader, model::Compute& compute)
-        : reader_(reader), compute_(compute) {
+    /// @param data  ranks that hold the same parts and load them together; null: this one alone
+    Loader(io::CheckpointReader& reader, std::string model, const model::Weights& weights,
+           model::Compute& compute, parallel::Communicator* data)
+        : reader_(reader), model_(std::move(model)), weights_(weights), compute_(compute) {
         compute.will_change();
+        if (data == nullptr || data->size() == 1) return;
+        data_ = data;
+        owners_.emplace(weights.shapes(), data->size(), std::vector<bool>(), weights.data_ranks());
     }
 
-    void load(const std::string& model, const char* kind, ParameterId id, const Box& box,
-              DeviceSpan<float> to) {
+    /// These values alone.
+    void load(const char* kind, ParameterId id, const Box& box, DeviceSpan<float> to) {
         const auto bytes = cast_span<std::byte>(to);
-        reader_.visit(model, kind, id, box, DType::f32,
+        reader_.visit(model_, kind, id, box, DType::f32,
                       [&](std::int64_t first, std::span<const std::byte> piece) {
                           compute_.device.upload(piece, bytes.subspan(first, std::ssize(piece)),
                                                  compute_.stream);
                       });
     }
 
+    /// This rank's whole part of a parameter, which the other data ranks want too: each reads the
+    /// rows that it would save, and gather() brings the others'. So the files are read once by all
+    /// of them together; by each, they would be as often as there are data ranks.
+    void load_part(const char* kind, ParameterId id, DeviceSpan<float> part) {
+        const Box& box = weights_.part_box(id);
+        if (!data_ || weights_.data_ranks()[static_cast<std::size_t>(id)].stride != 1) {
+            load(kind, id, box, part);
+            return;
+        }
+        parts_.emplace(id, part);
+        ids_.push_back(id);
+        if (const auto piece = owners_->piece(data_->rank(), id)) {
+            const std::int64_t first = piece->rows.begin * weights_.shape(id).cols;
+            load(kind, id, piece->box_in(box), part.subspan(first, piece->size));
+        }
+    }
+    /// Collective over the data ranks: afterwards all parts are whole.
+    void gather() {
+        if (!data_) return;
+        sums::all_gather_rows(compute_.tools(), *data_, "weights:restore", *owners_, ids_,
+                              [&](ParameterId id) {
+                                  const Shape shape = weights_.shape(id);
+                                  return kernels::Matrix(parts_.at(id), shape.rows, shape.cols);
+                              });
+        parts_.clear();
+        ids_.clear();
+    }
+
   private:
     io::CheckpointReader& reader_;
+    std::string model_;
+    const model::Weights& weights_;
     model::Compute& compute_;
+    parallel::Communicator* data_ = nullptr;
+    std::optional<parallel::ShardMap> owners_;  // of the rows of parts, over the data ranks
+    std::map<ParameterId, DeviceSpan<float>> parts_;
+    std::vector<ParameterId> ids_;
 };
 
 /// Without a word on whether the files are whole: reader.finish() says that, once all has been read
 /// that is wanted, and reads what was not.
 void read_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
-                  model::Compute& compute) {
+                  model::Compute& compute, parallel::Communicator* data) {
     reader.require_same_model(name, weights.table());
     const model::OnDevice here(compute, weights);
-    Loader loader(reader, compute);
+    Loader loader(reader, name, weights, compute, data);
     const ParameterTable& table = weights.table();
     for (ParameterId id = 0; id < table.count(); ++id) {
         const Box& box = weights.box(id);
-        if (!box.empty()) loader.load(name, kWeightsKind, id, box, weights.master_span(id));
+        if (weights.sharded()) {
+            if (!box.empty()) loader.load(kWeightsKind, id, box, weights.master_span(id));
+        } else if (!box.empty()) {
+            loader.load_part(kWeightsKind, id, weights.master_span(id));
+        }
         // A layer is packed while the file's next bytes are on their way.
         const int layer = table[id].layer;
-        if (id + 1 == table.count() || table[id + 1].layer != layer)
+        if (id + 1 == table.count() || table[id + 1].layer != layer) {
+            loader.gather();
             weights.pack_layer(compute, layer);
+        }
     }
     weights.pack_rest(compute);
+}
+
+void read_moments(io::CheckpointReader& reader, const Environment& environment,
+                  const OptimizerState& state) {
+    const model::Weights& weights = environment.models.at(state.model);
+    Loader loader(reader, state.model, weights, environment.compute, &environment.data());
+    const bool whole = environment.physical.zero == 0;  // each data rank has them all
+    const auto read = [&](const char* kind, DeviceSpan<float> moments) {
+        for (const ShardPiece& piece : state.optimizer->pieces()) {
+            const DeviceSpan<float> to = moments.subspan(piece.offset, piece.size);
+            if (whole)
+                loader.load_part(kind, piece.parameter, to);
+            else
+                loader.load(kind, piece.parameter, box_of(piece, weights), to);
+        }
+        loader.gather();
+    };
+    read(kFirstMomentKind, state.optimizer->first_moments());
+    read(kSecondMomentKind, state.optimizer->second_moments());
+}
+
+/// Whether no two ranks read the same file: each reads what it would save, from the file where it
+/// did.
+bool has_own_files(const io::RunState& saved, const parallel::MeshShape& shape) {
+    return saved.mesh == mesh_record(shape) && shape.data == shape.ranks();
 }
 
 }  // namespace
 
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
-    read_weights(reader, name, weights, compute);
+    read_weights(reader, name, weights, compute, nullptr);
     reader.finish();
 }
 
 void restore_stage(io::CheckpointReader& reader, const Environment& environment, Stage& stage) {
+    if (has_own_files(reader.state(), environment.mesh.shape())) reader.read_alone();
     for (const std::string& name : models_of(stage)) {
-        read_weights(reader, name, environment.models.at(name), environment.compute);
+        read_weights(reader, name, environment.models.at(name), environment.compute,
+                     &environment.data());
     }
     const auto& saved = reader.state().values;
     for (const OptimizerState& state : stage.optimizers()) {
-        const model::Weights& weights = environment.models.at(state.model);
-        Loader loader(reader, environment.compute);
-        const auto read = [&](const char* kind, DeviceSpan<float> moments) {
-            for (const ShardPiece& piece : state.optimizer->pieces()) {
-                loader.load(state.model, kind, piece.parameter, box_of(piece, weights),
-                            moments.subspan(piece.offset, piece.size));
-            }
-        };
-        read(kFirstMomentKind, state.optimizer->first_moments());
-        read(kSecondMomentKind, state.optimizer->second_moments());
+        read_moments(reader, environment, state);
         state.optimizer->set_steps(
             std::get<std::int64_t>(saved.at(state.model + "." + kOptimizerSteps)));
     }

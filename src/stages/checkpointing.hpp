@@ -101,7 +101,10 @@ void load_weights(io::CheckpointReader& reader, const std::string& name, model::
                   model::Compute& compute);
 
 /// Puts a stage that was just made into the state that `reader` holds: its models, optimizers and
-/// scalars.
+/// scalars. Collective. Of what several data ranks hold each reads the rows that it would save and
+/// gets the others from them, so that the data axis reads the files once, and a rank of the layout
+/// that wrote them its own.
+/// @throws CorruptFile, BadInput as CheckpointReader, on the rank that finds it: the others wait.
 void restore_stage(io::CheckpointReader& reader, const Environment& environment, Stage& stage);
 
 }  // namespace rankwise::stages

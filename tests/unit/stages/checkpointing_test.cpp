@@ -1,5 +1,6 @@
 #include "src/stages/checkpointing.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <future>
@@ -135,6 +136,59 @@ TEST_F(Checkpoints, AStageThatEndsIsWrittenBeforeItsMemoryGoes) {
         EXPECT_EQ(saved, std::vector<std::string>{io::step_name(1)});
         EXPECT_FALSE(io::problem_of(*fs_, folder_ / io::step_name(1), io::Check::checksums));
     });
+}
+
+/// Goes on from the checkpoint of a step on some ranks and saves the same step anew, elsewhere.
+/// @return the most files that a rank opened
+std::int64_t save_again(io::FileSystem& fs, const io::Path& from, const io::Path& to, int ranks,
+                        std::int64_t zero) {
+    std::atomic<std::int64_t> most = 0;
+    parallel::ThreadWorld(ranks).run([&](parallel::Communicator& world) {
+        test::ToyRun run(world, {.zero = zero}, 6);  // from another seed
+        const auto stage = learning(run.environment);
+        io::CheckpointReader reader(fs, from / io::step_name(1));
+        restore_stage(reader, run.environment, *stage);
+        most = world.all_reduce_max("test", reader.files_opened());
+        Checkpointer checkpointer(fs, to, run.environment, {}, false, [](const io::Path&) {});
+        checkpointer.save(
+            *stage,
+            {.stage = "learning", .step = 1, .mesh = mesh_record(run.environment.mesh.shape())});
+    });
+    return most;
+}
+
+TEST_F(Checkpoints, ARankReadsItsOwnFileAndGetsTheRestFromTheOthers) {
+    for (const std::int64_t zero : {0, 1, 3}) {
+        for (const int ranks : {1, 2, 3}) {
+            SCOPED_TRACE(fmt::format("{} ranks, zero = {}", ranks, zero));
+            const io::Path first = folder_ / fmt::format("first_{}_{}", ranks, zero);
+            parallel::ThreadWorld(ranks).run([&](parallel::Communicator& world) {
+                test::ToyRun run(world, {.zero = zero});
+                const auto stage = learning(run.environment);
+                (void)stage->step(0);
+                Checkpointer checkpointer(*fs_, first, run.environment, {}, false,
+                                          [](const io::Path&) {});
+                checkpointer.save(*stage, {.stage = "learning",
+                                           .step = 1,
+                                           .mesh = mesh_record(run.environment.mesh.shape())});
+            });
+            const io::Path same = folder_ / fmt::format("same_{}_{}", ranks, zero);
+            EXPECT_EQ(save_again(*fs_, first, same, ranks, zero), 1);
+            for (int rank = 0; rank < ranks; ++rank) {
+                const io::Path file = io::Path(io::step_name(1)) / io::shard_name(rank);
+                EXPECT_EQ(io::read_file(*fs_, first / file), io::read_file(*fs_, same / file));
+            }
+            // By way of another layout, and back.
+            const io::Path other = folder_ / fmt::format("other_{}_{}", ranks, zero);
+            const io::Path back = folder_ / fmt::format("back_{}_{}", ranks, zero);
+            (void)save_again(*fs_, first, other, 4 - ranks, 1);
+            (void)save_again(*fs_, other, back, ranks, zero);
+            for (int rank = 0; rank < ranks; ++rank) {
+                const io::Path file = io::Path(io::step_name(1)) / io::shard_name(rank);
+                EXPECT_EQ(io::read_file(*fs_, first / file), io::read_file(*fs_, back / file));
+            }
+        }
+    }
 }
 
 TEST_F(Checkpoints, ASaveCompletesTheOneBeforeAndTheOldestGo) {
