@@ -2,17 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
-#include <limits>
 
 #include "parallel/pipeline_schedule.hpp"
 #include "src/base/philox.hpp"
-#include "src/model/head.hpp"
 
 namespace rankwise::rollout {
 namespace {
 
-using kernels::ConstMatrix;
 using kernels::kKeyBlock;
 using kernels::Matrix;
 
@@ -414,8 +410,8 @@ void Generator::decode(std::size_t index, const model::LayerStage& stage,
         mail_->send(kTokens);
         return;
     }
-    draw(x, sampling, group);
-    if (mail_) mail_->tell(index, group.tokens, group.logprobs);
+    draw_next(x, sampling, group);
+    if (mail_) mail_->tell(index, group.drawn.tokens, group.drawn.logprobs);
 }
 
 void Generator::collect(std::size_t index, const SamplingOptions& sampling,
@@ -425,16 +421,16 @@ void Generator::collect(std::size_t index, const SamplingOptions& sampling,
     if (!group.under_way) return;
     group.under_way = false;
     if (!weights_.pipeline_part().has_head) {
-        group.tokens.resize(group.active.size());
-        group.logprobs.resize(group.active.size());
-        mail_->hear(index, group.tokens, group.logprobs);
+        group.drawn.tokens.resize(group.active.size());
+        group.drawn.logprobs.resize(group.active.size());
+        mail_->hear(index, group.drawn.tokens, group.drawn.logprobs);
     }
     ++counts_.decode_steps;
-    counts_.decode_rows += std::ssize(group.tokens);
+    counts_.decode_rows += std::ssize(group.drawn.tokens);
     for (std::size_t i = 0; i < group.active.size(); ++i) {
         Slot& slot = group.active[i];
-        const TokenId token = group.tokens[i];
-        if (!std::isfinite(group.logprobs[i])) {
+        const TokenId token = group.drawn.tokens[i];
+        if (!std::isfinite(group.drawn.logprobs[i])) {
             throw BadNumbers(fmt::format(
                 "the log-probability of token {} of prompt {}, sample {} is not finite: a weight "
                 "or an activation "
@@ -442,100 +438,31 @@ void Generator::collect(std::size_t index, const SamplingOptions& sampling,
                 slot.trajectory.tokens.size(), slot.trajectory.prompt_id, slot.trajectory.sample));
         }
         slot.trajectory.tokens.push_back(token);
-        slot.trajectory.logprobs.push_back(group.logprobs[i]);
+        slot.trajectory.logprobs.push_back(group.drawn.logprobs[i]);
         slot.drawn = static_cast<std::int64_t>(i);
         if (callbacks.token) callbacks.token(slot.unit, token);
         slot.trajectory.finish_reason = finish_reason(slot, sampling);
     }
 }
 
-void Generator::draw(Matrix x, const SamplingOptions& sampling, Group& group) {
-    const model::ModelConfig& config = weights_.config();
-    kernels::Device& device = compute_.device;
-    const std::int64_t rows = x.rows;
-    std::vector<kernels::SampleRow> sample_rows;
-    sample_rows.reserve(group.active.size());
+/// Tokens and log-probabilities of every slot's next token.
+void Generator::draw_next(Matrix x, const SamplingOptions& sampling, Group& group) const {
+    std::vector<kernels::SampleRow> rows;
+    rows.reserve(group.active.size());
     for (const Slot& slot : group.active) {
-        sample_rows.push_back(
-            {.key = slot.key,
-             .position = static_cast<std::uint32_t>(slot.trajectory.tokens.size()),
-             .temperature = sampling.temperature,
-             .top_k = sampling.top_k,
-             .top_p = sampling.top_p,
-             .min_p = sampling.min_p});
+        rows.push_back({.key = slot.key,
+                        .position = static_cast<std::uint32_t>(slot.trajectory.tokens.size()),
+                        .temperature = sampling.temperature,
+                        .top_k = sampling.top_k,
+                        .top_p = sampling.top_p,
+                        .min_p = sampling.min_p});
     }
-    device.rms_norm({.x = x,
-                     .weight = weights_.final_norm(),
-                     .eps = static_cast<float>(config.rms_norm_eps),
-                     .y = x},
-                    compute_.stream);
-    group.tokens.resize(static_cast<std::size_t>(rows));
-    const model::HeadOptions head{.ids = ids_,
-                                  .temperature = static_cast<float>(sampling.temperature),
-                                  .block_bytes = options_.logits_bytes,
-                                  .break_order = options_.break_order && rows > 1};
-    const auto draw_some = [&](Range some, ConstMatrix logits) {
-        const auto at = static_cast<std::size_t>(some.begin);
-        const auto size = static_cast<std::size_t>(some.size());
-        const std::span<TokenId> drawn = std::span(group.tokens).subspan(at, size);
-        choose(logits, std::span(sample_rows).subspan(at, size), drawn);
-        return std::span<const TokenId>(drawn);
-    };
-    const DeviceSpan<float> logprob = compute_.arena.take<float>(rows);
-    model::head_logprobs(compute_, weights_, head, x, std::ref(draw_some),
-                         {.logprob = logprob, .sum = compute_.arena.take<float>(rows)});
-    group.logprobs.resize(static_cast<std::size_t>(rows));
-    device.download(cast_span<const std::byte>(DeviceSpan<const float>(logprob)),
-                    std::as_writable_bytes(std::span(group.logprobs)), compute_.stream);
-}
-
-void Generator::choose(ConstMatrix logits, std::span<const kernels::SampleRow> rows,
-                       std::span<TokenId> tokens) {
-    kernels::Device& device = compute_.device;
-    if (!weights_.split()) {
-        device.sample({.logits = logits, .ids = ids_, .rows = rows, .tokens = tokens},
-                      compute_.stream);
-        return;
-    }
-    const kernels::SampleRow& options = rows.front();  // the same for every row of a run
-    const bool filtered = options.temperature != 0.0 &&
-                          (options.top_k > 0 || options.top_p < 1.0 || options.min_p > 0.0);
-    if (filtered) {
-        const kernels::Arena::Scope scope(compute_.arena);
-        device.sample({.logits = model::gather_logits(compute_, weights_, logits),
-                       .ids = ids_,
-                       .rows = rows,
-                       .tokens = tokens},
-                      compute_.stream);
-        return;
-    }
-    // The largest of all ranks' largest: of equal ones the lower id, which the lower rank holds.
-    struct Best {
-        float score = -std::numeric_limits<float>::infinity();
-        TokenId token = 0;
-    };
-    const Range own = weights_.part().vocabulary;
-    std::vector<Best> mine(rows.size());
-    if (!own.empty() && own.begin < ids_) {
-        std::vector<float> scores(rows.size());
-        device.sample({.logits = logits,
-                       .ids = ids_,
-                       .first_column = own.begin,
-                       .rows = rows,
-                       .tokens = tokens,
-                       .scores = scores},
-                      compute_.stream);
-        for (std::size_t i = 0; i < rows.size(); ++i) mine[i] = {scores[i], tokens[i]};
-    }
-    std::vector<Best> all(rows.size() * static_cast<std::size_t>(weights_.part().place.degree));
-    weights_.tensor().all_gather("tokens", mine, all);
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-        Best best;
-        for (std::size_t at = i; at < all.size(); at += rows.size()) {
-            if (all[at].score > best.score) best = all[at];
-        }
-        tokens[i] = best.token;
-    }
+    draw(compute_, weights_,
+         {.ids = ids_,
+          .temperature = static_cast<float>(sampling.temperature),
+          .block_bytes = options_.logits_bytes,
+          .break_order = options_.break_order && rows.size() > 1},
+         rows, x, group.drawn);
 }
 
 FinishReason Generator::finish_reason(Slot& slot, const SamplingOptions& sampling) {

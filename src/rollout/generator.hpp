@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "src/rollout/cached_layers.hpp"
+#include "src/rollout/draw.hpp"
 #include "src/rollout/pipeline_mail.hpp"
 #include "src/rollout/sampling.hpp"
 #include "src/rollout/work_source.hpp"
@@ -110,8 +111,7 @@ class Generator {
         bool under_way = false;  // its rows are on their way through the stages
         bool follows = false;    // it has none, but data ranks that go together have some
         Rows rows;
-        std::vector<TokenId> tokens;
-        std::vector<float> logprobs;
+        Drawn drawn;
     };
 
     /// What there is to do when it is a group's turn.
@@ -139,11 +139,7 @@ class Generator {
     void collect(std::size_t group, const SamplingOptions& sampling, const Callbacks& callbacks);
     /// Where data ranks go together, what any of them has to do; else what this one has.
     [[nodiscard]] Turn agree_on(const Turn& mine) const;
-    /// Tokens and log-probabilities of every slot's next token.
-    void draw(kernels::Matrix x, const SamplingOptions& sampling, Group& group);
-    /// Draws from rows of logits of this rank's vocabulary.
-    void choose(kernels::ConstMatrix logits, std::span<const kernels::SampleRow> rows,
-                std::span<TokenId> tokens);
+    void draw_next(kernels::Matrix x, const SamplingOptions& sampling, Group& group) const;
     [[nodiscard]] FinishReason finish_reason(Slot& slot, const SamplingOptions& sampling);
     void finish(Slot& slot);
 
