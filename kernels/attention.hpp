@@ -1,10 +1,10 @@
-// Causal attention with grouped KV heads: over a paged cache (generation), and over the segments of
-// a micro-batch (training). One sequence of operations for a row in every case: NUMERICS N5. Values
-// may be narrower or wider than keys, and may be the first columns of the keys: latent attention in
-// its absorbed form is one KV head whose key is [latent | rope] and whose value is the latent.
-// Everything is f32, or everything bf16 (even sizes): then the dot products q.k and dout.v go in
-// pairs (N1), other sums take widened elements, and each result is rounded once; statistics are
-// f32.
+// Causal attention with grouped KV heads (Ainslie et al. 2023): over a paged cache (generation),
+// and over the segments of a micro-batch (training). One sequence of operations for a row in every
+// case: NUMERICS N5, in full in kernels/cpu/README.md. Values may be narrower or wider than keys,
+// and may be the first columns of the keys: latent attention in its absorbed form is one KV head
+// whose key is [latent | rope] and whose value is the latent. Everything is f32, or everything bf16
+// (even sizes): then the dot products q.k and dout.v go in pairs (N1), other sums take widened
+// elements, and each result is rounded once; statistics are f32.
 #pragma once
 
 #include <cstdint>
@@ -51,10 +51,11 @@ struct KvWriteArgs {
     KvPages pages;
 };
 
-/// Copies whole page `from[i]` onto page `to[i]`: the page in which a fork's prompt ends.
+/// Copies whole page `from[i]` onto page `to[i]`: the page in which a fork's prompt ends. No page
+/// is in `to` twice, or in both lists.
 struct KvCopyArgs {
-    std::span<const std::int32_t> from;
-    std::span<const std::int32_t> to;
+    std::span<const std::int32_t> from;  ///< host
+    std::span<const std::int32_t> to;    ///< host, as many
     KvPages pages;
 };
 
@@ -68,7 +69,7 @@ struct PagedRun {
     std::int64_t position = 0;
     std::int64_t page_begin = 0;
     /// Positions [0, shared) hold the same keys and values as those of the run before, in the same
-    /// pages or in copies; all before `position` in either. 0: nothing is known of that.
+    /// pages or in copies; at most the `position` of either. 0: nothing is known of that.
     std::int64_t shared = 0;
 };
 
@@ -104,13 +105,14 @@ struct SegmentAttentionArgs {
     std::int64_t kv_heads = 0;
     std::span<const AttentionSegment> segments;  ///< host; cover the rows, each once, in row order
     float scale = 1.0F;
-    Matrix out;                 ///< [T, heads * value_dim]
+    Matrix out;                 ///< [T, heads * value_dim]; may not overlap q, k or v
     DeviceSpan<float> maximum;  ///< [T * heads] final maximum M of the scaled scores; empty if no
                                 ///< backward follows
     DeviceSpan<float> denominator;  ///< [T * heads] final sum of exp(score - M)
 };
 
-/// Gradients. p = exp(s - M) / L; D = sum_d dout out (16 lanes); ds = p (dout.v - D).
+/// Gradients; shapes as forward, each gradient as what it is of. No result overlaps an operand or
+/// another result. p = exp(s - M) / L; D = sum_d dout out (16 lanes); ds = p (dout.v - D).
 /// dq: one accumulator, keys ascending, then times scale. dk (ds q, then times scale) and dv (p
 /// dout), per query head: each segment that attends gives a sum from zero over its rows ascending;
 /// segments are added in list order, a key's own segment last; then the query heads of a KV head by

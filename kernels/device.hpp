@@ -74,8 +74,8 @@ struct CpuOptions {
     bool checked = false;
 };
 
-/// @throws EnvironmentError if the machine lacks the instruction set (or AVX2 and FMA at all),
-/// saying which it has.
+/// @throws EnvironmentError if the machine lacks the instruction set (at least AVX2, FMA, F16C, BMI
+/// and BMI2), saying which it has, or refuses threads or the checked mapping.
 [[nodiscard]] std::unique_ptr<Device> make_cpu_device(const CpuOptions& options);
 
 /// The instruction sets of this machine that the CPU device can use, narrowest first; empty: none.

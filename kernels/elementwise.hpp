@@ -1,5 +1,6 @@
-// Ops without a sum: SwiGLU, adding, moving rows. Activations are f32 or bf16, all of a call alike;
-// bf16 is computed in fp32 and each result rounded once, to nearest even.
+// Ops without a sum: SwiGLU, adding, moving rows. Activations are f32 or bf16, all of a call alike
+// (fill and add_in_order: f32); bf16 is computed in fp32 and each result rounded once, to nearest
+// even.
 #pragma once
 
 #include <cstdint>
@@ -10,17 +11,18 @@
 
 namespace rankwise::kernels {
 
-/// out = silu(gate) * up, silu(a) = a / (1 + exp(-a)). gate_up is [gate | up].
+/// SwiGLU (Shazeer 2020): out = silu(gate) * up, silu(a) = a / (1 + exp(-a)). gate_up is [gate |
+/// up].
 struct SwigluArgs {
     ConstMatrix gate_up;  ///< [T, 2 * I]
-    Matrix out;           ///< [T, I]
+    Matrix out;           ///< [T, I]; may not overlap gate_up
 };
 
 /// With s = 1 / (1 + exp(-gate)): dgate = dout up s (1 + gate (1 - s)), dup = dout gate s.
 struct SwigluBackwardArgs {
-    ConstMatrix gate_up;
-    ConstMatrix dout;
-    Matrix dgate_up;  ///< may be gate_up
+    ConstMatrix gate_up;  ///< [T, 2 * I]
+    ConstMatrix dout;     ///< [T, I]
+    Matrix dgate_up;      ///< [T, 2 * I]; may be gate_up
 };
 
 /// to = to + from, one rounding an element. What is f32 is first rounded to the type of `to`: a
@@ -43,7 +45,7 @@ struct RoundArgs {
     Matrix to;         ///< f32 or bf16
 };
 
-/// Every element of `to` becomes `value`.
+/// Every element of `to`, f32, becomes `value`.
 struct FillArgs {
     Matrix to;
     float value = 0.0F;
@@ -53,7 +55,7 @@ struct FillArgs {
 struct GatherRowsArgs {
     ConstMatrix from;
     std::span<const std::int64_t> rows;  ///< host
-    Matrix to;
+    Matrix to;  ///< [rows.size(), columns of from], of its type; may not overlap it
 };
 
 /// to[r] = the sum (fp32) of from[i] over the i with rows[i] == r, i ascending from the first of
@@ -61,8 +63,8 @@ struct GatherRowsArgs {
 /// every sample.)
 struct ScatterRowsArgs {
     ConstMatrix from;
-    std::span<const std::int64_t> rows;
-    Matrix to;
+    std::span<const std::int64_t> rows;  ///< [rows of from], host
+    Matrix to;                           ///< [R, columns of from], of its type; may not overlap it
 };
 
 class ElementwiseOps {

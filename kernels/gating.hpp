@@ -1,5 +1,5 @@
 // Routing of tokens to experts: scores, the choice, the weights of the chosen, and how what the
-// experts gave comes together. NUMERICS N4.
+// experts gave comes together. All matrices are f32. NUMERICS N4.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +64,8 @@ struct CombineRowsArgs {
     ConstMatrix from;                    ///< [R, columns]
     ConstMatrix weights;                 ///< [T, K]; without columns: ones
     std::span<const std::int64_t> rows;  ///< [T * K], host
-    Matrix to;                           ///< [T, columns]
-    Output output = Output::store;
+    Matrix to;                           ///< [T, columns]; may not overlap from
+    Output output = Output::store;       ///< store or resume
 };
 
 /// dfrom[rows[t K + i]] = weights[t, i] dto[t]; dweights[t, i] = the sum over columns of dto from:

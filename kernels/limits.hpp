@@ -26,7 +26,8 @@ class LimitOps {
                                             Stream& stream) = 0;
     /// Ways in which read() can walk through memory.
     [[nodiscard]] virtual int read_patterns() const = 0;
-    /// Reads `from` once, a part on each thread. @return a sum that depends on all of it.
+    /// Reads `from` once, shared out over the threads, in one of the patterns from 0 on. @return a
+    /// sum of all of it, alone here in no fixed order.
     [[nodiscard]] virtual float read(DeviceSpan<const float> from, int pattern, Stream& stream) = 0;
 };
 

@@ -61,9 +61,10 @@ struct MatmulArgs {
 struct WeightGradientArgs {
     ConstMatrix dy;  ///< [T, N] f32 or bf16
     ConstMatrix x;   ///< [T, K] of the same type
-    Matrix dw;       ///< [N, K] f32
+    Matrix dw;       ///< [N, K] f32; may not overlap dy or x
     Output output = Output::store;
-    /// Borders of the segments, ascending, first 0, last T; empty: one. Nothing to f32 operands.
+    /// Borders of the segments, ascending, first 0, last T; empty: one. They change nothing for
+    /// f32.
     std::span<const std::int64_t> segments;
 };
 

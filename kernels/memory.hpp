@@ -131,16 +131,18 @@ class Arena {
     };
 
     /// Holds `bytes` from now on, in one block, until more are taken: it need not grow in pieces,
-    /// and what was larger, and what lies beside, is given back. Only while nothing is taken.
+    /// and what was larger, and what lies beside, is given back.
+    /// @throws InternalError while anything is taken.
     void reserve(std::int64_t bytes);
 
     /// An arena beside this one, of the same memory: for what does not end in a stack's order. It
-    /// is made when it is first asked for and lives as long as this.
+    /// is made when it is first asked for and lives until reserve(), or as long as this.
     [[nodiscard]] Arena& beside(std::size_t index);
     /// The most that was ever in use in each of those, added up.
     [[nodiscard]] std::int64_t peak_bytes_beside() const;
 
-    /// Most bytes ever in use at once, and bytes held from the device.
+    /// Most bytes in use at once since reserve() last changed the size, and bytes held from the
+    /// device.
     [[nodiscard]] std::int64_t peak_bytes() const { return peak_; }
     [[nodiscard]] std::int64_t capacity_bytes() const;
     /// How much of peak_bytes() was activations.

@@ -1,5 +1,6 @@
-// RMSNorm of rows, and of the heads of a row (QK-norm). Activations are f32 or bf16, all of a call
-// alike; bf16 is computed in fp32 and each result rounded once, to nearest even.
+// RMSNorm (Zhang and Sennrich 2019) of rows, and of the heads of a row (QK-norm). Activations are
+// f32 or bf16, all of a call alike; bf16 is computed in fp32 and each result rounded once, to
+// nearest even.
 #pragma once
 
 #include <cstdint>

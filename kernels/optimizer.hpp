@@ -15,6 +15,7 @@ namespace rankwise::kernels {
 /// beta1, g - m, m); v = fma(1 - beta2, g g, beta2 v); p = fma(-(lr weight_decay), p, p); p =
 /// fma(-lr, (m / c1) / (sqrt(v / c2) + eps), p). 1 - beta is taken in double and rounded once.
 struct AdamwArgs {
+    // Spans of one size, none overlapping another.
     DeviceSpan<float> parameter;
     DeviceSpan<const float> grad;
     DeviceSpan<float> m;

@@ -7,7 +7,7 @@ namespace rankwise::kernels {
 
 /// The program that runs on it allocates what it would allocate on `like`, so its memory is known
 /// without a formula that could drift from the code. Addresses are of nothing, never followed; what
-/// is downloaded is zeros; every token goes to the first experts. Not safe for use by several
+/// is downloaded is zeros; tokens go to all experts alike. Not safe for use by several
 /// threads.
 class PlanDevice final : public Device {
   public:

@@ -1,4 +1,4 @@
-// Rotary position embedding of pairs of a head's elements.
+// Rotary position embedding (Su et al. 2021) of pairs of a head's elements.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ enum class RopePairs : std::uint8_t {
 /// Rotates each head of each row in place: of a pair (a, b) = (a c - b s, b c + a s), with one fma
 /// each: fma(a, c, -(b * s)), fma(b, c, a * s). `inverse` rotates back (the backward pass).
 struct RopeArgs {
-    Matrix x;  ///< [T, heads * head_dim] f32 or bf16 (computed in fp32, rounded once)
+    Matrix x;  ///< [T, heads * head_dim], head_dim even: f32; with `halves` also bf16 (computed in
+               ///< fp32, rounded once)
     std::int64_t heads = 0;
     std::int64_t head_dim = 0;
     std::span<const std::int32_t> positions;  ///< [T], host

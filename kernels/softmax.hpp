@@ -35,7 +35,7 @@ struct VocabularyStatisticsArgs {
 /// logprob and entropy NaN.
 struct MergeStatisticsArgs {
     DeviceSpan<const float> statistics;  ///< [T, tree.leaves(), 3]
-    ReductionTree tree;
+    ReductionTree tree;                  ///< of at most 16 leaves
     std::int64_t rows = 0;
     DeviceSpan<const float> target;  ///< [T]
     DeviceSpan<float> logprob;       ///< [T]

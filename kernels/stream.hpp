@@ -4,7 +4,7 @@
 namespace rankwise::kernels {
 
 /// Ops given to one stream are done in the order given. On the CPU an op is done when its call
-/// returns, and a stream holds nothing; a CUDA device derives its own. Made by
+/// returns, and a stream holds nothing; a device that queues ops derives its own. Made by
 /// Device::make_stream().
 class Stream {
   public:

@@ -29,12 +29,12 @@ BenchRow update_row(const BenchModel& model) {
 }
 
 /// What one answer for every layout costs: the same update with as few leaves as the tensor ranks
-/// leave, and chunks not added in their order. The share is that of the plain one's time.
+/// leave, and chunks added in another order. The share is that of the plain one's time.
 BenchRow canonical_row(const BenchModel& model) {
     return {.name = "canonical/" + model.name,
             .what =
                 "an update with sums in canonical order, beside plain ones: a leaf a tensor "
-                "rank, chunks as they come",
+                "rank, chunks in another order",
             .run = [=](BenchContext& context, Meter& meter) -> RowFacts {
                 BenchModel plain = model;
                 plain.config.reduction = {context.mesh().degree(parallel::Axis::tensor)};
