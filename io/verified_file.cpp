@@ -60,12 +60,16 @@ VerifiedFile::Stretch VerifiedFile::fetch(Stretch room, std::int64_t index) cons
     return read;
 }
 
-/// Of a file that was cut short meanwhile hashes are missing: it will not pass.
+/// Of a file that was cut short meanwhile hashes are missing: it will not pass. Nor will one that
+/// was not the same when a stretch was read again.
 void VerifiedFile::note(const Stretch& stretch) {
     const auto i = static_cast<std::size_t>(stretch.index);
-    if (known_[i]) return;
-    std::ranges::copy(stretch.hashes,
-                      hashes_.begin() + stretch.index * (stretch_ / kChecksumBlock));
+    const auto before = hashes_.begin() + stretch.index * (stretch_ / kChecksumBlock);
+    if (known_[i]) {
+        changed_ = changed_ || !std::equal(stretch.hashes.begin(), stretch.hashes.end(), before);
+        return;
+    }
+    std::ranges::copy(stretch.hashes, before);
     known_[i] = true;
 }
 
@@ -147,7 +151,8 @@ UInt128 VerifiedFile::finish() {
     }
     held_ = {};  // it may stay open for long
     spare_.clear();
-    return checksum_of_blocks(hashes_);
+    const UInt128 checksum = checksum_of_blocks(hashes_);
+    return changed_ ? checksum + UInt128{1} : checksum;
 }
 
 }  // namespace rankwise::io

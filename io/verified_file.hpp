@@ -39,7 +39,8 @@ class VerifiedFile final : public File {
     void truncate(std::int64_t size) override;
     void sync() override;
 
-    /// The checksum of the whole file, as it was read.
+    /// The checksum of the whole file, as it was read; another if a part that was read twice was
+    /// not the same.
     [[nodiscard]] UInt128 finish();
 
   private:
@@ -62,6 +63,7 @@ class VerifiedFile final : public File {
     bool through_;
     std::vector<UInt128> hashes_;
     std::vector<bool> known_;      ///< by stretch
+    bool changed_ = false;         ///< some stretch, between two readings
     std::array<Stretch, 2> held_;  ///< data and the tables between them take turns
     std::size_t next_held_ = 0;
     std::vector<Stretch> spare_;

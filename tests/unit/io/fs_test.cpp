@@ -323,6 +323,28 @@ TEST_F(Files, AReaderThatGoesElsewhereFindsWhatIsThereAndTheFileIsReadAheadFromT
     EXPECT_LE(counted.bytes_read(), std::ssize(whole) + 4 * kChecksumBlock);
 }
 
+TEST_F(Files, AFileThatChangesBetweenTwoReadingsOfAPartDoesNotPass) {
+    const Path path = scratch_ / "a";
+    std::string whole(static_cast<std::size_t>(6 * kChecksumBlock), 'x');
+    test::put(path, whole);
+    const UInt128 expected = checksum_of(*fs_->open(path, OpenMode::read));
+    for (const bool changes : {false, true}) {
+        VerifiedFile verified(fs_->open(path, OpenMode::read));
+        std::string part(1000, 0);
+        const auto read = [&](std::int64_t block) {
+            (void)verified.read_at(block * kChecksumBlock, std::as_writable_bytes(std::span(part)));
+        };
+        for (const std::int64_t block : {0, 2, 4}) read(block);  // of which two are held
+        if (changes) {
+            const auto file = fs_->open(path, OpenMode::update);
+            file->write_at(500, bytes_of("y"));
+        }
+        read(0);
+        EXPECT_EQ(part[500], changes ? 'y' : 'x');
+        EXPECT_EQ(verified.finish() == expected, !changes);
+    }
+}
+
 /// Fails from a place on.
 class BrokenFile final : public File {
   public:
