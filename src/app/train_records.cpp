@@ -91,19 +91,20 @@ void TrainRecords::write_metrics(const NamedStage& named, std::int64_t done,
     line.insert(line.end(), result.metrics.begin(), result.metrics.end());
     line.emplace_back("digest/weights", to_hex(weights));
     line.emplace_back("digest/rollouts", to_hex(result.rollouts_digest));
-    if (result.evaluation.empty()) {
-        metrics_->append(line);
-        return;
-    }
-    io::MetricLine evaluation{
-        {"stage", named.name}, {"step", result.evaluation_step}, {"record", "evaluation"}};
-    evaluation.insert(evaluation.end(), result.evaluation.begin(), result.evaluation.end());
-    // An evaluation from before the step comes first, one from after it last.
-    if (result.evaluation_step < done) metrics_->append(evaluation);
-    metrics_->append(line);
-    if (result.evaluation_step == done) {
-        evaluation.emplace_back("digest/weights", to_hex(weights));
+    const auto append = [&](const stages::StepEvaluation& measured) {
+        io::MetricLine evaluation{
+            {"stage", named.name}, {"step", measured.step}, {"record", "evaluation"}};
+        evaluation.insert(evaluation.end(), measured.metrics.begin(), measured.metrics.end());
+        if (measured.step == done) evaluation.emplace_back("digest/weights", to_hex(weights));
         metrics_->append(evaluation);
+    };
+    // An evaluation from before the step comes first, one from after it last.
+    for (const stages::StepEvaluation& measured : result.evaluations) {
+        if (measured.step < done) append(measured);
+    }
+    metrics_->append(line);
+    for (const stages::StepEvaluation& measured : result.evaluations) {
+        if (measured.step == done) append(measured);
     }
 }
 
@@ -112,10 +113,11 @@ void TrainRecords::show(const NamedStage& named, std::int64_t done,
     view.step = done;
     view.metrics.clear();
     append_watched(result.metrics, view.metrics);
-    append_watched(result.evaluation, view.metrics);
+    if (!result.evaluations.empty())
+        append_watched(result.evaluations.back().metrics, view.metrics);
     view.sample.reset();
     const bool due = options_.sample_every > 0 &&
-                     (done % options_.sample_every == 0 || !result.evaluation.empty());
+                     (done % options_.sample_every == 0 || !result.evaluations.empty());
     if (!due || result.samples.empty()) return;
     for (const stages::ShownSample& sample : result.samples) {
         samples_->append({.stage = named.name,

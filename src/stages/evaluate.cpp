@@ -111,8 +111,7 @@ class Evaluate final : public Stage {
         StepResult out;
         out.rollouts_digest = digest_of(environment_, result.rollouts);
         out.rollouts = std::move(result.rollouts);
-        out.evaluation = std::move(result.metrics);
-        out.evaluation_step = index + 1;
+        out.evaluations.push_back({index + 1, std::move(result.metrics)});
         out.samples = std::move(result.samples);
         timer.finish(out.metrics);
         return out;

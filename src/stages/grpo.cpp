@@ -125,7 +125,7 @@ class Grpo final : public Stage {
         append_answer_metrics(answers, options_.num_generations, result.metrics);
         result.metrics.insert(result.metrics.end(), learnt.begin(), learnt.end());
         result.metrics.emplace_back("num_tokens", tokens_seen_);
-        if (result.evaluation.empty())
+        if (result.evaluations.empty())
             result.samples = shown_samples(environment_, problems, answers.mine, 1, false);
         const double seconds = timer.total_s();
         std::int64_t tokens = 0;
@@ -137,10 +137,8 @@ class Grpo final : public Stage {
             refresh_reference();
         }
         const bool last = index + 1 == options_.steps;
-        if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last) &&
-            index > 0) {
+        if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last))
             measure(timer, result, index + 1);
-        }
         timer.finish(result.metrics);
         result.metrics.emplace_back("tokens_per_second", static_cast<double>(tokens) / seconds);
         return result;
@@ -155,8 +153,7 @@ class Grpo final : public Stage {
     void measure(PhaseTimer& timer, StepResult& result, std::int64_t steps_done) {
         EvaluationResult measured =
             evaluate(environment_, options_.evaluation, generator_, evaluation_rewards_, timer);
-        result.evaluation = std::move(measured.metrics);
-        result.evaluation_step = steps_done;
+        result.evaluations.push_back({steps_done, std::move(measured.metrics)});
         result.samples = std::move(measured.samples);
     }
 

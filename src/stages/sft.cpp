@@ -196,8 +196,7 @@ class Sft final : public Stage {
         if (options_.eval_steps > 0 && ((index + 1) % options_.eval_steps == 0 || last)) {
             EvaluationResult measured =
                 evaluate(environment_, options_.evaluation, generator_, rewards_, timer);
-            result.evaluation = std::move(measured.metrics);
-            result.evaluation_step = index + 1;
+            result.evaluations.push_back({index + 1, std::move(measured.metrics)});
             result.samples = std::move(measured.samples);
         }
         const double seconds = timer.total_s();

@@ -123,12 +123,17 @@ struct ShownSample {
     bool evaluation = false;
 };
 
+/// What a stage measured itself at.
+struct StepEvaluation {
+    std::int64_t step = 0;  ///< steps that were done by then
+    io::MetricLine metrics;
+};
+
 /// What a step leaves behind, besides weights. Metrics are the same on every rank.
 struct StepResult {
     io::MetricLine metrics;
-    io::MetricLine evaluation;         ///< empty unless the stage measured itself in this step
-    std::int64_t evaluation_step = 0;  ///< steps that were done when it did
-    std::vector<Trajectory> rollouts;  ///< this rank's, canonical order
+    std::vector<StepEvaluation> evaluations;  ///< before the step, after it, or none
+    std::vector<Trajectory> rollouts;         ///< this rank's, canonical order
     UInt128 rollouts_digest;
     std::vector<ShownSample> samples;  ///< on data rank 0
 };

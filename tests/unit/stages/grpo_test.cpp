@@ -37,6 +37,32 @@ double reward_of(std::int64_t length) {
     return length == 1 ? 0.0 : (1.0 - static_cast<double>(length)) / 5.0;
 }
 
+/// Steps at which each step of a stage measured itself.
+std::vector<std::vector<std::int64_t>> measured(std::int64_t steps, std::int64_t every) {
+    std::vector<std::vector<std::int64_t>> all;
+    test::on_one_rank([&](ToyRun& run) {
+        GrpoOptions options = options_of_grpo();
+        options.steps = steps;
+        options.eval_steps = every;
+        options.evaluation.sampling.max_completion_length = 4;
+        const auto stage = make_grpo(run.environment, options);
+        for (std::int64_t step = 0; step < steps; ++step) {
+            all.emplace_back();
+            for (const StepEvaluation& evaluation : stage->step(step).evaluations)
+                all.back().push_back(evaluation.step);
+        }
+    });
+    return all;
+}
+
+TEST(Grpo, MeasuresItselfFirstEverySoManyStepsAndLast) {
+    using Steps = std::vector<std::vector<std::int64_t>>;
+    EXPECT_EQ(measured(1, 5), (Steps{{0, 1}}));
+    EXPECT_EQ(measured(3, 2), (Steps{{0}, {2}, {3}}));
+    EXPECT_EQ(measured(2, 1), (Steps{{0, 1}, {2}}));
+    EXPECT_EQ(measured(2, 0), (Steps{{}, {}}));
+}
+
 /// Answers to problems [begin, begin + count) as step `index` draws them, in canonical order.
 std::vector<Trajectory> draw(ToyRun& run, std::int64_t begin, std::int64_t count,
                              std::int64_t index) {
