@@ -59,10 +59,10 @@ std::span<const ShardPiece> ShardMap::owners(ParameterId parameter) const {
 }
 
 std::optional<ShardPiece> ShardMap::piece(int rank, ParameterId parameter) const {
-    for (const ShardPiece& piece : owners(parameter)) {
-        if (piece.rank == rank) return piece;
-    }
-    return std::nullopt;
+    const auto all = owners(parameter);  // ascending
+    const auto found = std::ranges::lower_bound(all, rank, {}, &ShardPiece::rank);
+    if (found == all.end() || found->rank != rank) return std::nullopt;
+    return *found;
 }
 
 const ShardPiece& ShardMap::owner(ParameterId parameter, std::int64_t row) const {
