@@ -11,6 +11,10 @@ namespace {
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kTemporary = ".tmp";
 constexpr std::string_view kReplaced = ".replaced";
+constexpr std::string_view kSetAside = ".set_aside";
+/// Bytes that are read at most to say which checkpoint is whole: a few seconds. A run that ends on
+/// damage has others waiting for it, and must not first read terabytes.
+constexpr std::int64_t kReadForAdvice = std::int64_t{4} << 30;
 
 Path with_suffix(const Path& dir, std::int64_t step, std::string_view suffix) {
     return dir / (step_name(step) + std::string(suffix));
@@ -39,6 +43,17 @@ std::optional<std::string> problem_of_file(FileSystem& fs, const Path& path,
     if (found == entry.checksum) return std::nullopt;
     return fmt::format("{}: checksum differs (expected {}, found {})", path.string(),
                        to_hex(entry.checksum), to_hex(found));
+}
+
+/// Bytes of all shards that a manifest lists; 0 if it cannot be read.
+std::int64_t bytes_listed(FileSystem& fs, const Path& path) {
+    std::int64_t bytes = 0;
+    try {
+        for (const ShardEntry& entry : read_manifest(fs, path).files) bytes += entry.bytes;
+    } catch (const CorruptFile&) {
+        return 0;
+    }
+    return bytes;
 }
 
 }  // namespace
@@ -148,14 +163,33 @@ std::string way_out(FileSystem& fs, const Path& damaged) {
     const auto step = step_of(damaged.filename().string());
     if (step && *step > 0) {
         const Path dir = damaged.has_parent_path() ? damaged.parent_path() : Path(".");
-        if (const auto found = find_latest(fs, dir, Check::checksums, *step - 1); found.path) {
-            const auto earlier = step_of(found.path->filename().string()).value_or(0);
+        std::int64_t budget = kReadForAdvice;
+        for (const std::int64_t earlier : steps_in(fs, dir)) {
+            if (earlier >= *step) continue;
+            const Path path = dir / step_name(earlier);
+            const std::int64_t bytes = bytes_listed(fs, path);
+            const bool reads = bytes <= budget;
+            if (problem_of(fs, path, reads ? Check::checksums : Check::sizes)) continue;
             return fmt::format(
-                "the newest whole checkpoint before it is step {}: resume with --resume.step={}",
-                earlier, earlier);
+                "the newest whole checkpoint before it{} is step {}: resume with --resume.step={}",
+                reads ? "" : " (by the sizes of its files)", earlier, earlier);
         }
     }
     return "there is no whole checkpoint before it: start again, or restore the file from a copy";
+}
+
+std::vector<std::string> set_aside_after(FileSystem& fs, const Path& dir, std::int64_t step) {
+    std::vector<std::string> done;
+    for (const std::int64_t later : steps_in(fs, dir)) {
+        if (later <= step) break;  // the newest come first
+        const Path aside = with_suffix(dir, later, kSetAside);
+        fs.remove_tree(aside);
+        fs.rename(dir / step_name(later), aside);
+        done.push_back(
+            fmt::format("{}: set aside, the run goes on from step {}", aside.string(), step));
+    }
+    if (!done.empty()) fs.sync_directory(dir);
+    return done;
 }
 
 std::vector<std::int64_t> prune(FileSystem& fs, const Path& dir, std::int64_t keep_last,

@@ -58,8 +58,14 @@ struct Found {
                                 std::optional<std::int64_t> at_most = std::nullopt);
 
 /// "the newest whole checkpoint before it is step 100: resume with --resume.step=100", or that
-/// there is none.
+/// there is none. By checksums, as far as that takes no more than a few seconds, then by sizes,
+/// which it says.
 [[nodiscard]] std::string way_out(FileSystem& fs, const Path& damaged);
+
+/// Renames the checkpoints in `dir` of steps beyond `step`, whole or not, to step_N.set_aside,
+/// which no function here looks at: what a run wrote that now goes on from `step` instead. One that
+/// was set aside before under the same name goes. @return what was done, a line each.
+std::vector<std::string> set_aside_after(FileSystem& fs, const Path& dir, std::int64_t step);
 
 /// Deletes checkpoints. What stays: the newest `keep_last` (at least 1) that are whole by
 /// Check::sizes, damaged ones newer than those, and every step that is a multiple of `keep_every`

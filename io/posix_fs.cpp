@@ -247,9 +247,13 @@ class PosixFileSystem final : public FileSystem {
                 "it, or name another directory",
                 path.string(), holder.empty() ? "just starting" : holder));
         }
-        const std::string owner = this_process() + "\n";
-        file.truncate(0);
-        file.write_at(0, bytes_of(owner));
+        try {
+            file.truncate(0);
+            file.write_at(0, bytes_of(this_process() + "\n"));
+        } catch (const EnvironmentError&) {
+            // Who holds it is told to people alone. On a full disk a run must be able to begin: it
+            // first removes what an unfinished save has left.
+        }
         return std::make_unique<PosixLock>(std::move(descriptor));
     }
 

@@ -110,7 +110,12 @@ ResumePoint RunDirectory::find_resume(const Recipe& recipe, const ResumeOptions&
     ResumePoint point;
     session.start_on_main([&] {
         point = choose(resume);
-        if (point.checkpoint) check_same_logic(*point.checkpoint, recipe, resume);
+        if (!point.checkpoint) return;
+        check_same_logic(*point.checkpoint, recipe, resume);
+        if (resume.step < 0) return;
+        // Else a later start, and the pruning of what this run saves, would take them for its own.
+        for (std::string& line : io::set_aside_after(fs_, paths_.checkpoints(), resume.step))
+            point.notes.push_back(std::move(line));
     });
     // All ranks see one file system; rank 0 says which checkpoint.
     std::string path = point.checkpoint ? point.checkpoint->string() : std::string();

@@ -257,6 +257,7 @@ class TrainRun {
             }
         }
         if (!saved) save(at, *stage);
+        checkpointer_.finish();  // should the next stage not come to its first step
         export_model(named.name, at);
         record_resources(memory);
         at.steps_before += stage->steps();

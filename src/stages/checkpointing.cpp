@@ -210,11 +210,16 @@ void Checkpointer::commit(const std::shared_ptr<Pending>& pending) {
                 pending->folder.string()));
             at += static_cast<std::size_t>(size);
         }
-        const io::Path path = io::commit(fs_, directory_, pending->manifest);
-        (void)io::prune(fs_, directory_, retention_.keep_last, retention_.keep_every);
-        saved_(path);
+        saved_(io::commit(fs_, directory_, pending->manifest));
     }
     world.barrier("checkpoint:end");  // nobody goes on before the checkpoint is whole
+    if (world.rank() != 0) return;
+    try {
+        (void)io::prune(fs_, directory_, retention_.keep_last, retention_.keep_every);
+    } catch (const EnvironmentError& problem) {
+        // What could not be deleted takes room, but the run has what it needs.
+        environment_.log.warning("old checkpoints are still there: {}", problem.what());
+    }
 }
 
 namespace {
@@ -237,6 +242,7 @@ class Loader {
         const auto bytes = cast_span<std::byte>(to);
         reader_.visit(model_, kind, id, box, DType::f32,
                       [&](std::int64_t first, std::span<const std::byte> piece) {
+                          if (compute_.beat) compute_.beat();
                           compute_.device.upload(piece, bytes.subspan(first, std::ssize(piece)),
                                                  compute_.stream);
                       });

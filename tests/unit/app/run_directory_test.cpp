@@ -152,8 +152,14 @@ TEST_F(RunDirectoryTest, OneMayAskForAnEarlierStep) {
     save(10, recipe());
     save(20, recipe());
     RunDirectory directory(*fs_, root_, session_);
-    EXPECT_EQ(directory.find_resume(recipe(), {.step = 10, .accept = {}}, session_).checkpoint,
-              root_ / "checkpoints/step_00000010");
+    const ResumePoint point = directory.find_resume(recipe(), {.step = 10, .accept = {}}, session_);
+    EXPECT_EQ(point.checkpoint, root_ / "checkpoints/step_00000010");
+    // The later one is no longer this run's: not for the next start, nor to be counted when old
+    // ones are deleted.
+    ASSERT_EQ(point.notes.size(), 1U);
+    EXPECT_THAT(point.notes[0], HasSubstr("step_00000020.set_aside: set aside"));
+    EXPECT_EQ(directory.find_resume(recipe(), {}, session_).checkpoint, point.checkpoint);
+    EXPECT_TRUE(std::filesystem::exists(root_ / "checkpoints/step_00000020.set_aside"));
 }
 
 TEST_F(RunDirectoryTest, StepThatIsNotThereOrDamagedIsRefusedWithTheWayOut) {

@@ -321,6 +321,21 @@ TEST_F(Checkpoint, PruningKeepsTheLastAndEveryKth) {
     EXPECT_TRUE(holds_sample(*fs_, dir_ / "step_00000009", 1));
 }
 
+TEST_F(Checkpoint, WhatARunNoLongerGoesOnFromIsSetAside) {
+    for (const int step : {1, 2, 3, 4}) save_sample(*fs_, dir_, step, 1, 1);
+    EXPECT_TRUE(set_aside_after(*fs_, dir_, 4).empty());
+    EXPECT_EQ(set_aside_after(*fs_, dir_, 2).size(), 2U);
+    EXPECT_EQ(find_latest(*fs_, dir_, Check::checksums).path, dir_ / "step_00000002");
+    save_sample(*fs_, dir_, 3, 1, 1);
+    EXPECT_EQ(prune(*fs_, dir_, 1, 0), (std::vector<std::int64_t>{1, 2}));
+    EXPECT_TRUE(remove_stale(*fs_, dir_).empty());
+    EXPECT_EQ(fs_->list(dir_),
+              (std::vector<std::string>{"LATEST", "step_00000003", "step_00000003.set_aside",
+                                        "step_00000004.set_aside"}));
+    EXPECT_EQ(set_aside_after(*fs_, dir_, 2).size(), 1U);  // in the place of the one before
+    EXPECT_TRUE(holds_sample(*fs_, dir_ / "step_00000003.set_aside", 1));
+}
+
 TEST_F(Checkpoint, StaleDirectoriesAreRemovedAndAReplacedOnePutBack) {
     save_sample(*fs_, dir_, 1, 1, 1);
     save_sample(*fs_, dir_, 2, 1, 1);
