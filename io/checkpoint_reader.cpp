@@ -152,15 +152,15 @@ void CheckpointReader::refuse_anothers(const ShardEntry& entry) const {
     }
 }
 
-void CheckpointReader::finish() {
-    for (std::size_t i = 0; i < shards_.size(); ++i) finish(static_cast<std::int64_t>(i));
+void CheckpointReader::finish(const std::function<void()>& moved) {
+    for (std::size_t i = 0; i < shards_.size(); ++i) finish(static_cast<std::int64_t>(i), moved);
 }
 
-void CheckpointReader::finish(std::int64_t index) {
+void CheckpointReader::finish(std::int64_t index, const std::function<void()>& moved) {
     Shard& shard = shards_[static_cast<std::size_t>(index)];
     if (!shard.file || shard.verified) return;
     const ShardEntry& entry = manifest_.files[static_cast<std::size_t>(index)];
-    const UInt128 found = shard.file->finish();
+    const UInt128 found = shard.file->finish(moved);
     if (found == entry.checksum) {
         shard.verified = true;
         return;

@@ -57,7 +57,8 @@ class CheckpointReader {
                const Box& box, DType dtype, const Take& take);
 
     /// Compares the checksums of all files that were opened since the last call.
-    void finish();
+    /// @param moved  told of each stretch that is still to be read; null: nobody is
+    void finish(const std::function<void()>& moved = {});
     /// Files that a read has opened so far.
     [[nodiscard]] std::int64_t files_opened() const;
 
@@ -75,7 +76,7 @@ class CheckpointReader {
     };
     const std::vector<Place>& places(const std::string& model, const std::string& kind);
     VerifiedFile& open(std::int64_t index);
-    void finish(std::int64_t index);
+    void finish(std::int64_t index, const std::function<void()>& moved);
     /// If a file that is not as it was written is another checkpoint's, that is the error.
     void refuse_anothers(const ShardEntry& entry) const;
     [[noreturn]] void corrupt(const std::string& file, const std::string& what) const;

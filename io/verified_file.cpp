@@ -145,9 +145,11 @@ std::int64_t VerifiedFile::read_at(std::int64_t offset, std::span<std::byte> byt
                  [&](std::span<const std::byte> piece) { to = std::ranges::copy(piece, to).out; });
 }
 
-UInt128 VerifiedFile::finish() {
+UInt128 VerifiedFile::finish(const std::function<void()>& moved) {
     for (std::size_t i = 0; i < known_.size(); ++i) {
-        if (!known_[i]) (void)hold(static_cast<std::int64_t>(i));
+        if (known_[i]) continue;
+        if (moved) moved();
+        (void)hold(static_cast<std::int64_t>(i));
     }
     held_ = {};  // it may stay open for long
     spare_.clear();

@@ -41,7 +41,8 @@ class VerifiedFile final : public File {
 
     /// The checksum of the whole file, as it was read; another if a part that was read twice was
     /// not the same.
-    [[nodiscard]] UInt128 finish();
+    /// @param moved  told of each stretch that is still to be read; null: nobody is
+    [[nodiscard]] UInt128 finish(const std::function<void()>& moved = {});
 
   private:
     /// So many blocks, of which the last stretch may have fewer, and their hashes.

@@ -107,8 +107,8 @@ std::string mtp_value(const std::string& model) {
 
 /// A save under way. The job fills `entry`; the rest is set before it starts.
 struct Checkpointer::Pending {
-    Pending(kernels::Device& device, std::vector<HostBuffer> spare)
-        : parts(device, std::move(spare)) {}
+    Pending(const model::Compute& compute, std::vector<HostBuffer> spare)
+        : parts(compute.device, std::move(spare), compute.beat) {}
 
     io::Path folder;
     io::Manifest manifest;
@@ -143,7 +143,7 @@ void Checkpointer::save(Stage& stage, io::RunState state) {
     for (const auto& [name, text] : environment_.task.tokenizer.files())
         state.values[tokenizer_value(name)] = text;
     model::Compute& compute = environment_.compute;
-    const auto pending = std::make_shared<Pending>(compute.device, std::exchange(spare_, {}));
+    const auto pending = std::make_shared<Pending>(compute, std::exchange(spare_, {}));
     pending->folder = directory_ / (io::step_name(state.step) + ".tmp");
     pending->manifest.id = io::checkpoint_id(state);
     pending->manifest.state = std::move(state);
@@ -342,7 +342,7 @@ bool has_own_files(const io::RunState& saved, const parallel::MeshShape& shape) 
 void load_weights(io::CheckpointReader& reader, const std::string& name, model::Weights& weights,
                   model::Compute& compute) {
     read_weights(reader, name, weights, compute, nullptr);
-    reader.finish();
+    reader.finish(compute.beat);
 }
 
 void restore_stage(io::CheckpointReader& reader, const Environment& environment, Stage& stage) {
@@ -357,7 +357,7 @@ void restore_stage(io::CheckpointReader& reader, const Environment& environment,
         state.optimizer->set_steps(
             std::get<std::int64_t>(saved.at(state.model + "." + kOptimizerSteps)));
     }
-    reader.finish();
+    reader.finish(environment.compute.beat);
     std::map<std::string, io::StateValue> own;
     constexpr std::string_view kPrefix = "stage.";
     for (const auto& [name, value] : saved) {

@@ -14,8 +14,9 @@ struct Snapshot::Part {
     HostBuffer copy;        ///< what was not read by then, at the same offsets
 };
 
-Snapshot::Snapshot(kernels::Device& device, std::vector<HostBuffer> spare)
-    : device_(device), reading_(device.make_stream()) {
+Snapshot::Snapshot(kernels::Device& device, std::vector<HostBuffer> spare,
+                   std::function<void()> moved)
+    : device_(device), moved_(std::move(moved)), reading_(device.make_stream()) {
     for (HostBuffer& copy : spare) spare_.emplace(std::ssize(copy.bytes()), std::move(copy));
 }
 
@@ -31,6 +32,7 @@ Snapshot::Part& Snapshot::add_part(const std::string& model, const char* kind, P
     item.parameter = id;
     item.box = box;
     item.read = [this, &part](std::int64_t offset, std::span<std::byte> to) {
+        if (moved_) moved_();
         const std::lock_guard lock(part.mutex);
         if (part.kept) {
             const auto from = part.copy.bytes().subspan(static_cast<std::size_t>(offset));

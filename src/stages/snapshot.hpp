@@ -1,6 +1,7 @@
 // What a rank saves, as it is at one moment, though it is written later.
 #pragma once
 
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -22,7 +23,10 @@ class Snapshot {
   public:
     /// @param spare  copies of a snapshot that is written: they serve again, since the system takes
     /// longer to clear new memory than it takes to fill
-    explicit Snapshot(kernels::Device& device, std::vector<HostBuffer> spare = {});
+    /// @param moved  told of each piece that is read, on the thread that reads it: a write may take
+    /// longer than a watchdog waits. Null: nobody is
+    explicit Snapshot(kernels::Device& device, std::vector<HostBuffer> spare = {},
+                      std::function<void()> moved = {});
     Snapshot(const Snapshot&) = delete;
     Snapshot& operator=(const Snapshot&) = delete;
     ~Snapshot();
@@ -54,6 +58,7 @@ class Snapshot {
     [[nodiscard]] HostBuffer room(std::int64_t bytes);
 
     kernels::Device& device_;
+    std::function<void()> moved_;
     std::unique_ptr<kernels::Stream> reading_;  ///< what is read waits for no pass
     std::list<Part> parts_;                     // which items refer to
     std::vector<io::ShardItem> items_;

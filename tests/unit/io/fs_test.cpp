@@ -341,7 +341,9 @@ TEST_F(Files, AFileThatChangesBetweenTwoReadingsOfAPartDoesNotPass) {
         }
         read(0);
         EXPECT_EQ(part[500], changes ? 'y' : 'x');
-        EXPECT_EQ(verified.finish() == expected, !changes);
+        int moved = 0;
+        EXPECT_EQ(verified.finish([&] { ++moved; }) == expected, !changes);
+        EXPECT_EQ(moved, 3);  // blocks 1, 3 and 5
     }
 }
 

@@ -49,6 +49,15 @@ class Snapshots : public testing::Test {
     std::vector<float> after_ = std::vector<float>(kRows * kCols, -1.0F);
 };
 
+TEST_F(Snapshots, TellOfEachPieceThatIsRead) {
+    int moved = 0;
+    Snapshot snapshot(*device_, {}, [&] { ++moved; });
+    add_all(snapshot);
+    std::vector<float> seen(before_.size());
+    read(snapshot.items()[0], seen, 0, kBytes);
+    EXPECT_EQ(moved, kBytes / 1000);
+}
+
 TEST_F(Snapshots, HoldWhatWasThereAndCopyOnlyWhatWasNotReadYet) {
     Snapshot snapshot(*device_);
     add_all(snapshot);
