@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +54,16 @@ void let_launcher_read() {
         std::this_thread::sleep_for(milliseconds(10));
     }
     std::this_thread::sleep_for(milliseconds(100));
+}
+
+/// A checkpoint has a file for each rank that wrote it, and one rank may have to open them all. No
+/// more than can be closed in no time: a process that starts another closes as many as it may have.
+void allow_open_files() {
+    constexpr rlim_t kEnough = 65536;
+    rlimit files{};
+    if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= kEnough) return;
+    files.rlim_cur = std::min(files.rlim_max, kEnough);
+    (void)::setrlimit(RLIMIT_NOFILE, &files);
 }
 
 int run_alone(const Command& command, const Arguments& arguments) {
@@ -148,6 +159,7 @@ int launch(int argc, char** argv, const std::vector<Command>& commands) {
         if (launcher_rank() == 0) std::fwrite(parsed.text.data(), 1, parsed.text.size(), stdout);
         return code_of(ExitCode::done);
     }
+    allow_open_files();
     if (parsed.command->on_ranks == nullptr) return run_alone(*parsed.command, parsed.arguments);
     return run_on_ranks(*parsed.command, parsed.arguments, argc, argv);
 }

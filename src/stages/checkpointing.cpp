@@ -189,7 +189,8 @@ void Checkpointer::finish() {
     commit(pending);
 }
 
-void Checkpointer::end_stage() noexcept {
+void Checkpointer::end_stage(bool fails) noexcept {
+    if (fails && pending_) pending_->parts.abandon();
     writer_.wait();
     spare_.clear();
     if (!pending_) return;

@@ -2,6 +2,7 @@
 // manifest.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -67,21 +68,24 @@ class Checkpointer {
     void finish();
 
     /// Of a stage that saves: made after it, so that it ends before. What is under way is read from
-    /// its memory, and waited for then, on this rank alone; copies' memory is given back.
+    /// its memory, and waited for then, on this rank alone; copies' memory is given back. Where the
+    /// stage ends by an exception what is under way is given up instead: it can no longer become
+    /// whole, and the error must not wait for a disk.
     class StageScope {
       public:
         explicit StageScope(Checkpointer& checkpointer) : checkpointer_(checkpointer) {}
         StageScope(const StageScope&) = delete;
         StageScope& operator=(const StageScope&) = delete;
-        ~StageScope() { checkpointer_.end_stage(); }
+        ~StageScope() { checkpointer_.end_stage(std::uncaught_exceptions() > exceptions_); }
 
       private:
         Checkpointer& checkpointer_;
+        int exceptions_ = std::uncaught_exceptions();
     };
 
   private:
     struct Pending;
-    void end_stage() noexcept;
+    void end_stage(bool fails) noexcept;
     void commit(const std::shared_ptr<Pending>& pending);
 
     io::FileSystem& fs_;

@@ -32,6 +32,7 @@ Snapshot::Part& Snapshot::add_part(const std::string& model, const char* kind, P
     item.parameter = id;
     item.box = box;
     item.read = [this, &part](std::int64_t offset, std::span<std::byte> to) {
+        if (abandoned_) throw InternalError("this save was given up");
         if (moved_) moved_();
         const std::lock_guard lock(part.mutex);
         if (part.kept) {

@@ -1,6 +1,7 @@
 // What a rank saves, as it is at one moment, though it is written later.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <list>
 #include <map>
@@ -47,6 +48,10 @@ class Snapshot {
     /// Bytes that had to be copied.
     [[nodiscard]] std::int64_t copied_bytes() const { return copied_bytes_; }
 
+    /// Nobody will want what is written: the next read throws, so that the writer ends. From any
+    /// thread.
+    void abandon() { abandoned_ = true; }
+
     /// Once all is written: the copies, for a snapshot to come.
     [[nodiscard]] std::vector<HostBuffer> take_copies();
 
@@ -59,6 +64,7 @@ class Snapshot {
 
     kernels::Device& device_;
     std::function<void()> moved_;
+    std::atomic<bool> abandoned_ = false;
     std::unique_ptr<kernels::Stream> reading_;  ///< what is read waits for no pass
     std::list<Part> parts_;                     // which items refer to
     std::vector<io::ShardItem> items_;

@@ -191,6 +191,34 @@ TEST_F(Checkpoints, ARankReadsItsOwnFileAndGetsTheRestFromTheOthers) {
     }
 }
 
+TEST_F(Checkpoints, AStageThatFailsDoesNotWaitForWhatIsUnderWay) {
+    test::on_one_rank([&](test::ToyRun& run) {
+        io::test::FaultyFileSystem slow(*fs_);
+        std::promise<void> may_write;
+        slow.before_making([gate = may_write.get_future().share()](const io::Path& path) {
+            if (path.filename().string().starts_with("shard")) gate.wait();
+        });
+        Checkpointer checkpointer(slow, folder_, run.environment, {}, true,
+                                  [](const io::Path&) { FAIL() << "it is not whole"; });
+        std::thread later;
+        try {
+            const auto stage = learning(run.environment);
+            const Checkpointer::StageScope scope(checkpointer);
+            (void)stage->step(0);
+            checkpointer.save(*stage, {.stage = "learning", .step = 1});
+            // Opened once the stage's end has begun.
+            later = std::thread([&] {
+                std::this_thread::sleep_for(std::chrono::milliseconds(50));
+                may_write.set_value();
+            });
+            throw BadNumbers("a loss");
+        } catch (const BadNumbers&) {
+        }
+        later.join();
+        EXPECT_THROW(checkpointer.finish(), InternalError);
+    });
+}
+
 TEST_F(Checkpoints, ASaveCompletesTheOneBeforeAndTheOldestGo) {
     parallel::ThreadWorld world(3);
     world.run([&](parallel::Communicator& communicator) {
