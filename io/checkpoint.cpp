@@ -45,6 +45,24 @@ std::optional<std::string> problem_of_file(FileSystem& fs, const Path& path,
                        to_hex(entry.checksum), to_hex(found));
 }
 
+/// The newest checkpoint of which `problem(path)` says nothing.
+template <class Problem>
+Found newest_without(FileSystem& fs, const Path& dir, std::optional<std::int64_t> at_most,
+                     const Problem& problem) {
+    Found found;
+    for (const std::int64_t step : steps_in(fs, dir)) {
+        if (at_most && step > *at_most) continue;
+        const Path path = dir / step_name(step);
+        if (auto what = problem(path)) {
+            found.passed_by.push_back(std::move(*what));
+            continue;
+        }
+        found.path = path;
+        break;
+    }
+    return found;
+}
+
 /// Bytes of all shards that a manifest lists; 0 if it cannot be read.
 std::int64_t bytes_listed(FileSystem& fs, const Path& path) {
     std::int64_t bytes = 0;
@@ -145,31 +163,24 @@ std::optional<std::string> problem_of(FileSystem& fs, const Path& path, Check ch
 
 Found find_latest(FileSystem& fs, const Path& dir, Check check,
                   std::optional<std::int64_t> at_most) {
-    Found found;
-    for (const std::int64_t step : steps_in(fs, dir)) {
-        if (at_most && step > *at_most) continue;
-        const Path path = dir / step_name(step);
-        if (const auto problem = problem_of(fs, path, check)) {
-            found.passed_by.push_back(*problem);
-            continue;
-        }
-        found.path = path;
-        break;
-    }
-    return found;
+    return newest_without(fs, dir, at_most,
+                          [&](const Path& path) { return problem_of(fs, path, check); });
 }
 
 std::string way_out(FileSystem& fs, const Path& damaged) {
     const auto step = step_of(damaged.filename().string());
     if (step && *step > 0) {
         const Path dir = damaged.has_parent_path() ? damaged.parent_path() : Path(".");
-        std::int64_t budget = kReadForAdvice;
-        for (const std::int64_t earlier : steps_in(fs, dir)) {
-            if (earlier >= *step) continue;
-            const Path path = dir / step_name(earlier);
+        std::int64_t left = kReadForAdvice;
+        bool reads = false;  // the last that was looked at
+        const Found found = newest_without(fs, dir, *step - 1, [&](const Path& path) {
             const std::int64_t bytes = bytes_listed(fs, path);
-            const bool reads = bytes <= budget;
-            if (problem_of(fs, path, reads ? Check::checksums : Check::sizes)) continue;
+            reads = bytes <= left;
+            if (reads) left -= bytes;
+            return problem_of(fs, path, reads ? Check::checksums : Check::sizes);
+        });
+        if (found.path) {
+            const auto earlier = step_of(found.path->filename().string()).value_or(0);
             return fmt::format(
                 "the newest whole checkpoint before it{} is step {}: resume with --resume.step={}",
                 reads ? "" : " (by the sizes of its files)", earlier, earlier);

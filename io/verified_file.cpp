@@ -64,12 +64,12 @@ VerifiedFile::Stretch VerifiedFile::fetch(Stretch room, std::int64_t index) cons
 /// was not the same when a stretch was read again.
 void VerifiedFile::note(const Stretch& stretch) {
     const auto i = static_cast<std::size_t>(stretch.index);
-    const auto before = hashes_.begin() + stretch.index * (stretch_ / kChecksumBlock);
-    if (known_[i]) {
-        changed_ = changed_ || !std::equal(stretch.hashes.begin(), stretch.hashes.end(), before);
-        return;
-    }
-    std::ranges::copy(stretch.hashes, before);
+    const auto own = std::span(hashes_).subspan(
+        i * static_cast<std::size_t>(stretch_ / kChecksumBlock), stretch.hashes.size());
+    if (!known_[i])
+        std::ranges::copy(stretch.hashes, own.begin());
+    else if (!std::ranges::equal(stretch.hashes, own))
+        std::ranges::fill(own, UInt128());  // of no bytes, so neither of the one nor of the other
     known_[i] = true;
 }
 
@@ -153,8 +153,7 @@ UInt128 VerifiedFile::finish(const std::function<void()>& moved) {
     }
     held_ = {};  // it may stay open for long
     spare_.clear();
-    const UInt128 checksum = checksum_of_blocks(hashes_);
-    return changed_ ? checksum + UInt128{1} : checksum;
+    return checksum_of_blocks(hashes_);
 }
 
 }  // namespace rankwise::io

@@ -64,7 +64,6 @@ class VerifiedFile final : public File {
     bool through_;
     std::vector<UInt128> hashes_;
     std::vector<bool> known_;      ///< by stretch
-    bool changed_ = false;         ///< some stretch, between two readings
     std::array<Stretch, 2> held_;  ///< data and the tables between them take turns
     std::size_t next_held_ = 0;
     std::vector<Stretch> spare_;

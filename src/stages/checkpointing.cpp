@@ -298,11 +298,10 @@ void read_weights(io::CheckpointReader& reader, const std::string& name, model::
     const ParameterTable& table = weights.table();
     for (ParameterId id = 0; id < table.count(); ++id) {
         const Box& box = weights.box(id);
-        if (weights.sharded()) {
-            if (!box.empty()) loader.load(kWeightsKind, id, box, weights.master_span(id));
-        } else if (!box.empty()) {
+        if (!box.empty() && weights.sharded())
+            loader.load(kWeightsKind, id, box, weights.master_span(id));
+        else if (!box.empty())
             loader.load_part(kWeightsKind, id, weights.master_span(id));
-        }
         // A layer is packed while the file's next bytes are on their way.
         const int layer = table[id].layer;
         if (id + 1 == table.count() || table[id + 1].layer != layer) {
